@@ -1,0 +1,1 @@
+"""What the platform and the image say to each other. Imports no torch, so scripts may import it."""

@@ -1,0 +1,175 @@
+"""The JSON files of ``input/config`` → frozen values, read once, at the door."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_pascal
+
+from classifier.contract.hyperparameters import Hyperparameters
+from classifier.contract.nearest import did_you_mean
+from classifier.contract.paths import Paths
+from classifier.errors import ConfigError
+
+Value = TypeVar("Value", bound=BaseModel)
+
+CHANNELS = ("train", "validation", "test", "pretrained")
+_OTHER_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
+
+
+class _PlatformValue(BaseModel):
+    """The platform writes PascalCase and adds fields as it grows: unknown ones are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_pascal, populate_by_name=True)
+
+
+class Channel(_PlatformValue):
+    """One entry of ``inputdataconfig.json``. Local mode leaves out all but the input mode."""
+
+    training_input_mode: Literal["File", "FastFile", "Pipe"] = "File"
+    content_type: str | None = None
+    s3_distribution_type: str = Field("FullyReplicated", alias="S3DistributionType")
+    record_wrapper_type: str = "None"
+
+
+class Cluster(BaseModel):
+    """``resourceconfig.json``: the hosts of this job."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    current_host: str = "algo-1"
+    hosts: tuple[str, ...] = Field(("algo-1",), min_length=1)
+    network_interface_name: str | None = None
+    current_instance_type: str | None = None
+
+    @property
+    def rank(self) -> int:
+        """This host's place in the sorted list of hosts."""
+        return sorted(self.hosts).index(self.current_host)
+
+
+class CheckpointConfig(_PlatformValue):
+    """``checkpointconfig.json``; there only when checkpointing was asked for."""
+
+    local_path: Path = Path("/opt/ml/checkpoints")
+
+
+class Collection(_PlatformValue):
+    """Tensors that the debugger is to save together."""
+
+    collection_name: str
+    collection_parameters: dict[str, str] = Field(default_factory=dict)
+
+
+class HookConfig(_PlatformValue):
+    """``debughookconfig.json``; there only when the debugger was asked for."""
+
+    local_path: Path = Path("/opt/ml/output/tensors")
+    s3_output_path: str | None = Field(None, alias="S3OutputPath")
+    hook_parameters: dict[str, str] = Field(default_factory=dict)
+    collection_configurations: tuple[Collection, ...] = ()
+
+
+class ProfilingParameters(_PlatformValue):
+    profiler_enabled: bool = False
+    local_path: Path = Path("/opt/ml/output/profiler")
+
+
+class ProfilerConfig(_PlatformValue):
+    """``profilerconfig.json``; there only when the profiler was asked for."""
+
+    profiling_parameters: ProfilingParameters = Field(default_factory=ProfilingParameters)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All that the platform says to a training job."""
+
+    hyperparameters: Hyperparameters
+    channels: Mapping[str, Channel]
+    ignored_channels: tuple[str, ...] = ()
+    cluster: Cluster = field(default_factory=Cluster)
+    checkpoint: CheckpointConfig | None = None
+    hook: HookConfig | None = None
+    profiler: ProfilerConfig | None = None
+    job_name: str | None = None
+
+
+def read_training_config(paths: Paths, environment: Mapping[str, str] = os.environ) -> TrainingConfig:
+    """Every file of ``input/config`` that the platform promises.
+
+    Raises:
+        ConfigError: a file is not JSON, a value has the wrong type, or a channel can't be used.
+    """
+    channels = _read_channels(paths.config / "inputdataconfig.json")
+    return TrainingConfig(
+        hyperparameters=Hyperparameters.parse(_read_json(paths.config / "hyperparameters.json") or {}),
+        channels={name: channel for name, channel in channels.items() if name in CHANNELS},
+        ignored_channels=tuple(name for name in channels if name not in CHANNELS),
+        cluster=_read_cluster(paths.config / "resourceconfig.json"),
+        checkpoint=_read_optional(paths.config / "checkpointconfig.json", CheckpointConfig),
+        hook=_read_optional(paths.config / "debughookconfig.json", HookConfig),
+        profiler=_read_optional(paths.config / "profilerconfig.json", ProfilerConfig),
+        job_name=environment.get("TRAINING_JOB_NAME"),
+    )
+
+
+def _read_channels(path: Path) -> dict[str, Channel]:
+    content = _read_json(path) or {}
+    channels = {name: _validate(Channel, value, f"{path}: channel {name!r}") for name, value in content.items()}
+    for name, channel in channels.items():
+        _check_channel(name, channel)
+    if "train" not in channels:
+        given = f"only {', '.join(map(repr, channels))}" if channels else "none at all"
+        raise ConfigError(f"there is no channel 'train': {path} names {given}; add one that holds a folder a class")
+    return channels
+
+
+def _check_channel(name: str, channel: Channel) -> None:
+    if name not in CHANNELS:
+        hint = f" (did you mean {_OTHER_NAMES[name]!r}?)" if name in _OTHER_NAMES else did_you_mean(name, CHANNELS)
+        if hint:
+            raise ConfigError(f"unknown channel {name!r}{hint}; known are {', '.join(CHANNELS)}")
+    elif channel.training_input_mode == "Pipe":
+        raise ConfigError(
+            f"channel {name!r} uses Pipe mode, and a folder of photos can't be read from a pipe: "
+            "set TrainingInputMode to File or FastFile"
+        )
+
+
+def _read_cluster(path: Path) -> Cluster:
+    cluster = _read_optional(path, Cluster) or Cluster()
+    if cluster.current_host not in cluster.hosts:
+        raise ConfigError(f"{path}: current_host {cluster.current_host!r} is not one of hosts {list(cluster.hosts)}")
+    return cluster
+
+
+def _read_optional(path: Path, kind: type[Value]) -> Value | None:
+    content = _read_json(path)
+    return None if content is None else _validate(kind, content, str(path))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None when there is no such file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} should hold a JSON object, not {type(content).__name__}")
+    return content
+
+
+def _validate(kind: type[Value], content: object, where: str) -> Value:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{where}: {location}: {first['msg']}, not {first['input']!r}") from None

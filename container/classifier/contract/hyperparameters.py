@@ -1,0 +1,217 @@
+"""The one table of hyperparameters: it parses, bounds and documents them, and says what a tuner may vary."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from classifier.contract.metrics import VALIDATION_METRICS
+from classifier.contract.nearest import did_you_mean
+from classifier.errors import ConfigError
+
+ALIASES = {"learning_rate": "lr", "mini_batch_size": "batch_size"}
+
+Scale = Literal["Linear", "Logarithmic", "Categorical"]
+
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+
+
+def _parse_boolean(value: object) -> object:
+    # bool("False") is true in Python, so booleans are read by a table.
+    if isinstance(value, str) and value.strip().lower() in _BOOLEANS:
+        return _BOOLEANS[value.strip().lower()]
+    if isinstance(value, bool):
+        return value
+    raise ValueError("should be true or false")
+
+
+def _known_metric(name: str) -> str:
+    if name not in VALIDATION_METRICS:
+        raise ValueError(f"should be one of {', '.join(VALIDATION_METRICS)}")
+    return name
+
+
+Boolean = Annotated[bool, BeforeValidator(_parse_boolean)]
+ValidationMetric = Annotated[str, AfterValidator(_known_metric)]
+Workers = Literal["auto"] | Annotated[int, Field(ge=0, le=256)]
+
+
+def _row(default: object, description: str, *, scale: Scale | None = None, **bounds: float) -> Any:
+    """A row of the table. ``scale`` is there when a tuner may vary it: the API's ``ScalingType``, or categories."""
+    return Field(default, description=description, json_schema_extra={"scale": scale}, **cast(Any, bounds))
+
+
+class Hyperparameters(BaseModel):
+    """What a caller may set. Values arrive as strings and leave typed, bounded and frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True)
+
+    # What is trained
+    model: str = _row("resnet18", "Any torchvision classification architecture, by its name.", scale="Categorical")
+    pretrained: Boolean = _row(True, "Start from ImageNet weights, or those of the channel `pretrained`.")
+    freeze: Literal["none", "backbone"] = _row(
+        "none", "What stays as it was pretrained: nothing, or all but the head.", scale="Categorical"
+    )
+    image_size: int = _row(224, "Side of the square that the model sees, in pixels.", ge=32, le=1024)
+
+    # For how long, in what steps
+    epochs: int = _row(10, "Passes over the training photos.", scale="Linear", ge=1, le=1000)
+    batch_size: int = _row(
+        32, "Photos a step; at least 2, which batch normalisation needs.", scale="Logarithmic", ge=2, le=4096
+    )
+    lr: float = _row(1e-3, "Peak learning rate.", scale="Logarithmic", gt=0, le=10)
+    scheduler: Literal["constant", "step", "cosine", "onecycle"] = _row(
+        "cosine",
+        "Course of the learning rate. `step` divides it by ten after each third; `onecycle` has its own warm-up.",
+        scale="Categorical",
+    )
+    warmup_epochs: float = _row(
+        0.0, "Epochs, or a part of one, in which the learning rate rises to its peak.", scale="Linear", ge=0, le=100
+    )
+    optimizer: Literal["sgd", "adam", "adamw"] = _row("adamw", "How gradients become steps.", scale="Categorical")
+    momentum: float = _row(0.9, "Momentum of `sgd`; first beta of `adam` and `adamw`.", scale="Linear", ge=0, lt=1)
+    weight_decay: float = _row(
+        0.01, "Weight decay; biases and normalisation layers are spared.", scale="Logarithmic", ge=0, le=1
+    )
+    eps: float = _row(1e-8, "Added to the denominator of `adam` and `adamw`.", scale="Logarithmic", gt=0, le=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _row(
+        "auto", "Arithmetic of the model; `auto` is `bf16` where the hardware has it, else `fp32`."
+    )
+
+    # Against overfitting
+    augmentation: Literal["none", "flip", "standard", "strong"] = _row(
+        "standard",
+        "`flip` mirrors by chance; `standard` also crops by chance; `strong` also shifts colours and erases a patch.",
+        scale="Categorical",
+    )
+    label_smoothing: float = _row(
+        0.0, "Share of the target that is spread over all classes while training.", scale="Linear", ge=0, lt=1
+    )
+    class_weights: Literal["none", "balanced"] = _row(
+        "none", "`balanced` weighs each class by the inverse of its number of photos.", scale="Categorical"
+    )
+    early_stopping_patience: int = _row(
+        0, "Stop after this many epochs without a better `best_metric`; 0 never stops.", ge=0, le=1000
+    )
+    best_metric: ValidationMetric = _row(
+        "validation:accuracy", "The epoch that is best by this metric gives the model."
+    )
+
+    # The photos
+    validation_split: float = _row(
+        0.2, "Share of `train` set apart, class by class, when there is no channel `validation`.", gt=0, le=0.9
+    )
+    truncated_images: Literal["skip", "load"] = _row(
+        "skip", "Leave out photos whose end is missing, or fill the rest with grey."
+    )
+    max_bad_images: float = _row(
+        0.05, "Share of a channel's photos that may be unreadable before the job fails.", ge=0, le=1
+    )
+    num_workers: Workers = _row(
+        "auto", "Threads that read and decode photos; `auto` is one a core, 0 decodes between the steps."
+    )
+    seed: int = _row(0, "Same seed, same machine, same model.", ge=0, le=2**32 - 1)
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> "Hyperparameters":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs:g} leaves nothing of epochs={self.epochs}: lower it")
+        return self
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, object]) -> "Hyperparameters":
+        """The content of ``hyperparameters.json`` → typed values.
+
+        Raises:
+            ConfigError: a name is unknown or given twice, or a value is out of its bounds.
+        """
+        values: dict[str, object] = {}
+        for key, value in raw.items():
+            if _belongs_to_the_platform(key):
+                continue
+            name = _canonical_name(key)
+            if name in values:
+                raise ConfigError(f"hyperparameter {name!r} is given twice: {key!r} is another name for it")
+            values[name] = _unquote(value)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError("; ".join(dict.fromkeys(map(_explain, error.errors())))) from None
+
+
+def _belongs_to_the_platform(key: str) -> bool:
+    return key.startswith("sagemaker_") or key == "_tuning_objective_metric"
+
+
+def _canonical_name(key: str) -> str:
+    name = key.strip().replace("-", "_")
+    name = ALIASES.get(name, name)
+    known = Hyperparameters.model_fields
+    if name not in known:
+        raise ConfigError(
+            f"unknown hyperparameter {key!r}{did_you_mean(name, (*known, *ALIASES))}; known are {', '.join(known)}"
+        )
+    return name
+
+
+def _unquote(value: object) -> object:
+    """``'"256"'`` → ``'256'``: some SDKs quote a value twice."""
+    if isinstance(value, str) and len(value) >= 2 and value[0] == value[-1] == '"':
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value[1:-1]
+    return value
+
+
+def _explain(detail: ErrorDetails) -> str:
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not detail["loc"]:
+        return f"hyperparameters: {message}"
+    name = str(detail["loc"][0])
+    if name == "num_workers":
+        message = "should be 'auto' or a whole number from 0 to 256"
+    return f"hyperparameter {name}={detail['input']!r}: {message}"
+
+
+def describe() -> str:
+    """The table as Markdown; ``train --describe`` prints it and the README holds a copy."""
+    rows = [("name", "values", "default", "tuned on", "what it does")]
+    rows += [_describe_field(name, field) for name, field in Hyperparameters.model_fields.items()]
+    header, *body = [f"| {' | '.join(row)} |" for row in rows]
+    aliases = ", ".join(f"`{alias}` for `{name}`" for alias, name in ALIASES.items())
+    return "\n".join([header, "|---" * len(rows[0]) + "|", *body, "", f"Also accepted: {aliases}, and `-` for `_`."])
+
+
+def _describe_field(name: str, field: FieldInfo) -> tuple[str, ...]:
+    scale = cast(dict[str, str | None], field.json_schema_extra)["scale"] or ""
+    default = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default}"
+    return f"`{name}`", _describe_values(name, field), f"`{default}`", scale.lower(), field.description or ""
+
+
+def _describe_values(name: str, field: FieldInfo) -> str:
+    annotation: Any = field.annotation
+    if name == "best_metric":
+        return ", ".join(f"`{metric}`" for metric in VALIDATION_METRICS)
+    if name == "num_workers":
+        return "`auto`, 0 … 256"
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    if annotation is bool:
+        return "`true`, `false`"
+    return _describe_bounds(field) or "a name"
+
+
+def _describe_bounds(field: FieldInfo) -> str:
+    low = next((f"{bound.ge} ≤" for bound in field.metadata if isinstance(bound, Ge)), "")
+    low = next((f"{bound.gt} <" for bound in field.metadata if isinstance(bound, Gt)), low)
+    high = next((f"≤ {bound.le}" for bound in field.metadata if isinstance(bound, Le)), "")
+    high = next((f"< {bound.lt}" for bound in field.metadata if isinstance(bound, Lt)), high)
+    return f"{low} x {high}" if low or high else ""

@@ -1,0 +1,38 @@
+"""What can go wrong that a caller can mend. Anything else that goes wrong is ours, and crashes.
+
+UserError             the caller can fix it; the message says how
+|-- ConfigError       a hyperparameter, a channel or another file of input/config
+|-- DataError         the image folders
+|-- ImageError        one image
+|-- WeightsError      pretrained weights
+|-- ArtifactError     the folder of a trained model
+`-- MediaTypeError    a content type that is not read or written
+"""
+
+
+class UserError(Exception):
+    """Something the caller can fix. The message says what was wrong, where, and what to do."""
+
+
+class ConfigError(UserError):
+    """A hyperparameter, a channel or another file of ``input/config``."""
+
+
+class DataError(UserError):
+    """The image folders of a channel."""
+
+
+class ImageError(UserError):
+    """One image that cannot be read."""
+
+
+class WeightsError(UserError):
+    """Pretrained weights that cannot be had or do not fit."""
+
+
+class ArtifactError(UserError):
+    """A folder that does not hold a trained model."""
+
+
+class MediaTypeError(UserError):
+    """A content type that is not read or written."""

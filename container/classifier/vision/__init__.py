@@ -1,0 +1,1 @@
+"""Bytes → RGB → pixels → logits → label: what training and serving share."""

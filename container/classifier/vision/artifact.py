@@ -1,0 +1,60 @@
+"""``model.safetensors`` + ``model.json`` ↔ a classifier. Nothing in an artifact is ever unpickled."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from classifier.errors import ArtifactError
+from classifier.vision.card import WEIGHTS_FILE, ModelCard
+from classifier.vision.models import build
+from classifier.vision.preprocessing import Preprocessing
+
+
+class Classifier(nn.Module):
+    """Pixels → logits: normalisation, then a torchvision network, as one module."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels (N, 3, S, S), or floats of the same range 0–255, → logits (N, num_classes)."""
+        return self.network(self.normalise(pixels))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, 3, S, S) → float32, less the mean, by the standard deviation, channels last."""
+        scaled = pixels.to(self.mean.dtype, memory_format=torch.channels_last) / 255
+        return (scaled - self.mean) / self.std
+
+
+def save(folder: Path, network: nn.Module, card: ModelCard) -> None:
+    """Write an artifact. The same weights and card give the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILE)
+    card.write(folder)
+
+
+def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Classifier, ModelCard]:
+    """An artifact's classifier, ready to predict, and its card.
+
+    Raises:
+        ArtifactError: the folder holds no artifact, or one whose parts do not fit each other.
+    """
+    card = ModelCard.read(folder)
+    network = build(card.architecture, num_classes=len(card.classes), image_size=card.preprocessing.crop)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder} holds no {WEIGHTS_FILE}") from None
+    except (SafetensorError, RuntimeError) as error:
+        raise ArtifactError(f"{folder / WEIGHTS_FILE}: {str(error).splitlines()[0]}") from None
+    return Classifier(network, card.preprocessing).to(device).eval(), card

@@ -1,0 +1,48 @@
+"""RGB image → the pixels that a model expects. A value, which travels in the artifact; imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from classifier.vision.images import decode
+
+Interpolation = Literal["bilinear", "bicubic"]
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Resize the shorter side, crop the centre, scale to 0–1, normalise. Validation and serving share it.
+
+    The pixels stay uint8 until they are on the device; ``mean`` and ``std`` are applied there.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @property
+    def resampling(self) -> Image.Resampling:
+        return _RESAMPLING[self.interpolation]
+
+    def pixels_of(self, data: bytes) -> np.ndarray:
+        """A file's bytes → its pixels, uint8 (crop, crop, 3).
+
+        Raises:
+            ImageError: the bytes are no readable image.
+        """
+        return self.crop_centre(decode(data, cover=self.resize))
+
+    def crop_centre(self, image: Image.Image) -> np.ndarray:
+        """The centre of an RGB image, uint8 (crop, crop, 3). Resizing and cropping are one pass over the pixels."""
+        side = min(image.size) * self.crop / self.resize
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        return self.resize_box(image, (left, top, left + side, top + side))
+
+    def resize_box(self, image: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
+        """A box (left, top, right, bottom; in pixels) of an RGB image, uint8 (crop, crop, 3)."""
+        return np.asarray(image.resize((self.crop, self.crop), self.resampling, box=box))

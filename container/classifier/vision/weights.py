@@ -1,0 +1,154 @@
+"""Pretrained weights: where they come from, and how they get into a module whose head is another."""
+
+import socket
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from classifier.errors import WeightsError
+from classifier.vision.models import AUXILIARY_PREFIXES, head_name
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+_HUB_TIMEOUT_S = 15.0
+
+
+def load_pretrained(module: nn.Module, architecture: str, *, channel: Path | None) -> str:
+    """Fill a module with pretrained weights, all but a head of another shape, and say where they came from.
+
+    Looked for in this order: the channel ``pretrained``; the weights baked into the image, which lie where torch.hub
+    keeps its downloads (``$TORCH_HOME``); torchvision's hub.
+
+    Raises:
+        WeightsError: none can be had, or those found do not fit the module.
+    """
+    if channel is not None:
+        path = find_weights_file(channel, architecture)
+        state, source = read_state_dict(path), f"channel 'pretrained', {path.name}"
+    else:
+        state, source = _from_hub(architecture)
+    load_all_but_head(module, state, f"{architecture} ({source})")
+    return source
+
+
+def find_weights_file(folder: Path, architecture: str) -> Path:
+    """The one weights file of a folder, or the one that is named after the architecture.
+
+    Raises:
+        WeightsError: there is none, or the choice is not clear.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    named = [path for path in files if path.stem.startswith(architecture)]
+    if len(files) == 1 or len(named) == 1:
+        return (named or files)[0]
+    found = ", ".join(path.name for path in files) or "none"
+    raise WeightsError(
+        f"channel 'pretrained' should hold one state dict ({', '.join(SUFFIXES)}), or one whose name begins with "
+        f"{architecture!r}; found {found}"
+    )
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A ``.safetensors`` file, or a ``.pth`` one that holds nothing but tensors, on the CPU.
+
+    Raises:
+        WeightsError: it is neither.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path.name} is no state dict that can be read safely: {reason} — save it with "
+            "torch.save(model.state_dict(), …) or as .safetensors"
+        ) from None
+    return _unwrap(content, path)
+
+
+def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
+    """Training scripts often save the state dict under a key, or with the prefix of DataParallel."""
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path.name} holds no state dict: save it with torch.save(model.state_dict(), …)")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def load_all_but_head(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy a state dict into a module; a head of another shape keeps its fresh weights.
+
+    Raises:
+        WeightsError: any other tensor is missing, unknown or of another shape.
+    """
+    own = module.state_dict()
+    head = head_name(module) + "."
+    given = {name: value for name, value in state.items() if not name.startswith(AUXILIARY_PREFIXES)}
+    given = _fit_position_embedding(given, own, module)
+    given = {
+        name: value
+        for name, value in given.items()
+        if not (name.startswith(head) and name in own and own[name].shape != value.shape)
+    }
+    optional = {name for name in own if name.startswith(head) or name.endswith("num_batches_tracked")}
+    problems = [f"{name} is missing" for name in own if name not in given and name not in optional]
+    problems += [f"{name} is unknown" for name in given if name not in own]
+    problems += [
+        f"{name} is {_shape(value)}, not {_shape(own[name])}"
+        for name, value in given.items()
+        if name in own and own[name].shape != value.shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(f"the pretrained weights do not fit {source}: {'; '.join(problems[:3])}{more}")
+    module.load_state_dict(given, strict=False)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"
+
+
+def _fit_position_embedding(
+    given: dict[str, Tensor], own: Mapping[str, Tensor], module: nn.Module
+) -> dict[str, Tensor]:
+    """A vision transformer's position embedding, interpolated to another image size."""
+    name = "encoder.pos_embedding"
+    if not isinstance(module, models.VisionTransformer) or name not in given or given[name].shape == own[name].shape:
+        return given
+    return dict(interpolate_embeddings(module.image_size, module.patch_size, OrderedDict(given)))
+
+
+def _from_hub(architecture: str) -> tuple[dict[str, Tensor], str]:
+    published = models.get_model_weights(architecture)["DEFAULT"]
+    try:
+        with _socket_timeout(_HUB_TIMEOUT_S):
+            return dict(published.get_state_dict(progress=False, check_hash=True)), f"torchvision's {published}"
+    except (URLError, TimeoutError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"no pretrained weights for {architecture} can be had ({getattr(error, 'reason', error)}). "
+            "Three ways: a channel 'pretrained' that holds a .safetensors or .pth state dict; an image built with "
+            f"BAKED_WEIGHTS={architecture}; a network that reaches torchvision's hub. "
+            "Or train from scratch: pretrained=false"
+        ) from None
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """torch.hub downloads without a timeout of its own; an isolated network must not hang the job."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
