@@ -3,9 +3,9 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_pascal
@@ -42,7 +42,7 @@ class Cluster(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     current_host: str = "algo-1"
-    hosts: tuple[str, ...] = Field(("algo-1",), min_length=1)
+    hosts: Annotated[tuple[str, ...], Field(min_length=1)] = ("algo-1",)
     network_interface_name: str | None = None
     current_instance_type: str | None = None
 
@@ -50,6 +50,9 @@ class Cluster(BaseModel):
     def rank(self) -> int:
         """This host's place in the sorted list of hosts."""
         return sorted(self.hosts).index(self.current_host)
+
+
+_ONE_HOST = Cluster()
 
 
 class CheckpointConfig(_PlatformValue):
@@ -92,7 +95,7 @@ class TrainingConfig:
     hyperparameters: Hyperparameters
     channels: Mapping[str, Channel]
     ignored_channels: tuple[str, ...] = ()
-    cluster: Cluster = field(default_factory=Cluster)
+    cluster: Cluster = _ONE_HOST
     checkpoint: CheckpointConfig | None = None
     hook: HookConfig | None = None
     profiler: ProfilerConfig | None = None

@@ -117,10 +117,12 @@ class Hyperparameters(BaseModel):
     num_workers: Workers = _row(
         "auto", "Threads that read and decode photos; `auto` is one a core, 0 decodes between the steps."
     )
-    seed: int = _row(0, "Same seed, same machine, same model.", ge=0, le=2**32 - 1)
+    seed: int = _row(0, "On one machine's CPU, the same seed gives the same model.", ge=0, le=2**32 - 1)
 
     @model_validator(mode="after")
-    def _check_warmup(self) -> "Hyperparameters":
+    def _check_together(self) -> "Hyperparameters":
+        if self.freeze == "backbone" and not self.pretrained:
+            raise ValueError("freeze=backbone keeps what was pretrained, and pretrained=false: change one of them")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs:g} leaves nothing of epochs={self.epochs}: lower it")
         return self

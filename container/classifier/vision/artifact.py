@@ -21,7 +21,7 @@ class Classifier(nn.Module):
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
 
@@ -36,10 +36,12 @@ class Classifier(nn.Module):
 
 
 def save(folder: Path, network: nn.Module, card: ModelCard) -> None:
-    """Write an artifact. The same weights and card give the same bytes."""
+    """Write an artifact, or replace it whole. The same weights and card give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(state, folder / WEIGHTS_FILE)
+    unfinished = folder / f".{WEIGHTS_FILE}.part"
+    save_file(state, unfinished)
+    unfinished.replace(folder / WEIGHTS_FILE)
     card.write(folder)
 
 

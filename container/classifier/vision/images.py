@@ -12,12 +12,14 @@ from PIL import Image, ImageFile, ImageOps
 from classifier.errors import ImageError
 
 # Photographic formats only: Pillow also knows formats that run programs (EPS) or hold no photos.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 EXTENSIONS = frozenset(
     f".{name}"
     for name in "jpg jpeg jpe jfif mpo png webp gif bmp dib tif tiff ppm pgm pbm avif".split()  # noqa: SIM905
 )
 MAX_PIXELS = 100_000_000
+
+Image.init()  # registers every format at once; open() would register some only when it meets them
 
 # decode() bounds the pixels itself, by an error; Pillow's own limit would only warn below twice its value.
 Image.MAX_IMAGE_PIXELS = None

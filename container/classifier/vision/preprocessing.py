@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from classifier.vision.images import decode
+from classifier.vision.images import MAX_PIXELS, decode
 
 Interpolation = Literal["bilinear", "bicubic"]
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -29,13 +29,13 @@ class Preprocessing:
     def resampling(self) -> Image.Resampling:
         return _RESAMPLING[self.interpolation]
 
-    def pixels_of(self, data: bytes) -> np.ndarray:
+    def pixels_of(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """A file's bytes → its pixels, uint8 (crop, crop, 3).
 
         Raises:
             ImageError: the bytes are no readable image.
         """
-        return self.crop_centre(decode(data, cover=self.resize))
+        return self.crop_centre(decode(data, cover=self.resize, max_pixels=max_pixels))
 
     def crop_centre(self, image: Image.Image) -> np.ndarray:
         """The centre of an RGB image, uint8 (crop, crop, 3). Resizing and cropping are one pass over the pixels."""

@@ -1,0 +1,1 @@
+"""A training's outcome → what a person looks at."""

@@ -1,0 +1,1 @@
+"""Channels of photos → the weights of a classifier."""

@@ -1,0 +1,81 @@
+"""A frozen backbone → its features, computed once, so that an epoch trains the head alone.
+
+The head sees exactly what it would see inside the network in evaluation mode, which a frozen backbone is in.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from classifier.training.batches import Batch
+from classifier.training.precision import Precision
+from classifier.vision.artifact import Classifier
+from classifier.vision.models import head_name
+
+
+def freeze_backbone(network: nn.Module) -> nn.Module:
+    """Leave only the head to be trained, and return it."""
+    network.requires_grad_(False)
+    return network.get_submodule(head_name(network)).requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class FeatureBatches:
+    """Features (N, V, …) in memory: V views of each photo, of which an epoch sees one by chance; labels (N,)."""
+
+    features: Tensor
+    labels: Tensor
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def iterate(self, order: Sequence[int], *, seed: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(seed)
+        num_views = self.features.shape[1]
+        for start in range(0, len(order), self.batch_size):
+            chosen = torch.as_tensor(order[start : start + self.batch_size])
+            views = torch.randint(num_views, (len(chosen),), generator=generator)
+            yield Batch(self.features[chosen, views], self.labels[chosen])
+
+
+@torch.inference_mode()
+def compute_features(
+    classifier: Classifier, batches: Iterable[Batch], precision: Precision, *, mirrored: bool
+) -> tuple[Tensor, Tensor]:
+    """Batches of pixels → features (N, V, …) float32 and labels (N,), on the CPU. V is 2 when ``mirrored``, else 1."""
+    classifier.eval()
+    features, labels = [], []
+    for batch in batches:
+        pixels = batch.inputs.to(precision.device, non_blocking=True)
+        views = (pixels, pixels.flip(-1)) if mirrored else (pixels,)
+        features.append(torch.stack([_head_input(classifier, view, precision) for view in views], dim=1))
+        labels.append(batch.labels)
+    return torch.cat(features).clone(), torch.cat(labels).clone()
+
+
+def _head_input(classifier: Classifier, pixels: Tensor, precision: Precision) -> Tensor:
+    captured: list[Tensor] = []
+    head = classifier.network.get_submodule(head_name(classifier.network))
+    handle = head.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
+    try:
+        with precision.autocast():
+            classifier(pixels)
+    finally:
+        handle.remove()
+    return captured[0].float().cpu()
+
+
+@torch.inference_mode()
+def head_comes_last(classifier: Classifier, image_size: int) -> bool:
+    """Whether the head's output is the network's (in SqueezeNet it is not: a pooling follows)."""
+    outputs: list[Tensor] = []
+    head = classifier.network.get_submodule(head_name(classifier.network))
+    handle = head.register_forward_hook(lambda _, __, output: outputs.append(output))
+    try:
+        logits = classifier.eval()(torch.zeros(1, 3, image_size, image_size, device=classifier.mean.device))
+    finally:
+        handle.remove()
+    return outputs[0].shape == logits.shape and torch.equal(outputs[0], logits)

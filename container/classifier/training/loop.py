@@ -1,0 +1,122 @@
+"""Batches and a module → an epoch of training, or the metrics of an evaluation."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+
+from classifier.training.augmentation import Augmentation, augment_batch
+from classifier.training.batches import Batch
+from classifier.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """One way of taking steps.
+
+    ``module`` turns a batch's inputs into logits; ``trained`` is the part of it that learns, and the rest stays in
+    evaluation mode. ``augmentation`` is for batches of pixels, None for features.
+    """
+
+    module: nn.Module
+    trained: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: LambdaLR
+    criterion: nn.Module
+    precision: Precision
+    augmentation: Augmentation | None
+
+    def train_epoch(self, batches: Iterable[Batch], *, seed: int, advance: Callable[[], object]) -> float:
+        """Take a step a batch, and return the mean loss of the epoch; ``advance`` is called after each step."""
+        self.module.eval()
+        self.trained.train()
+        generator = torch.Generator().manual_seed(seed)
+        scaler = GradScaler(self.precision.device.type, enabled=self.precision.needs_scaling)
+        total, count = torch.zeros((), device=self.precision.device), 0
+        for batch in batches:
+            inputs, labels = _to_device(batch, self.precision.device)
+            if self.augmentation is not None:
+                inputs = augment_batch(inputs, self.augmentation, generator)
+            with self.precision.autocast():
+                logits = self.module(inputs)
+            loss = self.criterion(logits.float(), labels)
+
+            self.optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.step(self.optimizer)
+            scaler.update()
+            self.schedule.step()
+
+            total += loss.detach() * len(labels)
+            count += len(labels)
+            advance()
+        return total.item() / max(1, count)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a classifier is on a data set; ``confusion`` counts photos, (true class, predicted class)."""
+
+    loss: float
+    accuracy: float
+    top5: float
+    f1: float
+    confusion: Tensor
+
+    def metrics(self, channel: str, names: Iterable[str]) -> dict[str, float]:
+        """The named figures as the channel's metrics: ``{"validation:loss": …}``."""
+        return {f"{channel}:{name}": float(getattr(self, name)) for name in names}
+
+
+@torch.inference_mode()
+def evaluate(
+    module: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    num_classes: int,
+    precision: Precision,
+    advance: Callable[[], object],
+) -> Evaluation:
+    """Go through the batches once, in evaluation mode; ``advance`` is called after each."""
+    module.eval()
+    scores = _score_collection(num_classes).to(precision.device)
+    total, count = torch.zeros((), device=precision.device), 0
+    for batch in batches:
+        inputs, labels = _to_device(batch, precision.device)
+        with precision.autocast():
+            logits = module(inputs)
+        logits = logits.float()
+        total += F.cross_entropy(logits, labels, reduction="sum")
+        count += len(labels)
+        scores.update(logits, labels)
+        advance()
+    values = scores.compute()
+    return Evaluation(
+        loss=total.item() / count,
+        accuracy=values["accuracy"].item(),
+        top5=values["top5"].item(),
+        f1=values["f1"].item(),
+        confusion=values["confusion"].cpu(),
+    )
+
+
+def _score_collection(num_classes: int) -> MetricCollection:
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
+            "f1": MulticlassF1Score(num_classes, average="macro"),
+            "confusion": MulticlassConfusionMatrix(num_classes),
+        },
+        compute_groups=False,
+    )
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    return Batch(batch.inputs.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True))

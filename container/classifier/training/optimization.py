@@ -1,0 +1,68 @@
+"""A module → its optimizer and the course of its learning rate."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from classifier.contract.hyperparameters import Hyperparameters
+
+# The 1cycle policy (Smith and Topin, 2018), with the proportions that fastai made common.
+_ONECYCLE_WARMUP, _ONECYCLE_START, _ONECYCLE_END = 0.3, 1 / 25, 1e-5
+
+
+def build_optimizer(module: nn.Module, parameters: Hyperparameters) -> torch.optim.Optimizer:
+    """An optimizer over what is trained. Weight decay spares biases and normalisation: whatever is a vector."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1]},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    lr, momentum, decay = parameters.lr, parameters.momentum, parameters.weight_decay
+    match parameters.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+        case "adam":
+            return torch.optim.Adam(groups, lr=lr, betas=(momentum, 0.999), eps=parameters.eps, weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), eps=parameters.eps, weight_decay=decay)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, parameters: Hyperparameters, steps_per_epoch: int) -> LambdaLR:
+    """The learning rate of each step: a linear warm-up, then the chosen course down to the last step."""
+    total = parameters.epochs * steps_per_epoch
+    warmup = 0 if parameters.scheduler == "onecycle" else round(parameters.warmup_epochs * steps_per_epoch)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return _course(parameters.scheduler, min(1.0, (step - warmup) / max(1, total - warmup)))
+
+    return LambdaLR(optimizer, factor)
+
+
+def _course(scheduler: str, progress: float) -> float:
+    """The share of the peak learning rate after a share of the steps, 0–1."""
+    match scheduler:
+        case "constant":
+            return 1.0
+        case "step":
+            return 0.1 ** min(2, int(3 * progress))
+        case "cosine":
+            return _cosine(1.0, 0.0, progress)
+        case _ if progress < _ONECYCLE_WARMUP:
+            return _cosine(_ONECYCLE_START, 1.0, progress / _ONECYCLE_WARMUP)
+        case _:
+            return _cosine(1.0, _ONECYCLE_END, (progress - _ONECYCLE_WARMUP) / (1 - _ONECYCLE_WARMUP))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def class_weights(labels: Iterable[int], num_classes: int) -> torch.Tensor:
+    """The inverse frequency of each class, with mean 1 over the photos."""
+    counts = torch.bincount(torch.tensor(list(labels)), minlength=num_classes).float()
+    return counts.sum() / (num_classes * counts.clamp(min=1))

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Trains on this machine; `local_test/train_local.sh --help` says how.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+"$root/scripts/setup.sh"
+exec "$root/.venv/bin/python" "$root/scripts/train_local.py" "$@"

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Makes .venv at the root, or brings it up to date, from the hashed requirement files. Needs python3 with venv alone.
+set -eu
+cd "$(dirname "$0")/.."
+
+fits='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+
+find_python() {
+    for python in "${PYTHON:-python3}" python3.12 python3.11 python3.13; do
+        if "$python" -c "$fits" 2>/dev/null; then
+            echo "$python"
+            return
+        fi
+    done
+    echo "setup: Python 3.11, 3.12 or 3.13 with venv is needed. On Debian and Ubuntu: apt install python3-venv." >&2
+    echo "setup: If it is there under another name, say so: PYTHON=/path/to/python3.12 $0" >&2
+    exit 1
+}
+
+# The copy is written last, so that a set-up that was cut off is made again.
+if cmp -s tests/requirements.txt .venv/requirements.txt; then
+    exit 0
+fi
+python=$(find_python)
+echo "setup: making .venv with $("$python" --version); the first time, about 3 GB are downloaded"
+[ -x .venv/bin/python ] && .venv/bin/python -c "$fits" 2>/dev/null || "$python" -m venv --clear .venv
+
+# uv installs side by side what pip installs one by one; its hash stands among the others.
+sed -n '/^uv==/,/# via/p' tests/requirements.txt >.venv/uv.txt
+.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .venv/uv.txt
+mirror=$(.venv/bin/pip config get global.index-url 2>/dev/null || true)
+[ -z "$mirror" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$mirror}"
+.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes tests/requirements.txt
+.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+cp tests/requirements.txt .venv/requirements.txt

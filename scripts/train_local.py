@@ -1,0 +1,120 @@
+"""Train on this machine, through the same files and the same program as on the platform.
+
+Examples:
+  local_test/train_local.sh
+  local_test/train_local.sh --data photos model=resnet50 epochs=3 lr=0.0005
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from classifier.contract.hyperparameters import Hyperparameters
+from classifier.errors import ConfigError, UserError
+from launch.opt_ml import JOB_NAME, find_channels, lay_out
+from launch.sample_data import write_digits
+
+LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
+SAMPLE_DATA = LOCAL_TEST / "sample_data"
+SAMPLE_HYPERPARAMETERS = LOCAL_TEST / "sample_hyperparameters.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    try:
+        channels = _channels(options)
+        hyperparameters = _hyperparameters(options)
+        Hyperparameters.parse(hyperparameters)
+        lay_out(options.output, channels, hyperparameters)
+    except UserError as error:
+        print(f"train_local: {error}", file=sys.stderr)
+        return 1
+    return _run_train(options.output)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="train_local.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="class folders, or train/, validation/, test/ of them; without it, handwritten digits",
+    )
+    parser.add_argument(
+        "--channel", action="append", default=[], metavar="NAME=DIR", help="any other channel; may be given often"
+    )
+    parser.add_argument("--hyperparameters", type=Path, metavar="FILE", help="a JSON object of hyperparameters")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=LOCAL_TEST / "opt_ml",
+        metavar="DIR",
+        help="the folder to use as /opt/ml, made afresh (default: %(default)s)",
+    )
+    parser.add_argument(
+        "hyperparameter", nargs="*", metavar="KEY=VALUE", help="a hyperparameter; `train --describe` lists them"
+    )
+    return parser.parse_args(arguments)
+
+
+def _channels(options: argparse.Namespace) -> dict[str, Path]:
+    if options.data is None and not SAMPLE_DATA.is_dir():
+        print(f"writing 1,797 handwritten digits to {SAMPLE_DATA}", flush=True)
+        write_digits(SAMPLE_DATA)
+    channels = find_channels(options.data or SAMPLE_DATA)
+    for name, folder in _pairs(options.channel, "--channel NAME=DIR"):
+        channels[name] = Path(folder)
+    return channels
+
+
+def _hyperparameters(options: argparse.Namespace) -> dict[str, str]:
+    """The sample's own or a file's, then those on the command line; all strings, as on the platform."""
+    file = options.hyperparameters or (SAMPLE_HYPERPARAMETERS if options.data is None else None)
+    values = _read_object(file) if file else {}
+    values.update(_pairs(options.hyperparameter, "KEY=VALUE"))
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+
+
+def _read_object(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} should hold a JSON object of hyperparameters")
+    return content
+
+
+def _pairs(texts: Sequence[str], form: str) -> list[tuple[str, str]]:
+    for text in texts:
+        if "=" not in text.strip("="):
+            raise ConfigError(f"{text!r} is not of the form {form}")
+    return [(name, value) for name, _, value in (text.partition("=") for text in texts)]
+
+
+def _run_train(base: Path) -> int:
+    """Run ``train`` in place of the platform; Ctrl-C reaches it, and it decides how to end."""
+    environment = {
+        **os.environ,
+        "SAGEMAKER_BASE_DIR": str(base),
+        "TRAINING_JOB_NAME": JOB_NAME,
+        "TRAINING_JOB_ARN": f"arn:aws:sagemaker:local:000000000000:training-job/{JOB_NAME}",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "classifier.train"], env=environment)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())
