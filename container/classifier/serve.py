@@ -1,0 +1,28 @@
+"""The program `serve`: answers ``/ping`` and ``/invocations`` with what `train` made."""
+
+import sys
+
+from classifier.contract.paths import Paths
+from classifier.errors import UserError
+from classifier.serving.server import Server
+from classifier.serving.settings import Settings
+from classifier.vision.card import ModelCard
+
+
+def main() -> int:
+    """Serve until SIGTERM. 0: stopped as told; 1: there is nothing to serve, and stderr says why."""
+    paths = Paths.from_environment()
+    try:
+        settings = Settings.from_environment()
+        if not settings.multi_model:
+            # Before anything is forked: what is wrong here will not be right in a second worker.
+            ModelCard.read(paths.model)
+    except UserError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 1
+    Server(paths, settings).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

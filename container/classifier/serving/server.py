@@ -1,0 +1,63 @@
+"""Gunicorn's settings, and what its worker builds once it is forked."""
+
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from classifier.contract.paths import Paths
+from classifier.serving.http import WsgiApp
+from classifier.serving.settings import Settings
+
+# Longer than the worker's own drain, shorter than the platform's 30 s.
+GRACEFUL_TIMEOUT_S = 24
+
+
+class Server(BaseApplication):
+    """One worker a model: OpenVINO has all cores from one process, and CUDA does not survive a fork."""
+
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        self._paths = paths
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        options: dict[str, Any] = {
+            "bind": f"0.0.0.0:{self._settings.port}",
+            "workers": 1,
+            "worker_class": "classifier.serving.worker.FrontWorker",
+            "backlog": 1024,
+            "timeout": 60,
+            "graceful_timeout": GRACEFUL_TIMEOUT_S,
+            # The heartbeat's file; a disk that stalls would look like a dead worker.
+            "worker_tmp_dir": "/dev/shm",
+            "loglevel": "warning",
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return build_app(self._paths, self._settings)
+
+
+def build_app(paths: Paths, settings: Settings) -> WsgiApp:
+    """The artifact, or the shelf for several → the application, ready to answer.
+
+    Raises:
+        ArtifactError: there is no model, or one whose parts do not fit each other.
+    """
+    # Here, in the worker: the process that forks it stays small, and free of the threads that these libraries start.
+    from classifier.serving.app import create_app, create_multi_model_app  # noqa: PLC0415
+    from classifier.serving.predictor import Predictor  # noqa: PLC0415
+    from classifier.serving.shelf import Shelf, available_memory  # noqa: PLC0415
+    from classifier.serving.telemetry import Telemetry  # noqa: PLC0415
+
+    telemetry = Telemetry()
+    if settings.metrics_port:
+        telemetry.publish(settings.metrics_port)
+    if settings.multi_model:
+        shelf = Shelf(
+            paths.base / "models", lambda folder: Predictor.open(folder, settings, telemetry), available_memory
+        )
+        return create_multi_model_app(shelf, settings, telemetry)
+    return create_app(Predictor.open(paths.model, settings, telemetry), settings, telemetry)
