@@ -27,6 +27,7 @@ from classifier.training.data import Data, list_channels, load_data
 from classifier.training.features import FeatureBatches, compute_features, freeze_backbone, head_comes_last
 from classifier.training.folders import class_labels
 from classifier.training.loop import Evaluation, Trainer, evaluate
+from classifier.training.memory import keep_freed_memory
 from classifier.training.optimization import build_optimizer, build_schedule, class_weights
 from classifier.training.precision import Precision, choose_precision
 from classifier.training.survey import Sample
@@ -82,6 +83,8 @@ def fit(config: TrainingConfig, paths: Paths, stop: StopSignal, console: Console
     watch = Watch(console, stop)
     torch.manual_seed(parameters.seed)
     precision = choose_precision(parameters.precision)
+    if precision.device.type == "cpu":
+        keep_freed_memory()
     _check(config, console)
     preprocessing = preprocessing_for(parameters.model, parameters.image_size)
     folders = list_channels(config, paths)
