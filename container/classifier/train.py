@@ -19,7 +19,7 @@ from classifier.errors import ConfigError, UserError
 from classifier.training.console import Console, Stopped, StopSignal
 
 if TYPE_CHECKING:
-    from classifier.training.fit import Outcome
+    from classifier.training.epochs import Outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ def plot_curves(path: Path, history: Sequence[Mapping[str, float]], best_epoch: 
     losses.set(title="Loss", xlabel="epoch")
     losses.set_ylim(bottom=0)
     accuracies.set(title="Validation accuracy", xlabel="epoch")
-    accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     for axes in (losses, accuracies):
         _tidy(axes, best_epoch)
     _save(figure, path)
