@@ -174,5 +174,5 @@ def _validate(kind: type[Value], content: object, where: str) -> Value:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        location = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{where}: {location}: {first['msg']}, not {first['input']!r}") from None
+        place = ": ".join([where, ".".join(map(str, first["loc"]))] if first["loc"] else [where])
+        raise ConfigError(f"{place}: {first['msg']}, not {first['input']!r}") from None

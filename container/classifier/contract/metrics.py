@@ -49,4 +49,9 @@ VALIDATION_METRICS = tuple(name for name in METRICS if name.startswith("validati
 
 def format_metrics(values: Mapping[str, float]) -> str:
     """One log line's worth of ``name=value``; each value is read back by its metric's regex."""
-    return "  ".join(f"{name}={values[name]:.4f}" for name in METRICS if name in values)
+    return "  ".join(f"{name}={_format(values[name])}" for name in METRICS if name in values)
+
+
+def _format(value: float) -> str:
+    # A small loss keeps its digits: a tuner that minimises it could not tell it from zero.
+    return f"{value:.3e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
