@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from drawing import draw_photo, encode, write_classes
+
+# The same examples each time, as many as the default suite has time for.
+settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=100)
+settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
