@@ -1,4 +1,4 @@
-.PHONY: setup check test test-all fix lock
+.PHONY: setup check test test-all fix lock readme
 bin := .venv/bin
 
 setup:  ## make .venv, or bring it up to date
@@ -8,13 +8,13 @@ check: setup  ## style, types, imports that point down
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/pyright
-	$(bin)/lint-imports
+	PYTHONPATH=scripts $(bin)/lint-imports --no-logo
 
 test: setup  ## the default suite
-	$(bin)/pytest -m "not slow"
+	$(bin)/pytest -n auto -m "not slow"
 
 test-all: setup  ## the slow tests too
-	$(bin)/pytest
+	$(bin)/pytest -n auto
 
 fix: setup  ## what ruff can mend by itself
 	$(bin)/ruff check --fix .
@@ -25,3 +25,6 @@ lock: setup  ## pin what pyproject.toml names: everything first, then the parts 
 	$(compile) --extra image --extra scripts --group dev --output-file tests/requirements.txt
 	$(compile) --extra image --constraint tests/requirements.txt --output-file docker/requirements.txt
 	$(compile) --extra scripts --constraint tests/requirements.txt --output-file scripts/requirements.txt
+
+readme: setup  ## the README's table of hyperparameters
+	$(bin)/python scripts/write_readme.py

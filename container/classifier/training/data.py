@@ -25,6 +25,7 @@ from classifier.training.survey import (
     write_leaks,
 )
 from classifier.vision.card import ClassLabel
+from classifier.vision.images import tolerate_truncated_images
 
 _PHOTO_CHANNELS = ("train", "validation", "test")
 _NUM_NAMED = 5  # how many examples a warning names
@@ -66,6 +67,7 @@ def load_data(
         DataError: too many photos of a channel, or all of a class, can't be read.
         Stopped: the platform asked to stop.
     """
+    tolerate_truncated_images(parameters.truncated_images == "load")
     surveys = {survey.channel: survey for survey in _survey(folders, executor, watch)}
     _report(surveys, parameters.max_bad_images, output, watch.console)
     classes = class_labels(list(folders[0].files))
@@ -92,16 +94,16 @@ def _report(surveys: dict[str, Survey], max_bad_share: float, output: Path, cons
         check_bad_share(survey, max_bad_share, listing)
         if survey.bad:
             named = _name([f"{bad.name} ({bad.reason})" for bad in survey.bad])
-            console.warn(f"channel {survey.channel!r}: left out {len(survey.bad)} photos that can't be read: {named}")
+            console.warn(f"channel {survey.channel!r}: unreadable photos, left out: {len(survey.bad)} ({named})")
         if survey.strays:
             named = _name([path.name for path in survey.strays])
-            console.warn(f"channel {survey.channel!r}: {len(survey.strays)} files that are no photos: {named}")
+            console.warn(f"channel {survey.channel!r}: files that are no photos: {len(survey.strays)} ({named})")
     leaks = find_leaks(list(surveys.values()))
     if leaks:
         write_leaks(output / "leaks.csv", leaks)
         console.warn(
-            f"{len(leaks)} photos lie in two channels, so that the figures flatter the model: "
-            f"{_name([_describe_leak(leak) for leak in leaks])}; all are listed in {output / 'leaks.csv'}"
+            f"photos that lie in two channels, which makes the figures look better than they are: {len(leaks)} "
+            f"({_name([_describe_leak(leak) for leak in leaks])}); all are listed in {output / 'leaks.csv'}"
         )
 
 

@@ -1,0 +1,352 @@
+"""What a user can get wrong, and the exact first line that the platform shows for it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision import models
+
+from drawing import write_classes
+from jobs import Platform
+
+Spoil = Callable[[Path], None]
+
+
+def first_line(platform: Platform) -> str:
+    """The failure file's first line, after the promises that hold for each fault of the user."""
+    job = platform.run()
+    assert job.exit_code == 1
+    assert job.failure is not None
+    assert "Traceback" not in job.failure + job.log
+    assert not (job.paths.model / "model.json").exists()
+    line = job.failure.splitlines()[0].replace(str(platform.paths.base), "OPT_ML")
+    assert job.failure.strip() == job.failure.splitlines()[0]
+    return line
+
+
+KNOWN = (
+    "model, pretrained, freeze, image_size, epochs, batch_size, lr, scheduler, warmup_epochs, optimizer, momentum, "
+    "weight_decay, eps, precision, augmentation, label_smoothing, class_weights, early_stopping_patience, best_metric, "
+    "validation_split, truncated_images, max_bad_images, num_workers, seed"
+)
+
+HYPERPARAMETERS = [
+    ({"pretrained": "maybe"}, "hyperparameter pretrained='maybe': should be true or false"),
+    ({"freeze": "head"}, "hyperparameter freeze='head': should be 'none' or 'backbone'"),
+    ({"image_size": "31"}, "hyperparameter image_size='31': should be greater than or equal to 32"),
+    ({"image_size": "1025"}, "hyperparameter image_size='1025': should be less than or equal to 1024"),
+    ({"epochs": "0"}, "hyperparameter epochs='0': should be greater than or equal to 1"),
+    ({"epochs": "ten"}, "hyperparameter epochs='ten': should be a valid integer, unable to parse string as an integer"),
+    ({"epochs": "1.5"}, "hyperparameter epochs='1.5': should be a valid integer, unable to parse string as an integer"),
+    ({"batch_size": "1"}, "hyperparameter batch_size='1': should be greater than or equal to 2"),
+    ({"lr": "0"}, "hyperparameter lr='0': should be greater than 0"),
+    ({"lr": "11"}, "hyperparameter lr='11': should be less than or equal to 10"),
+    ({"lr": "nan"}, "hyperparameter lr='nan': should be a finite number"),
+    (
+        {"scheduler": "linear"},
+        "hyperparameter scheduler='linear': should be 'constant', 'step', 'cosine' or 'onecycle'",
+    ),
+    ({"warmup_epochs": "-1"}, "hyperparameter warmup_epochs='-1': should be greater than or equal to 0"),
+    ({"warmup_epochs": "1"}, "hyperparameters: warmup_epochs=1 leaves nothing of epochs=1: lower it"),
+    ({"optimizer": "rmsprop"}, "hyperparameter optimizer='rmsprop': should be 'sgd', 'adam' or 'adamw'"),
+    ({"momentum": "1"}, "hyperparameter momentum='1': should be less than 1"),
+    ({"weight_decay": "2"}, "hyperparameter weight_decay='2': should be less than or equal to 1"),
+    ({"eps": "0"}, "hyperparameter eps='0': should be greater than 0"),
+    ({"precision": "int8"}, "hyperparameter precision='int8': should be 'auto', 'fp32', 'bf16' or 'fp16'"),
+    ({"augmentation": "max"}, "hyperparameter augmentation='max': should be 'none', 'flip', 'standard' or 'strong'"),
+    ({"label_smoothing": "1"}, "hyperparameter label_smoothing='1': should be less than 1"),
+    ({"class_weights": "equal"}, "hyperparameter class_weights='equal': should be 'none' or 'balanced'"),
+    (
+        {"early_stopping_patience": "-1"},
+        "hyperparameter early_stopping_patience='-1': should be greater than or equal to 0",
+    ),
+    (
+        {"best_metric": "accuracy"},
+        "hyperparameter best_metric='accuracy': should be one of validation:loss, validation:accuracy, "
+        "validation:top5, validation:f1",
+    ),
+    ({"validation_split": "0.95"}, "hyperparameter validation_split='0.95': should be less than or equal to 0.9"),
+    ({"seed": "-1"}, "hyperparameter seed='-1': should be greater than or equal to 0"),
+    ({"num_workers": "many"}, "hyperparameter num_workers='many': should be 'auto' or a whole number from 0 to 256"),
+    ({"truncated_images": "keep"}, "hyperparameter truncated_images='keep': should be 'skip' or 'load'"),
+    ({"max_bad_images": "5"}, "hyperparameter max_bad_images='5': should be less than or equal to 1"),
+    (
+        {"lr": "0", "epochs": "0"},
+        "hyperparameter epochs='0': should be greater than or equal to 1; "
+        "hyperparameter lr='0': should be greater than 0",
+    ),
+    ({"optimzer": "sgd"}, f"unknown hyperparameter 'optimzer' (did you mean 'optimizer'?); known are {KNOWN}"),
+    ({"wheels": "4"}, f"unknown hyperparameter 'wheels'; known are {KNOWN}"),
+    (
+        {"lr": "0.1", "learning-rate": "0.2"},
+        "hyperparameter 'lr' is given twice: 'learning-rate' is another name for it",
+    ),
+    (
+        {"freeze": "backbone"},
+        "hyperparameters: freeze=backbone keeps what was pretrained, and pretrained=false: change one of them",
+    ),
+    (
+        {"model": "resnet81"},
+        "unknown model 'resnet81' (did you mean 'resnet18'?); `train --models` lists the 80 known",
+    ),
+    (
+        {"model": "vit_b_16", "image_size": "40"},
+        "vit_b_16 can't take image_size=40: Input shape indivisible by patch size!",
+    ),
+]
+
+
+@pytest.mark.parametrize(("hyperparameters", "line"), HYPERPARAMETERS, ids=[str(row[0]) for row in HYPERPARAMETERS])
+def test_hyperparameters(platform: Platform, image_folder: Path, hyperparameters: dict[str, str], line: str) -> None:
+    platform.lay_out({"train": image_folder}, hyperparameters)
+    assert first_line(platform) == f"ConfigError: {line}"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is fine on a GPU")
+def test_half_precision_without_a_gpu(platform: Platform, image_folder: Path) -> None:
+    platform.lay_out({"train": image_folder}, {"precision": "fp16"})
+    assert first_line(platform) == "ConfigError: precision=fp16 needs a GPU, and there is none: use auto, bf16 or fp32"
+
+
+CONFIG = "OPT_ML/input/config"
+CONFIG_FILES = [
+    (
+        "hyperparameters.json",
+        "{'lr': 1}",
+        f"{CONFIG}/hyperparameters.json is not JSON: "
+        "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+    ),
+    ("hyperparameters.json", "[]", f"{CONFIG}/hyperparameters.json should hold a JSON object, not list"),
+    (
+        "inputdataconfig.json",
+        "",
+        f"{CONFIG}/inputdataconfig.json is not JSON: Expecting value: line 1 column 1 (char 0)",
+    ),
+    (
+        "inputdataconfig.json",
+        "{}",
+        f"there is no channel 'train': {CONFIG}/inputdataconfig.json names none at all; "
+        "add one that holds a folder a class",
+    ),
+    (
+        "inputdataconfig.json",
+        '{"test": {}}',
+        f"there is no channel 'train': {CONFIG}/inputdataconfig.json names only 'test'; "
+        "add one that holds a folder a class",
+    ),
+    (
+        "inputdataconfig.json",
+        '{"train": {}, "valid": {}}',
+        "unknown channel 'valid' (did you mean 'validation'?); known are train, validation, test, pretrained",
+    ),
+    (
+        "inputdataconfig.json",
+        '{"train": {"TrainingInputMode": "Pipe"}}',
+        "channel 'train' uses Pipe mode, and a folder of photos can't be read from a pipe: "
+        "set TrainingInputMode to File or FastFile",
+    ),
+    (
+        "inputdataconfig.json",
+        '{"train": {"TrainingInputMode": "Fast"}}',
+        f"{CONFIG}/inputdataconfig.json: channel 'train': TrainingInputMode: "
+        "Input should be 'File', 'FastFile' or 'Pipe', not 'Fast'",
+    ),
+    (
+        "resourceconfig.json",
+        '{"current_host": "algo-3", "hosts": ["algo-1"]}',
+        f"{CONFIG}/resourceconfig.json: current_host 'algo-3' is not one of hosts ['algo-1']",
+    ),
+    (
+        "resourceconfig.json",
+        '{"current_host": "algo-1", "hosts": ["algo-2", "algo-1"]}',
+        "the job has 2 instances, and training runs on one: set InstanceCount to 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "line"), CONFIG_FILES)
+def test_config_files(platform: Platform, image_folder: Path, name: str, content: str, line: str) -> None:
+    platform.lay_out({"train": image_folder})
+    platform.write_config(name, content)
+    assert first_line(platform) == f"ConfigError: {line}"
+
+
+def empty(train: Path) -> None:
+    for folder in list(train.iterdir()):
+        for photo in folder.iterdir():
+            photo.unlink()
+        folder.rmdir()
+
+
+def without_class_folders(train: Path) -> None:
+    for folder in list(train.iterdir()):
+        for photo in folder.iterdir():
+            photo.rename(train / f"{folder.name}{photo.name}")
+        folder.rmdir()
+
+
+def empty_class_folders(train: Path) -> None:
+    for photo in train.glob("*/*"):
+        photo.unlink()
+
+
+def one_class(train: Path) -> None:
+    for name in ("disc", "square"):
+        (train / name).rename(train.parent / name)
+
+
+def one_photo_a_class(train: Path) -> None:
+    for photo in train.glob("*/[1-9].jpg"):
+        photo.unlink()
+
+
+def all_corrupt(train: Path) -> None:
+    for photo in train.glob("*/*"):
+        photo.write_bytes(b"no photo")
+
+
+def a_fifth_corrupt(train: Path) -> None:
+    for photo in train.glob("*/[01].jpg"):
+        photo.write_bytes(b"\0" * 99)
+
+
+def a_class_corrupt(train: Path) -> None:
+    for photo in train.glob("disc/*"):
+        photo.write_bytes(b"")
+
+
+LISTED = "all are listed in OPT_ML/output/data/bad_images.csv"
+FOLDERS = [
+    (empty, "channel 'train': OPT_ML/input/data/train holds no class folders: add one folder of photos for each class"),
+    (
+        without_class_folders,
+        "channel 'train': OPT_ML/input/data/train holds photos but no class folders: "
+        "put the photos of each class into a folder of its own",
+    ),
+    (empty_class_folders, "channel 'train' holds class folders but no photos"),
+    (one_class, "channel 'train' holds one class, 'cross'; telling photos apart takes at least two"),
+    (
+        one_photo_a_class,
+        "channel 'train' has one photo a class: nothing can be set apart for validation; add photos",
+    ),
+    (
+        all_corrupt,
+        "channel 'train': 24 of 24 photos can't be read, and none is left; for one, cross/0.jpg: "
+        f"not an image: 8 bytes that begin with b'no photo'; {LISTED}",
+    ),
+    (
+        a_fifth_corrupt,
+        "channel 'train': 6 of 24 photos can't be read, and max_bad_images=0.05 allows 1; for one, cross/0.jpg: "
+        f"not an image: 99 zero bytes; {LISTED}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "line"), FOLDERS)
+def test_folders(platform: Platform, image_folder: Path, spoil: Spoil, line: str) -> None:
+    spoil(image_folder)
+    platform.lay_out({"train": image_folder})
+    assert first_line(platform) == f"DataError: {line}"
+
+
+def test_a_class_without_a_readable_photo(platform: Platform, image_folder: Path) -> None:
+    a_class_corrupt(image_folder)
+    platform.lay_out({"train": image_folder}, {"max_bad_images": "0.5"})
+    line = "DataError: channel 'train': no readable photo in 'disc'; add some or drop the folder"
+    assert first_line(platform) == line
+
+
+def test_a_channel_without_a_folder(platform: Platform, image_folder: Path) -> None:
+    platform.lay_out({"train": image_folder})
+    platform.write_config("inputdataconfig.json", json.dumps({"train": {}, "test": {}}))
+    line = "DataError: channel 'test': its folder OPT_ML/input/data/test does not exist"
+    assert first_line(platform) == line
+
+
+def test_class_lists_that_differ(platform: Platform, image_folder: Path, tmp_path: Path) -> None:
+    validation = write_classes(tmp_path / "validation", photos_per_class=1)
+    (validation / "disc").rename(validation / "disk")
+    platform.lay_out({"train": image_folder, "validation": validation})
+    assert first_line(platform) == (
+        "DataError: channels 'train' and 'validation' hold different classes: 'disc' only in 'train'; "
+        "'disk' only in 'validation'; both need the same class folders"
+    )
+
+
+def test_pretrained_weights_that_can_not_be_had(
+    platform: Platform, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there, wherever the test runs
+    platform.lay_out({"train": image_folder}, {"pretrained": "true", "model": "resnet18"})
+    line = first_line(platform)
+    assert line.startswith("WeightsError: no pretrained weights for resnet18 can be had (")
+    assert line.endswith(
+        "). Three ways: a channel 'pretrained' that holds a .safetensors or .pth state dict; an image built with "
+        "BAKED_WEIGHTS=resnet18; a network that reaches torchvision's hub. Or train from scratch: pretrained=false"
+    )
+
+
+def write_other_network(folder: Path) -> None:
+    torch.save(models.squeezenet1_0(num_classes=3).state_dict(), folder / "squeezenet.pth")
+
+
+def write_code(folder: Path) -> None:
+    torch.save(models.squeezenet1_1(num_classes=3), folder / "squeezenet.pth")
+
+
+def write_nothing(folder: Path) -> None:
+    (folder / "README.md").write_text("nothing here")
+
+
+def write_text(folder: Path) -> None:
+    (folder / "weights.safetensors").write_text("no weights")
+
+
+WEIGHTS = [
+    (
+        write_other_network,
+        "the pretrained weights do not fit squeezenet1_1 (channel 'pretrained', squeezenet.pth): "
+        "features.6.squeeze.weight is missing; features.6.squeeze.bias is missing; "
+        "features.6.expand1x1.weight is missing, and ",
+    ),
+    (write_code, "squeezenet.pth is no state dict that can be read safely: Weights only load failed."),
+    (
+        write_nothing,
+        "channel 'pretrained' should hold one state dict (.safetensors, .pth, .pt), or one whose name begins with "
+        "'squeezenet1_1'; found none",
+    ),
+    (write_text, "weights.safetensors is no state dict that can be read safely: Error while deserializing header"),
+]
+
+
+@pytest.mark.parametrize(("write", "line"), WEIGHTS)
+def test_pretrained_weights_that_do_not_fit(
+    platform: Platform, image_folder: Path, tmp_path: Path, write: Spoil, line: str
+) -> None:
+    pretrained = tmp_path / "pretrained"
+    pretrained.mkdir()
+    write(pretrained)
+    platform.lay_out({"train": image_folder, "pretrained": pretrained}, {"pretrained": "true"})
+    assert first_line(platform).startswith(f"WeightsError: {line}")
+
+
+def test_divergence_in_the_first_epoch(platform: Platform, image_folder: Path) -> None:
+    platform.lay_out({"train": image_folder}, {"optimizer": "sgd", "lr": "10", "precision": "fp32"})
+    assert first_line(platform) == (
+        "ConfigError: training diverged in epoch 1, its loss is nan: lower lr (now 10) or add warmup_epochs"
+    )
+
+
+def test_a_crash_of_ours_puts_the_message_first_and_the_traceback_after(platform: Platform, image_folder: Path) -> None:
+    platform.lay_out({"train": image_folder})
+    platform.paths.model.rmdir()
+    platform.paths.model.write_text("a file where the platform promises a folder")
+    job = platform.run()
+    assert job.exit_code == 2
+    assert job.failure is not None
+    first, *rest = job.failure.splitlines()
+    assert first.startswith("internal error, please report it: FileExistsError: ")
+    assert rest[1] == "Traceback (most recent call last):"

@@ -1,0 +1,60 @@
+"""SIGTERM, which the platform sends 120 s before it kills: the job ends in order, with the best model so far."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+from classifier.vision import artifact
+from drawing import write_classes
+from jobs import Platform
+
+
+def read_until(process: subprocess.Popen[str], beginning: str) -> str:
+    """The log up to the first line with this beginning."""
+    assert process.stdout is not None
+    seen: list[str] = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.startswith(beginning):
+            return "".join(seen)
+    raise AssertionError(f"no line begins with {beginning!r}:\n{''.join(seen)}")
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+    process.send_signal(number)
+    log, _ = process.communicate(timeout=30)
+    return process.returncode, log
+
+
+def test_a_stop_after_an_epoch_keeps_the_best_model(platform: Platform, image_folder: Path) -> None:
+    platform.lay_out({"train": image_folder}, {"epochs": "1000"})
+    process = platform.start()
+    read_until(process, "epoch   2/1000")
+    exit_code, log = stop(process)
+    assert exit_code == 0
+    assert "stopped     by SIGTERM; the best model so far is kept" in log
+    assert not platform.paths.failure.exists()
+    _, card = artifact.load(platform.paths.model)
+    assert card.metrics.keys() >= {"train:loss", "validation:accuracy"}
+    assert (platform.paths.output_data / "curves.png").exists()
+
+
+def test_a_stop_in_the_first_epoch_keeps_the_weights_as_they_are(platform: Platform, tmp_path: Path) -> None:
+    train = write_classes(tmp_path / "train", photos_per_class=300)
+    platform.lay_out({"train": train}, {"model": "resnet18", "image_size": "128", "batch_size": "2"})
+    process = platform.start()
+    read_until(process, "photos")
+    exit_code, log = stop(process)
+    assert (exit_code, platform.paths.failure.exists()) == (0, False)
+    assert "epoch   1" not in log
+    _, card = artifact.load(platform.paths.model)
+    assert card.metrics == {}
+
+
+def test_a_stop_before_the_first_step_is_no_failure(platform: Platform, image_folder: Path) -> None:
+    platform.lay_out({"train": image_folder}, {"epochs": "1000"})
+    process = platform.start()
+    read_until(process, "device")
+    exit_code, log = stop(process, signal.SIGINT)
+    assert (exit_code, platform.paths.failure.exists()) == (0, False)
+    assert "stopped     by SIGINT" in log

@@ -1,0 +1,196 @@
+"""A job's way through: channels in; artifact, figures and pictures out."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from classifier.contract.metrics import METRICS
+from classifier.vision import artifact
+from drawing import draw_photo, encode, write_classes
+from jobs import Platform
+
+
+@pytest.fixture
+def channels(tmp_path: Path) -> dict[str, Path]:
+    return {
+        name: write_classes(tmp_path / name, seed=seed) for seed, name in enumerate(("train", "validation", "test"))
+    }
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_shapes_are_learnt_and_everything_promised_is_written(platform: Platform, channels: dict[str, Path]) -> None:
+    job = platform.train(channels, model="resnet18", epochs="6", lr="0.001", augmentation="flip")
+    assert (job.exit_code, job.failure) == (0, None)
+    assert job.metrics["test:accuracy"] > 0.9
+    assert set(job.metrics) == set(METRICS)
+    assert {path.name for path in job.paths.model.iterdir()} >= {"model.safetensors", "model.json"}
+    history = read_csv(job.paths.output_data / "history.csv")
+    assert [row["epoch"] for row in history] == list("123456")
+    for picture in ("curves.png", "confusion_matrix.png"):
+        with Image.open(job.paths.output_data / picture) as image:
+            assert min(image.size) > 300
+    assert read_csv(job.paths.output_data / "bad_images.csv") == []
+
+
+def test_each_metric_is_read_from_the_log_by_its_regex(platform: Platform, channels: dict[str, Path]) -> None:
+    job = platform.train(channels, epochs="2")
+    last = {name: float(re.findall(metric.regex, job.log)[-1]) for name, metric in METRICS.items()}
+    history = read_csv(job.paths.output_data / "history.csv")[-1]
+    for name, value in last.items():
+        expected = job.metrics[name] if name.startswith("test:") else float(history[name])
+        assert value == pytest.approx(expected, abs=5e-5)
+    for name in METRICS:
+        times = 1 if name.startswith("test:") else 2
+        assert len(re.findall(METRICS[name].regex, job.log)) == times, f"{name} is printed once an epoch"
+
+
+def test_the_loaded_artifact_gives_the_printed_accuracy(platform: Platform, channels: dict[str, Path]) -> None:
+    job = platform.train(channels, epochs="3")
+    classifier, card = artifact.load(job.paths.model)
+    right = total = 0
+    for label, item in enumerate(card.classes):
+        for path in (channels["test"] / item.folder).iterdir():
+            pixels = torch.from_numpy(card.preprocessing.pixels_of(path.read_bytes()).copy())
+            with torch.inference_mode():
+                logits = classifier(pixels.permute(2, 0, 1)[None])
+            right += int(logits.argmax() == label)
+            total += 1
+    assert right / total == pytest.approx(job.metrics["test:accuracy"])
+
+
+def test_the_same_seed_gives_the_same_bytes(platform: Platform, image_folder: Path) -> None:
+    def train(seed: str) -> tuple[bytes, bytes]:
+        job = platform.train({"train": image_folder}, seed=seed, augmentation="strong")
+        assert job.exit_code == 0
+        return (job.paths.model / "model.safetensors").read_bytes(), (job.paths.model / "model.json").read_bytes()
+
+    first = train("3")
+    assert train("3") == first
+    assert train("4")[0] != first[0]
+
+
+def test_validation_is_split_from_train_when_there_is_no_channel(platform: Platform, image_folder: Path) -> None:
+    job = platform.train({"train": image_folder}, validation_split="0.25")
+    assert "photos      train 18 · validation 6 in 3 classes" in job.log
+    assert "test:accuracy" not in job.metrics
+
+
+def test_labels_and_class_names_come_from_the_folders(platform: Platform, image_folder: Path) -> None:
+    (image_folder / "cross").rename(image_folder / "069.French_bulldog")
+    (image_folder / "disc").rename(image_folder / "n02085620-Chihuahua")
+    (image_folder / "square").rename(image_folder / "t-shirt")
+    job = platform.train({"train": image_folder})
+    assert [(item["label"], item["class_name"]) for item in job.card["classes"]] == [
+        ("069", "French_bulldog"),
+        ("n02085620", "Chihuahua"),
+        ("t-shirt", "t-shirt"),
+    ]
+
+
+def test_bad_photos_are_left_out_and_listed(platform: Platform, image_folder: Path) -> None:
+    whole = (image_folder / "disc" / "0.jpg").read_bytes()
+    (image_folder / "disc" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (image_folder / "disc" / "empty.png").write_bytes(b"")
+    (image_folder / "disc" / "notes.txt").write_text("no photo")
+    (image_folder / "README.md").write_text("stray")
+    job = platform.train({"train": image_folder}, max_bad_images="0.1")
+    assert job.exit_code == 0
+    listed = {row["path"]: row["reason"] for row in read_csv(job.paths.output_data / "bad_images.csv")}
+    assert set(listed) == {"disc/cut.jpg", "disc/empty.png"}
+    assert "truncated" in listed["disc/cut.jpg"].lower()
+    assert listed["disc/empty.png"] == "not an image: the file is empty"
+    assert "unreadable photos, left out: 2 (disc/cut.jpg (" in job.log
+    assert "README.md" in job.log
+    assert "notes.txt" in job.log
+
+
+def test_truncated_photos_are_loaded_when_asked(platform: Platform, image_folder: Path) -> None:
+    whole = encode(draw_photo(640, 480))
+    (image_folder / "disc" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    job = platform.train({"train": image_folder}, truncated_images="load")
+    assert job.exit_code == 0
+    assert read_csv(job.paths.output_data / "bad_images.csv") == []
+    assert "train 19 · validation 6" in job.log
+
+
+def test_the_same_photo_in_two_channels_is_told(platform: Platform, channels: dict[str, Path]) -> None:
+    shutil.copy(channels["train"] / "disc" / "0.jpg", channels["test"] / "disc" / "again.jpg")
+    job = platform.train(channels)
+    assert job.exit_code == 0
+    assert "photos that lie in two channels" in job.log
+    assert "test/disc/again.jpg is train/disc/0.jpg" in job.log
+    assert read_csv(job.paths.output_data / "leaks.csv") == [
+        {"channel": "test", "path": "disc/again.jpg", "also_in_channel": "train", "also_in_path": "disc/0.jpg"}
+    ]
+
+
+@pytest.mark.parametrize("augmentation", ["none", "flip", "standard"])
+def test_a_frozen_backbone_keeps_its_weights(
+    platform: Platform, channels: dict[str, Path], tmp_path: Path, augmentation: str
+) -> None:
+    job = platform.train(channels, model="mobilenet_v3_small", epochs="1")
+    pretrained = tmp_path / "pretrained"
+    shutil.copytree(job.paths.model, pretrained)
+    job = platform.train(
+        {**channels, "pretrained": pretrained},
+        model="mobilenet_v3_small",
+        pretrained="true",
+        freeze="backbone",
+        augmentation=augmentation,
+    )
+    assert (job.exit_code, job.failure) == (0, None)
+    before = load_file(pretrained / "model.safetensors")
+    after = load_file(job.paths.model / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"classifier.3.weight", "classifier.3.bias"}
+
+
+def test_early_stopping_and_the_best_epoch(platform: Platform, channels: dict[str, Path]) -> None:
+    # So small a rate changes nothing, so that no epoch is better than the first for long.
+    job = platform.train(
+        channels, epochs="30", lr="1e-12", early_stopping_patience="2", best_metric="validation:accuracy"
+    )
+    history = read_csv(job.paths.output_data / "history.csv")
+    assert len(history) < 30
+    assert "stopped     early: 2 epochs without a better validation:accuracy" in job.log
+
+
+def test_divergence_keeps_the_best_epoch(platform: Platform, channels: dict[str, Path]) -> None:
+    job = platform.train(
+        channels, model="squeezenet1_1", optimizer="sgd", lr="10", epochs="60", warmup_epochs="59", precision="fp32"
+    )
+    assert job.exit_code == 0
+    assert "warning: training diverged in epoch" in job.log
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(job.paths.model / "model.safetensors").values())
+
+
+def test_config_files_of_the_whole_contract_are_taken(platform: Platform, image_folder: Path) -> None:
+    platform.lay_out({"train": image_folder})
+    platform.write_config("checkpointconfig.json", '{"LocalPath": "/opt/ml/checkpoints"}')
+    platform.write_config(
+        "debughookconfig.json",
+        json.dumps(
+            {
+                "S3OutputPath": "s3://bucket/prefix",
+                "LocalPath": "/opt/ml/output/tensors",
+                "HookParameters": {"save_interval": "2"},
+                "CollectionConfigurations": [{"CollectionName": "weights", "CollectionParameters": {"a": "b"}}],
+            }
+        ),
+    )
+    platform.write_config(
+        "profilerconfig.json", '{"ProfilingParameters": {"ProfilerEnabled": true, "LocalPath": "/x"}}'
+    )
+    platform.write_config("init-config.json", "not for us, and not even JSON")
+    assert platform.run().exit_code == 0
