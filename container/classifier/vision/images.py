@@ -7,7 +7,7 @@ asked for (``draft`` in Pillow, DCT scaling in libjpeg-turbo).
 import io
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile
 
 from classifier.errors import ImageError
 
@@ -18,6 +18,17 @@ EXTENSIONS = frozenset(
     for name in "jpg jpeg jpe jfif mpo png webp gif bmp dib tif tiff ppm pgm pbm avif".split()  # noqa: SIM905
 )
 MAX_PIXELS = 100_000_000
+
+# What makes a photo upright, by its EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Image.init()  # registers every format at once; open() would register some only when it meets them
 
@@ -47,7 +58,7 @@ def decode(data: bytes, *, cover: int | None = None, max_pixels: int = MAX_PIXEL
             if cover is not None:
                 _draft(image, cover)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_turn_upright(image))
     except (ImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
@@ -68,6 +79,15 @@ def _draft(image: Image.Image, cover: int) -> None:
     if scale < 1:
         # draft() picks the smallest scale whose result is at least this large on both sides.
         image.draft(None, (round(image.width * scale), round(image.height * scale)))  # pyright: ignore[reportArgumentType]
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    # Pillow's exif_transpose would also write the metadata anew, and fail where it is a little broken.
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # metadata that can't be read costs no photo
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
