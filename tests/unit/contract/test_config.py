@@ -53,7 +53,7 @@ def test_what_the_platform_writes_is_read(paths: Paths) -> None:
     write(paths, "inputdataconfig", {"train": FILE, "validation": {**FILE, "TrainingInputMode": "FastFile"}})
     config = read_training_config(paths, {"TRAINING_JOB_NAME": "digits-1"})
     assert (config.hyperparameters.epochs, config.hyperparameters.lr) == (3, 0.01)
-    assert config.channels["train"] == Channel(content_type="application/x-image")
+    assert config.channels["train"] == Channel.model_validate({"ContentType": "application/x-image"})
     assert config.channels["validation"].training_input_mode == "FastFile"
     assert config.job_name == "digits-1"
 
@@ -63,7 +63,7 @@ def test_what_the_platform_writes_is_read(paths: Paths) -> None:
 )
 def test_a_channel_as_local_mode_writes_it_is_a_channel_of_files(paths: Paths, entry: dict[str, object]) -> None:
     write(paths, "inputdataconfig", {"train": entry})
-    assert read(paths).channels == {"train": Channel()}
+    assert read(paths).channels == {"train": Channel.model_validate({})}
 
 
 def test_fields_that_the_platform_will_add_are_ignored(paths: Paths) -> None:
