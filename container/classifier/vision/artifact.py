@@ -7,8 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from classifier.errors import ArtifactError
-from classifier.vision.card import WEIGHTS_FILE, ModelCard
+from classifier.errors import ArtifactError, ConfigError
+from classifier.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from classifier.vision.models import build
 from classifier.vision.preprocessing import Preprocessing
 
@@ -52,9 +52,11 @@ def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Classifier, 
         ArtifactError: the folder holds no artifact, or one whose parts do not fit each other.
     """
     card = ModelCard.read(folder)
-    network = build(card.architecture, num_classes=len(card.classes), image_size=card.preprocessing.crop)
     try:
+        network = build(card.architecture, num_classes=len(card.classes), image_size=card.preprocessing.crop)
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except ConfigError as error:
+        raise ArtifactError(f"{folder / CARD_FILE}: {error}") from None
     except FileNotFoundError:
         raise ArtifactError(f"{folder} holds no {WEIGHTS_FILE}") from None
     except (SafetensorError, RuntimeError) as error:

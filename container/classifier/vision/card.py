@@ -1,9 +1,9 @@
 """``model.json``: all that there is to know about a trained model but its weights. Imports no torch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from classifier.errors import ArtifactError
 from classifier.vision.preprocessing import Preprocessing
@@ -25,10 +25,10 @@ class ClassLabel(BaseModel):
 class ModelCard(BaseModel):
     """What a model expects, and what its numbers mean. Holds no time and no path: same training, same bytes."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     architecture: str
-    classes: tuple[ClassLabel, ...]
+    classes: Annotated[tuple[ClassLabel, ...], Field(min_length=1)]
     preprocessing: Preprocessing
     metrics: dict[str, float] = {}
     hyperparameters: dict[str, Any] = {}
@@ -49,7 +49,8 @@ class ModelCard(BaseModel):
             raise ArtifactError(f"{folder} holds no {CARD_FILE}: it is not a model that this image trained") from None
         except ValidationError as error:
             first = error.errors()[0]
-            raise ArtifactError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            place = ": ".join([f"{path}", ".".join(map(str, first["loc"]))] if first["loc"] else [f"{path}"])
+            raise ArtifactError(f"{place}: {first['msg']}") from None
 
     def write(self, folder: Path) -> None:
         (folder / CARD_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")

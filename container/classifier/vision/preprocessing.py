@@ -9,6 +9,7 @@ from PIL import Image
 from classifier.vision.images import MAX_PIXELS, decode
 
 Interpolation = Literal["bilinear", "bicubic"]
+_MAX_SIDE = 4096
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -17,6 +18,9 @@ class Preprocessing:
     """Resize the shorter side, crop the centre, scale to 0–1, normalise. Validation and serving share it.
 
     The pixels stay uint8 until they are on the device; ``mean`` and ``std`` are applied there.
+
+    Raises:
+        ValueError: the sides or the standard deviations can't be.
     """
 
     resize: int = 256
@@ -24,6 +28,12 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize <= _MAX_SIDE:
+            raise ValueError(f"1 ≤ crop={self.crop} ≤ resize={self.resize} ≤ {_MAX_SIDE} should hold")
+        if min(self.std) <= 0:
+            raise ValueError(f"std={self.std} should be above 0")
 
     @property
     def resampling(self) -> Image.Resampling:

@@ -5,11 +5,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
-from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
@@ -46,7 +43,11 @@ def find_weights_file(folder: Path, architecture: str) -> Path:
     Raises:
         WeightsError: there is none, or the choice is not clear.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     named = [path for path in files if path.stem.startswith(architecture)]
     if len(files) == 1 or len(named) == 1:
         return (named or files)[0]
@@ -67,7 +68,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:
+        # The bytes are a stranger's, and on bad ones the readers raise almost anything.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{path.name} is no state dict that can be read safely: {reason} — save it with "
@@ -78,7 +80,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
     """Training scripts often save the state dict under a key, or with the prefix of DataParallel."""
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -126,15 +128,20 @@ def _fit_position_embedding(
     name = "encoder.pos_embedding"
     if not isinstance(module, models.VisionTransformer) or name not in given or given[name].shape == own[name].shape:
         return given
-    return dict(interpolate_embeddings(module.image_size, module.patch_size, OrderedDict(given)))
+    try:
+        return dict(interpolate_embeddings(module.image_size, module.patch_size, OrderedDict(given)))
+    except ValueError:
+        return given  # no embedding of a square of patches: refused with whatever else does not fit
 
 
 def _from_hub(architecture: str) -> tuple[dict[str, Tensor], str]:
     published = models.get_model_weights(architecture)["DEFAULT"]
     try:
         with _socket_timeout(_HUB_TIMEOUT_S):
-            return dict(published.get_state_dict(progress=False, check_hash=True)), f"torchvision's {published}"
-    except (URLError, TimeoutError, OSError, RuntimeError) as error:
+            state = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            return dict(state), f"torchvision's {published}"
+    except Exception as error:
+        # No network, no such file, a file that is broken: each layer below has errors of its own.
         raise WeightsError(
             f"no pretrained weights for {architecture} can be had ({getattr(error, 'reason', error)}). "
             "Three ways: a channel 'pretrained' that holds a .safetensors or .pth state dict; an image built with "
