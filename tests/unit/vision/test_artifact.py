@@ -1,0 +1,200 @@
+"""What was trained is what is loaded: same bytes, same logits; nothing unpickled."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from classifier.errors import ArtifactError
+from classifier.vision import artifact
+from classifier.vision.artifact import Classifier
+from classifier.vision.card import CARD_FILE, WEIGHTS_FILE, ClassLabel, ModelCard
+from classifier.vision.models import build
+from classifier.vision.preprocessing import Preprocessing
+
+CLASSES = tuple(ClassLabel(folder=f"{n:03}.{name}", label=f"{n:03}", class_name=name) for n, name in enumerate("abc"))
+PREPROCESSING = Preprocessing(resize=36, crop=32, interpolation="bicubic", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
+
+
+def card_of(architecture: str, **others: object) -> ModelCard:
+    return ModelCard.model_validate(
+        {
+            "architecture": architecture,
+            "classes": CLASSES,
+            "preprocessing": PREPROCESSING,
+            "metrics": {"validation:accuracy": 0.75},
+            "hyperparameters": {"epochs": 3, "lr": 1e-3, "num_workers": "auto"},
+            "data_fingerprint": "00ff",
+            "versions": {"torch": torch.__version__},
+            **others,
+        }
+    )
+
+
+def network(architecture: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(architecture, num_classes=len(CLASSES), image_size=PREPROCESSING.crop)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A trained model of the smallest kind."""
+    artifact.save(tmp_path / "model", network("squeezenet1_1"), card_of("squeezenet1_1"))
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+def test_a_loaded_model_gives_the_same_logits(tmp_path: Path, architecture: str) -> None:
+    module = Classifier(network(architecture), PREPROCESSING)
+    pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    module.train()
+    module(pixels)  # batch statistics are part of what is saved
+    module.eval()
+    artifact.save(tmp_path, module.network, card_of(architecture))
+    loaded, card = artifact.load(tmp_path)
+    assert card == card_of(architecture)
+    assert not loaded.training
+    with torch.inference_mode():
+        assert torch.equal(loaded(pixels), module(pixels))
+
+
+def test_pixels_are_normalised_as_the_card_says() -> None:
+    pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    normalised = Classifier(nn.Identity(), PREPROCESSING)(pixels)
+    for channel, (mean, std) in enumerate(zip(PREPROCESSING.mean, PREPROCESSING.std, strict=True)):
+        expected = (pixels[:, channel] / 255 - mean) / std
+        torch.testing.assert_close(normalised[:, channel], expected)
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_floats_of_the_same_range_are_the_same_pixels() -> None:
+    module = Classifier(nn.Identity(), PREPROCESSING)
+    pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(module(pixels), module(pixels.float()))
+
+
+def test_same_weights_and_card_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        artifact.save(tmp_path / name, network("squeezenet1_1"), card_of("squeezenet1_1"))
+    artifact.save(tmp_path / "other", network("squeezenet1_1", seed=1), card_of("squeezenet1_1"))
+    first, second, other = [
+        [(tmp_path / name / file).read_bytes() for file in (WEIGHTS_FILE, CARD_FILE)]
+        for name in ("first", "second", "other")
+    ]
+    assert first == second
+    assert first[0] != other[0]
+    assert first[1] == other[1]
+
+
+def test_the_layout_in_memory_does_not_change_the_bytes(tmp_path: Path) -> None:
+    plain = network("squeezenet1_1")
+    artifact.save(tmp_path / "plain", plain, card_of("squeezenet1_1"))
+    artifact.save(tmp_path / "last", Classifier(plain, PREPROCESSING).network, card_of("squeezenet1_1"))
+    assert (tmp_path / "plain" / WEIGHTS_FILE).read_bytes() == (tmp_path / "last" / WEIGHTS_FILE).read_bytes()
+
+
+def test_an_artifact_is_replaced_whole_and_holds_two_files(folder: Path) -> None:
+    artifact.save(folder, network("squeezenet1_1", seed=1), card_of("squeezenet1_1"))
+    assert {path.name for path in folder.iterdir()} == {WEIGHTS_FILE, CARD_FILE}
+    expected = network("squeezenet1_1", seed=1).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in load_file(folder / WEIGHTS_FILE).items())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_no_number_does_not_cost_the_model(tmp_path: Path, value: float) -> None:
+    card = card_of("squeezenet1_1", metrics={"validation:loss": value})
+    artifact.save(tmp_path, network("squeezenet1_1"), card)
+    read = ModelCard.read(tmp_path).metrics["validation:loss"]
+    assert read == value or (math.isnan(read) and math.isnan(value))
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    json.loads((tmp_path / CARD_FILE).read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_names_of_any_language_survive(tmp_path: Path) -> None:
+    name = 'Größe 犬 "quoted"'
+    card = card_of("resnet18", classes=[ClassLabel(folder=name, label=name, class_name=name)])
+    card.write(tmp_path)
+    assert ModelCard.read(tmp_path) == card
+
+
+@pytest.mark.parametrize("name", [CARD_FILE, WEIGHTS_FILE])
+def test_a_missing_file_is_an_artifact_error(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ArtifactError, match=f"^{folder} holds no {name}"):
+        artifact.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"{}"])
+def test_a_card_that_can_not_be_read_is_an_artifact_error(folder: Path, content: bytes) -> None:
+    (folder / CARD_FILE).write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"^{folder / CARD_FILE}: ") as caught:
+        artifact.load(folder)
+    assert ": : " not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("architecture", "resnet_18"),
+        ("architecture", "resnet18"),
+        ("architecture", None),
+        ("classes", []),
+        ("classes", [{"folder": "a", "label": "a", "class_name": "a"}]),
+        ("classes", [{"folder": "a"}]),
+        ("preprocessing", {}),
+        ("preprocessing", {"resize": 0, "crop": 32}),
+        ("preprocessing", {"resize": 36, "crop": -1}),
+        ("preprocessing", {"resize": 16, "crop": 32}),
+        ("preprocessing", {"resize": 36, "crop": 10**6}),
+        ("preprocessing", {"mean": [0.5]}),
+        ("preprocessing", {"std": [0.0, 1.0, 1.0]}),
+        ("preprocessing", {"interpolation": "nearest"}),
+        ("metrics", {"validation:loss": "low"}),
+    ],
+)
+def test_a_tampered_card_is_an_artifact_error(folder: Path, place: str, value: object) -> None:
+    card = json.loads((folder / CARD_FILE).read_bytes())
+    card[place] = value
+    (folder / CARD_FILE).write_text(json.dumps(card), encoding="utf-8")
+    if place == "preprocessing" and value == {}:
+        assert artifact.load(folder)[1].preprocessing == Preprocessing()
+        return
+    with pytest.raises(ArtifactError):
+        artifact.load(folder)
+
+
+def test_a_truncated_weights_file_is_an_artifact_error(folder: Path) -> None:
+    data = (folder / WEIGHTS_FILE).read_bytes()
+    for length in (0, 4, len(data) // 2, len(data) - 1):
+        (folder / WEIGHTS_FILE).write_bytes(data[:length])
+        with pytest.raises(ArtifactError, match=f"^{folder / WEIGHTS_FILE}: "):
+            artifact.load(folder)
+
+
+def test_a_pickle_in_the_place_of_the_weights_is_not_read(folder: Path) -> None:
+    torch.save(network("squeezenet1_1").state_dict(), folder / WEIGHTS_FILE)
+    with pytest.raises(ArtifactError, match=f"^{folder / WEIGHTS_FILE}: "):
+        artifact.load(folder)
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
+def test_weights_that_do_not_fit_their_card_are_an_artifact_error(folder: Path, change: str) -> None:
+    state = load_file(folder / WEIGHTS_FILE)
+    name = "classifier.1.bias"
+    match change:
+        case "missing":
+            del state[name]
+        case "unknown":
+            state["stranger"] = torch.zeros(1)
+        case "shape":
+            state[name] = torch.zeros(7)
+    save_file(state, folder / WEIGHTS_FILE)
+    with pytest.raises(ArtifactError, match=f"^{folder / WEIGHTS_FILE}: "):
+        artifact.load(folder)

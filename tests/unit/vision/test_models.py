@@ -1,0 +1,126 @@
+"""Every architecture of torchvision, by name, with a head for the classes at hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from classifier.errors import ConfigError
+from classifier.vision.models import architectures, build, check_architecture, head_name, preprocessing_for
+
+# What each architecture's head is called, one of each family.
+HEADS = {
+    "alexnet": "classifier.6",
+    "convnext_tiny": "classifier.2",
+    "densenet121": "classifier",
+    "efficientnet_b0": "classifier.1",
+    "googlenet": "fc",
+    "inception_v3": "fc",
+    "maxvit_t": "classifier.5",
+    "mnasnet0_5": "classifier.1",
+    "mobilenet_v2": "classifier.1",
+    "mobilenet_v3_small": "classifier.3",
+    "resnet18": "fc",
+    "shufflenet_v2_x0_5": "fc",
+    "squeezenet1_1": "classifier.1",
+    "swin_t": "head",
+    "vgg11": "classifier.6",
+    "vit_b_16": "heads.head",
+}
+SMALL = (
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_x_400mf",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+)
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_an_architecture_tells_apart_as_many_classes_as_there_are(architecture: str) -> None:
+    check_logits(architecture, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", architectures())
+def test_every_architecture_of_torchvision_can_be_built(architecture: str) -> None:
+    check_logits(architecture, 224)
+
+
+def check_logits(architecture: str, image_size: int) -> None:
+    module = build(architecture, num_classes=3, image_size=image_size).eval()
+    with torch.inference_mode():
+        assert module(torch.zeros(2, 3, image_size, image_size)).shape == (2, 3)
+    head = module.get_submodule(head_name(module))
+    assert isinstance(head, nn.Linear | nn.Conv2d)
+    assert (head.out_features if isinstance(head, nn.Linear) else head.out_channels) == 3
+
+
+@pytest.mark.parametrize(("architecture", "name"), HEADS.items())
+def test_the_head_is_the_layer_that_makes_the_logits(architecture: str, name: str) -> None:
+    with torch.device("meta"):
+        module = build(architecture, num_classes=3, image_size=224)
+    assert head_name(module) == name
+
+
+def test_the_list_holds_classifiers_only() -> None:
+    names = architectures()
+    assert set(HEADS) <= set(names)
+    assert not any(name.startswith(("fasterrcnn", "deeplab", "r3d", "raft", "quantized")) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [("resnet_50", " (did you mean 'resnet50'?)"), ("mobilnet_v2", " (did you mean 'mobilenet_v2'?)"), ("Q", "")],
+)
+def test_an_unknown_architecture_is_refused_with_the_nearest(wrong: str, hint: str) -> None:
+    expected = f"unknown model '{wrong}'{hint}; `train --models` lists the {len(architectures())} known"
+    for function in (
+        lambda: check_architecture(wrong),
+        lambda: build(wrong, num_classes=2, image_size=64),
+        lambda: preprocessing_for(wrong, 64),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            function()
+        assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(("architecture", "image_size"), [("vit_b_16", 100), ("maxvit_t", 100)])
+def test_a_size_that_an_architecture_can_not_take_is_refused(architecture: str, image_size: int) -> None:
+    with pytest.raises(ConfigError, match=f"^{architecture} can't take image_size={image_size}: "):
+        build(architecture, num_classes=2, image_size=image_size)
+
+
+@pytest.mark.parametrize("image_size", [32, 64])
+def test_a_vision_transformer_is_built_for_its_image_size(image_size: int) -> None:
+    with torch.device("meta"):
+        module = build("vit_b_32", num_classes=2, image_size=image_size)
+    assert module.get_parameter("encoder.pos_embedding").shape[1] == (image_size // 32) ** 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("architecture", "image_size", "resize", "interpolation"),
+    [
+        ("resnet18", 224, 256, "bilinear"),
+        ("resnet18", 112, 128, "bilinear"),
+        ("resnet50", 224, 232, "bilinear"),
+        ("efficientnet_b0", 224, 256, "bicubic"),
+        ("inception_v3", 299, 342, "bilinear"),
+        ("maxvit_t", 224, 224, "bicubic"),
+    ],
+)
+def test_pixels_are_those_of_the_published_weights_in_proportion(
+    architecture: str, image_size: int, resize: int, interpolation: str
+) -> None:
+    preprocessing = preprocessing_for(architecture, image_size)
+    assert (preprocessing.resize, preprocessing.crop) == (resize, image_size)
+    assert preprocessing.interpolation == interpolation
+
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_the_crop_fits_into_what_is_resized(architecture: str) -> None:
+    for image_size in (32, 33, 225, 1024):
+        preprocessing = preprocessing_for(architecture, image_size)
+        assert preprocessing.resize >= preprocessing.crop == image_size
+        assert len(preprocessing.mean) == len(preprocessing.std) == 3

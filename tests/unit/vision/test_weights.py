@@ -1,0 +1,316 @@
+"""Weights from any sensible file into a network whose head is another; nothing that runs code."""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision import models
+
+from classifier.errors import WeightsError
+from classifier.vision.models import build, head_name
+from classifier.vision.weights import find_weights_file, load_all_but_head, load_pretrained, read_state_dict
+
+ARCHITECTURE = "squeezenet1_1"  # the smallest in torchvision
+State = dict[str, Tensor]
+
+
+def network(num_classes: int = 3, architecture: str = ARCHITECTURE) -> nn.Module:
+    return build(architecture, num_classes=num_classes, image_size=64)
+
+
+@pytest.fixture(scope="module")
+def published() -> State:
+    """A state dict as torchvision publishes it: 1,000 classes."""
+    return network(1000).state_dict()
+
+
+def save(path: Path, state: Mapping[str, Tensor]) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(dict(state), path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+def check_backbone(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    head = head_name(module) + "."
+    names = [name for name in module.state_dict() if not name.startswith(head)]
+    assert names
+    assert all(torch.equal(module.state_dict()[name], state[name]) for name in names)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_a_thousand_classes_become_three(tmp_path: Path, published: State, suffix: str) -> None:
+    module = network(3)
+    fresh = {name: value.clone() for name, value in module.state_dict().items() if name.startswith(head_name(module))}
+    save(tmp_path / f"weights{suffix}", published)
+    assert load_pretrained(module, ARCHITECTURE, channel=tmp_path) == f"channel 'pretrained', weights{suffix}"
+    check_backbone(module, published)
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in fresh.items())
+
+
+def test_a_head_of_as_many_classes_is_kept(tmp_path: Path) -> None:
+    tuned, module = network(3), network(3)
+    save(tmp_path / "tuned.safetensors", tuned.state_dict())
+    load_pretrained(module, ARCHITECTURE, channel=tmp_path)
+    assert all(torch.equal(value, tuned.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+WRAPPINGS: dict[str, Callable[[State], object]] = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state, "optimizer": {"lr": 0.1}, "args": None},
+    "model_state_dict": lambda state: {"model_state_dict": state, "loss": 0.5},
+    "DataParallel": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "both": lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_a_checkpoint_as_training_scripts_save_it_is_read(tmp_path: Path, published: State, wrapping: str) -> None:
+    torch.save(WRAPPINGS[wrapping](published), tmp_path / "checkpoint.pth")
+    state = read_state_dict(tmp_path / "checkpoint.pth")
+    assert state.keys() == published.keys()
+    assert all(torch.equal(state[name], value) for name, value in published.items())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_both_of_torchs_file_formats_are_read(tmp_path: Path, published: State, zipped: bool) -> None:
+    torch.save(published, tmp_path / "weights.pth", _use_new_zipfile_serialization=zipped)
+    assert read_state_dict(tmp_path / "weights.pth").keys() == published.keys()
+
+
+@pytest.mark.parametrize("architecture", ["googlenet", pytest.param("inception_v3", marks=pytest.mark.slow)])
+def test_auxiliary_heads_of_published_weights_are_left_out(architecture: str) -> None:
+    complete = models.get_model(architecture, weights=None, aux_logits=True, init_weights=False)
+    state = complete.state_dict()
+    assert any(name.lower().startswith("aux") for name in state)
+    module = network(3, architecture)
+    load_all_but_head(module, state, "test")
+    check_backbone(module, state)
+
+
+def transformer(image_size: int, num_classes: int) -> nn.Module:
+    """A vision transformer, as torchvision's are but small."""
+    return models.VisionTransformer(image_size, 32, 1, 2, 16, 16, num_classes=num_classes)
+
+
+def test_a_position_embedding_is_interpolated_to_the_image_size() -> None:
+    published = transformer(224, num_classes=10).state_dict()
+    embedding = torch.linspace(0, 1, 50).view(1, 50, 1).expand(1, 50, 16).clone()
+    published["encoder.pos_embedding"] = embedding
+    module = transformer(96, num_classes=3)
+    load_all_but_head(module, published, "test")
+    fitted = module.get_parameter("encoder.pos_embedding")
+    assert fitted.shape == (1, 10, 16)
+    assert torch.equal(fitted[:, 0], embedding[:, 0])
+    assert fitted[0, 1:, 0].diff().min() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 49, 16), (50, 16), (2, 50, 16), (1, 50, 8), (1, 0, 16)])
+def test_a_position_embedding_that_is_none_is_refused(shape: tuple[int, ...]) -> None:
+    module = transformer(96, num_classes=3)
+    state = {**module.state_dict(), "encoder.pos_embedding": torch.zeros(shape)}
+    with pytest.raises(WeightsError, match=r"^the pretrained weights do not fit test: .*encoder\.pos_embedding"):
+        load_all_but_head(module, state, "test")
+
+
+def test_weights_of_another_shape_are_told(published: State) -> None:
+    wrong = {**published, "features.0.weight": torch.zeros(64, 1, 3, 3)}
+    with pytest.raises(WeightsError) as caught:
+        load_all_but_head(network(), wrong, "squeezenet1_1 (here)")
+    assert str(caught.value) == (
+        "the pretrained weights do not fit squeezenet1_1 (here): features.0.weight is 64×1×3×3, not 64×3×3×3"
+    )
+
+
+def test_a_missing_tensor_is_told(published: State) -> None:
+    less = {name: value for name, value in published.items() if name != "features.0.bias"}
+    with pytest.raises(WeightsError, match=r"do not fit test: features\.0\.bias is missing$"):
+        load_all_but_head(network(), less, "test")
+
+
+def test_an_unknown_tensor_is_told(published: State) -> None:
+    with pytest.raises(WeightsError, match=r"do not fit test: stranger is unknown$"):
+        load_all_but_head(network(), {**published, "stranger": torch.zeros(1)}, "test")
+
+
+def test_weights_of_another_architecture_are_told_in_one_line() -> None:
+    with pytest.raises(WeightsError, match=r"; .*; .*, and \d+ more$"):
+        load_all_but_head(network(architecture="resnet18"), network().state_dict(), "test")
+
+
+def test_refused_weights_leave_the_network_as_it_was(published: State) -> None:
+    module = network()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(WeightsError):
+        load_all_but_head(module, {**published, "features.0.weight": torch.zeros(1)}, "test")
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_old_weights_without_batch_counters_fit() -> None:
+    state = network(10, "resnet18").state_dict()
+    old = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    module = network(3, "resnet18")
+    load_all_but_head(module, old, "test")
+    check_backbone(module, state)
+
+
+class Code:
+    """Runs a program when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, write: Callable[[object, Path], object]) -> None:
+    path, trace = tmp_path / "weights.pth", tmp_path / "trace"
+    write({"features.0.weight": torch.zeros(1), "code": Code(trace)}, path)
+    with pytest.raises(WeightsError, match=r"^weights\.pth is no state dict that can be read safely: ") as caught:
+        read_state_dict(path)
+    assert "\n" not in str(caught.value)
+    assert not trace.exists()
+
+
+def test_a_whole_module_is_refused(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pth")
+    with pytest.raises(WeightsError, match=r"torch\.save\(model\.state_dict\(\), …\)"):
+        read_state_dict(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], torch.zeros(1), {"weight": [1.0]}, {"state_dict": 3}, 7])
+def test_a_file_without_a_state_dict_says_how_to_save_one(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"^weights\.pth holds no state dict: save it with "):
+        read_state_dict(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_truncated_file_is_refused(tmp_path: Path, published: State, suffix: str, keep: float) -> None:
+    path = save(tmp_path / f"weights{suffix}", published)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(WeightsError, match="is no state dict that can be read safely: "):
+        read_state_dict(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@given(
+    data=st.sampled_from([b"", b"\x80\x02", b"\x80\x04", b"PK\x03\x04", bytes(8)]).flatmap(
+        lambda head: st.binary().map(head.__add__)
+    )
+)
+def test_any_bytes_are_a_state_dict_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, data: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"weights{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError):
+        read_state_dict(path)
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["any.pth"], "any.pth"),
+        (["README.md", "deep/down/any.safetensors"], "any.safetensors"),
+        (["resnet18-f37072fd.pth", "resnet50.pth"], "resnet18-f37072fd.pth"),
+        (["resnet18.pt", "other.pth", "another.safetensors"], "resnet18.pt"),
+        (["._any.pth", "any.pth"], "any.pth"),
+    ],
+)
+def test_the_one_weights_file_is_found(tmp_path: Path, names: list[str], chosen: str) -> None:
+    assert find_weights_file(touch(tmp_path, *names), "resnet18").name == chosen
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ([], "none"),
+        (["weights.bin", "model.onnx"], "none"),
+        (["a.pth", "b.pth"], "a.pth, b.pth"),
+        (["resnet18.pth", "resnet18.pt"], "resnet18.pt, resnet18.pth"),
+    ],
+)
+def test_an_unclear_choice_of_files_is_told(tmp_path: Path, names: list[str], found: str) -> None:
+    with pytest.raises(WeightsError) as caught:
+        find_weights_file(touch(tmp_path, *names), "resnet18")
+    assert str(caught.value) == (
+        "channel 'pretrained' should hold one state dict (.safetensors, .pth, .pt), or one whose name begins with "
+        f"'resnet18'; found {found}"
+    )
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder for torch.hub's downloads, and a proxy that refuses every connection."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_hub_out_of_reach_names_all_three_ways() -> None:
+    with pytest.raises(WeightsError) as caught:
+        load_pretrained(network(), ARCHITECTURE, channel=None)
+    message = str(caught.value)
+    assert message.startswith(f"no pretrained weights for {ARCHITECTURE} can be had (")
+    assert all(way in message for way in ("channel 'pretrained'", f"BAKED_WEIGHTS={ARCHITECTURE}", "torchvision's hub"))
+    assert message.endswith("Or train from scratch: pretrained=false")
+
+
+def test_weights_baked_into_the_image_need_no_network(no_network: Path, published: State) -> None:
+    folder = no_network / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    save(folder / Path(models.SqueezeNet1_1_Weights.DEFAULT.url).name, published)
+    module = network()
+    assert load_pretrained(module, ARCHITECTURE, channel=None) == "torchvision's SqueezeNet1_1_Weights.IMAGENET1K_V1"
+    check_backbone(module, published)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04"])
+def test_broken_weights_in_the_image_are_told(no_network: Path, content: bytes) -> None:
+    folder = no_network / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / Path(models.SqueezeNet1_1_Weights.DEFAULT.url).name).write_bytes(content)
+    with pytest.raises(WeightsError, match=f"^no pretrained weights for {ARCHITECTURE} can be had "):
+        load_pretrained(network(), ARCHITECTURE, channel=None)
+
+
+def test_weights_baked_into_the_image_run_no_code(no_network: Path, tmp_path: Path) -> None:
+    folder = no_network / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save({"code": Code(tmp_path / "trace")}, folder / Path(models.SqueezeNet1_1_Weights.DEFAULT.url).name)
+    with pytest.raises(WeightsError):
+        load_pretrained(network(), ARCHITECTURE, channel=None)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_real_imagenet_weights_fit(imagenet_weights: Path) -> None:
+    module = network(10, "mobilenet_v2")
+    source = load_pretrained(module, "mobilenet_v2", channel=imagenet_weights)
+    assert source == "channel 'pretrained', mobilenet_v2_imagenet.pth"
+    check_backbone(module, read_state_dict(imagenet_weights / "mobilenet_v2_imagenet.pth"))
