@@ -47,8 +47,14 @@ def list_channel(name: str, root: Path) -> ChannelFolder:
 
 
 def _walk(folder: str) -> Iterable[Path]:
-    for parent, _, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden(name) and not _leads_back(Path(parent, name))]
         yield from (Path(parent, name) for name in names)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in itself, which would be followed forever."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _is_hidden(name: str) -> bool:
