@@ -1,0 +1,22 @@
+"""What the tests of training share: a surveyed channel, and threads to read it."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from classifier.training.folders import list_channel
+from classifier.training.survey import Sample, survey_channel
+
+
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+@pytest.fixture
+def samples(image_folder: Path, executor: Executor) -> list[Sample]:
+    """The 24 photos of ``image_folder``, class by class."""
+    return survey_channel(list_channel("train", image_folder), executor, lambda: None).samples
