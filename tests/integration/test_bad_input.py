@@ -92,6 +92,11 @@ HYPERPARAMETERS = [
         "unknown model 'resnet81' (did you mean 'resnet18'?); `train --models` lists the 80 known",
     ),
     (
+        {"model": "alexnet"},
+        "alexnet can't take image_size=32, raise it: "
+        "Given input size: (256x1x1). Calculated output size: (256x0x0). Output size is too small",
+    ),
+    (
         {"model": "vit_b_16", "image_size": "40"},
         "vit_b_16 can't take image_size=40: Input shape indivisible by patch size!",
     ),

@@ -23,7 +23,7 @@ from classifier.training.precision import Precision, choose_precision
 from classifier.training.stages import Reader, frozen_stages, whole_stages
 from classifier.vision.artifact import Classifier
 from classifier.vision.card import ModelCard
-from classifier.vision.models import build, preprocessing_for
+from classifier.vision.models import build, check_image_size, preprocessing_for
 from classifier.vision.preprocessing import Preprocessing
 from classifier.vision.weights import load_pretrained
 
@@ -95,6 +95,7 @@ def _check(config: TrainingConfig, console: Console) -> None:
 def _build_network(config: TrainingConfig, paths: Paths, num_classes: int) -> tuple[nn.Module, str]:
     parameters = config.hyperparameters
     network = build(parameters.model, num_classes=num_classes, image_size=parameters.image_size)
+    check_image_size(network, parameters.model, parameters.image_size)
     if not parameters.pretrained:
         return network, "from scratch"
     channel = paths.channel("pretrained") if "pretrained" in config.channels else None

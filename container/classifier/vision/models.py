@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import torch
 from torch import nn
 from torchvision import models
 
@@ -44,6 +45,20 @@ def build(architecture: str, *, num_classes: int, image_size: int) -> nn.Module:
         return builder(weights=None, num_classes=num_classes, **_builder_arguments(architecture, image_size))
     except (ValueError, AssertionError, RuntimeError) as error:
         raise ConfigError(f"{architecture} can't take image_size={image_size}: {error}") from None
+
+
+@torch.inference_mode()
+def check_image_size(network: nn.Module, architecture: str, image_size: int) -> None:
+    """Show a network a blank photo: some shrink small ones to nothing.
+
+    Raises:
+        ConfigError: the network cannot take images of this size.
+    """
+    try:
+        network.eval()(torch.zeros(1, 3, image_size, image_size))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{architecture} can't take image_size={image_size}, raise it: {reason}") from None
 
 
 def _builder_arguments(architecture: str, image_size: int) -> dict[str, Any]:
