@@ -1,6 +1,6 @@
 """Takes out of an environment what neither training nor serving uses: `slim.py SITE_PACKAGES`. Needs gcc and binutils.
 
-Three ways, from the plainest on. Files are removed. Libraries that torch links but whose functions are never called here
+Three ways, the plainest first. Files are removed. Libraries that torch links but whose functions are never called here
 are replaced by a stand-in that exports the same names and answers each call with an error code, which torch raises as a
 RuntimeError. Symbols for debuggers are stripped.
 """
@@ -125,7 +125,20 @@ def replace_by_stand_in(library: Path, wanted: set[tuple[str, str]]) -> None:
     script_file.write_text(script, encoding="ascii")
     options = [f"-Wl,--version-script={script_file}"] if script else []
     subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O1", "-s", f"-Wl,-soname,{library.name}", *options, "-x", "c", "-", "-o", library],
+        [
+            "gcc",
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-s",
+            f"-Wl,-soname,{library.name}",
+            *options,
+            "-x",
+            "c",
+            "-",
+            "-o",
+            library,
+        ],
         check=True,
         input=code,
         text=True,

@@ -2,6 +2,7 @@
 
 import sys
 
+from classifier.contract.driver import check_driver, read_host
 from classifier.contract.paths import Paths
 from classifier.errors import UserError
 from classifier.serving.server import Server
@@ -13,6 +14,7 @@ def main() -> int:
     """Serve until SIGTERM. 0: stopped as told; 1: there is nothing to serve, and stderr says why."""
     paths = Paths.from_environment()
     try:
+        check_driver(read_host(), "hosting")
         settings = Settings.from_environment()
         if not settings.multi_model:
             # Before anything is forked: what is wrong here will not be right in a second worker.

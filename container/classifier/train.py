@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from classifier.contract.config import TrainingConfig, read_training_config
+from classifier.contract.driver import check_driver, read_host
 from classifier.contract.hyperparameters import describe
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, UserError
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop.listen()
     try:
         paths.failure.unlink(missing_ok=True)
-        _train(read_training_config(paths), paths, console, stop)
+        config = read_training_config(paths)
+        check_driver(read_host(config.cluster.current_instance_type), "training")
+        _train(config, paths, console, stop)
     except Stopped as stopped:
         console.say(f"stopped     by {stopped}, before the first step: there is no model")
     except UserError as error:
