@@ -21,7 +21,8 @@ def progress(
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int], object]]:
     """Yields what to call with the number of pieces done since the last call. ``unit="B"`` is shown as kB, MB, GB."""
-    stream = sys.stderr if stream is None else stream
+    stream = stream or sys.stderr
+    assert stream is not None, "a program has a standard error"
     if stream.isatty():
         is_bytes = unit == "B"
         with tqdm(

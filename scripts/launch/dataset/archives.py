@@ -40,7 +40,7 @@ class _Entry(NamedTuple):
     open: Callable[[], IO[bytes]]
 
 
-class TooLarge(DataError):
+class TooLargeError(DataError):
     """An archive that holds more than is allowed."""
 
 
@@ -76,7 +76,7 @@ def extract(archive: Path, folder: Path, *, max_bytes: int, max_entries: int = M
 def _check_room(archive: Path, folder: Path, total: int, max_bytes: int) -> None:
     """What a zip claims; what it then gives is counted again."""
     if total > max_bytes:
-        raise TooLarge(
+        raise TooLargeError(
             f"{archive.name} claims to hold {amount(total, 'B')}, more than --max-size allows "
             f"({amount(max_bytes, 'B')}); raise it if you trust the archive"
         )
@@ -107,7 +107,7 @@ class _Extraction:
     def _count_entry(self) -> None:
         self._entries_left -= 1
         if self._entries_left < 0:
-            raise TooLarge(f"{self._archive.name} holds more than {self._max_entries:,} entries")
+            raise TooLargeError(f"{self._archive.name} holds more than {self._max_entries:,} entries")
 
     def _extract(self, entry: _Entry) -> None:
         path = self._folder / entry.name
@@ -131,7 +131,7 @@ class _Extraction:
             while block := source.read(_BLOCK):
                 self._bytes_left -= len(block)
                 if self._bytes_left < 0:
-                    raise TooLarge(
+                    raise TooLargeError(
                         f"{self._archive.name} holds more than --max-size allows ({amount(self._max_bytes, 'B')}), "
                         f"at entry {entry.name!r}; raise it if you trust the archive"
                     )

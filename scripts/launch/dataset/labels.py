@@ -9,7 +9,7 @@ from classifier.errors import DataError
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """``{"0": "dress"}``, ``{"dress": 0}``, ``["dress", …]``, or lines such as ``3 Dresses`` (Polyvore's ``category_id.txt``).
+    """``{"0": "dress"}``, ``{"dress": 0}``, ``["dress", …]``, or lines such as ``3 Dresses``, as Polyvore has.
 
     Raises:
         DataError: neither of these.

@@ -1,8 +1,8 @@
 """Polyvore's outfits (``train_no_dup.json`` and its fellows) and their images' folder → a listing.
 
 The format is that of the public repository polyvore-dataset: a list of outfits, each with ``set_id`` and ``items``; an
-item's ``index`` names its photo, ``<set_id>/<index>.jpg``, and its ``categoryid`` its class. ``category_id.txt`` names the
-categories.
+item's ``index`` names its photo, ``<set_id>/<index>.jpg``, and its ``categoryid`` its class.
+``category_id.txt`` names the categories.
 """
 
 import json

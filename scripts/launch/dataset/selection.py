@@ -96,7 +96,7 @@ def _also(item: Chosen, copies: Sequence[Chosen], field: str) -> str:
 
 
 def cap(selection: Selection, *, max_per_class: int | None, balance: bool, seed: int) -> None:
-    """At most so many photos of a class in each split that the source has; balanced: as many as the rarest class has."""
+    """At most so many photos of a class in each split of the source; balanced: as many as the rarest class has."""
     if max_per_class is None and not balance:
         return
     num = Counter((item.photo.split, item.photo.label) for item in selection.chosen)

@@ -10,7 +10,7 @@ from launch.dataset.selection import Chosen, lot
 
 
 def write_shards(chosen: Sequence[Chosen], places: Sequence[str], work: Path, *, num_photos: int, seed: int) -> None:
-    """``shards/<split>/<split>-000000.tar`` of ``num_photos`` each; ``shards/classes.txt``, whose lines are the classes."""
+    """``shards/<split>/<split>-000000.tar`` of ``num_photos`` each; the classes are the lines of ``classes.txt``."""
     classes = sorted({item.photo.label for item in chosen})
     numbers = {label: number for number, label in enumerate(classes)}
     folder = work / "shards"
