@@ -1,0 +1,186 @@
+"""The loop learns what it should, leaves alone what it should, and measures right."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from classifier.contract.hyperparameters import Hyperparameters
+from classifier.training.augmentation import PRESETS
+from classifier.training.batches import Batch, PhotoBatches, in_order
+from classifier.training.features import freeze_backbone
+from classifier.training.loop import Evaluation, Trainer, evaluate
+from classifier.training.optimization import build_optimizer, build_schedule
+from classifier.training.precision import Precision
+from classifier.training.survey import Sample
+from classifier.vision.artifact import Classifier
+from classifier.vision.models import build
+from classifier.vision.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(resize=36, crop=32)
+FULL = Precision(torch.device("cpu"), "fp32")
+
+
+def classifier_of(architecture: str = "resnet18") -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(build(architecture, num_classes=3, image_size=32), PREPROCESSING)
+
+
+def trainer_of(
+    module: nn.Module,
+    trained: nn.Module | None = None,
+    *,
+    epochs: int = 1,
+    precision: Precision = FULL,
+    weight: Tensor | None = None,
+    preset: str = "none",
+) -> Trainer:
+    parameters = Hyperparameters.parse({"epochs": epochs, "lr": 3e-3, "scheduler": "constant", "weight_decay": 0})
+    optimizer = build_optimizer(trained or module, parameters)
+    return Trainer(
+        module=module,
+        trained=trained or module,
+        optimizer=optimizer,
+        schedule=build_schedule(optimizer, parameters, 10),
+        criterion=nn.CrossEntropyLoss(weight),
+        precision=precision,
+        augmentation=PRESETS[preset],
+    )
+
+
+def train(trainer: Trainer, batches: list[Batch], epochs: int) -> list[float]:
+    return [trainer.train_epoch(batches, seed=epoch, advance=lambda: None) for epoch in range(epochs)]
+
+
+def assess(module: nn.Module, batches: list[Batch], num_classes: int = 3) -> Evaluation:
+    return evaluate(module, batches, num_classes=num_classes, precision=FULL, advance=lambda: None)
+
+
+@pytest.fixture
+def batches(samples: list[Sample]) -> list[Batch]:
+    """Eight photos of three classes, in two batches."""
+    return list(in_order(PhotoBatches(samples[::3], PREPROCESSING, 4)))
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_eight_images_can_be_memorised(batches: list[Batch], name: str) -> None:
+    classifier = classifier_of()
+    for layer in classifier.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.5  # so few steps are not enough for the usual running averages
+    losses = train(trainer_of(classifier, precision=Precision(FULL.device, name)), batches, 12)
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.1
+    assert assess(classifier, batches).accuracy == 1
+
+
+@pytest.mark.parametrize("preset", ["none", "strong"])
+def test_the_same_seed_gives_the_same_weights(batches: list[Batch], preset: str) -> None:
+    runs = []
+    for _ in range(2):
+        classifier = classifier_of()
+        train(trainer_of(classifier, preset=preset), batches, 2)
+        runs.append(classifier.state_dict())
+    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
+
+
+def test_what_is_frozen_does_not_change(batches: list[Batch]) -> None:
+    classifier = classifier_of("mobilenet_v3_small")
+    head = freeze_backbone(classifier.network)
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    train(trainer_of(classifier, head), batches, 2)
+    changed = {name for name, value in classifier.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"network.classifier.3.weight", "network.classifier.3.bias"}
+
+
+def test_everything_learns_when_nothing_is_frozen(batches: list[Batch]) -> None:
+    classifier = classifier_of()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    train(trainer_of(classifier), batches, 1)
+    assert all(not torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+
+
+def linear_batch() -> Batch:
+    """Two classes that can't be told apart, three times as many of the first."""
+    return Batch(torch.ones(8, 1), torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]))
+
+
+def test_class_weights_decide_between_classes_that_look_alike() -> None:
+    chosen = []
+    for weight in (None, torch.tensor([1.0, 9.0])):
+        torch.manual_seed(0)
+        module = nn.Linear(1, 2)
+        trainer = trainer_of(module, weight=weight, epochs=1)
+        trainer.optimizer.param_groups[0]["lr"] = trainer.optimizer.param_groups[1]["lr"] = 0.1
+        trainer.schedule.base_lrs = [0.1, 0.1]
+        train(trainer, [linear_batch()] * 40, 1)
+        chosen.append(module(torch.ones(1, 1)).argmax().item())
+    assert chosen == [0, 1]
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_photos() -> None:
+    module = nn.Linear(1, 2)
+    nn.init.zeros_(module.weight)
+    module.bias.data = torch.tensor([1.0, 0.0])
+    trainer = trainer_of(module)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.0
+    trainer.schedule.base_lrs = [0.0, 0.0]
+    sizes = Batch(torch.ones(3, 1), torch.tensor([0, 0, 0])), Batch(torch.ones(1, 1), torch.tensor([1]))
+    right, wrong = torch.nn.functional.softplus(torch.tensor([-1.0, 1.0])).tolist()
+    assert train(trainer, list(sizes), 1)[0] == pytest.approx((3 * right + wrong) / 4)
+
+
+def test_every_batch_advances_the_bar_and_the_schedule(batches: list[Batch]) -> None:
+    trainer = trainer_of(classifier_of("mobilenet_v3_small"))
+    steps: list[None] = []
+    trainer.train_epoch(batches, seed=0, advance=lambda: steps.append(None))
+    assert len(steps) == trainer.schedule.last_epoch == 2
+
+
+class Fixed(nn.Module):
+    """Gives out its inputs as logits."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+
+def logits_for(predicted: list[int], num_classes: int) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(predicted), num_classes).float()
+
+
+def test_metrics_are_those_worked_out_by_hand() -> None:
+    predicted, true = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
+    batches = [Batch(logits_for(predicted[part], 3), torch.tensor(true[part])) for part in (slice(4), slice(4, 6))]
+    found = assess(Fixed(), batches)
+    assert found.confusion.tolist() == [[1, 0, 1], [1, 1, 0], [0, 0, 2]]
+    assert found.accuracy == pytest.approx(4 / 6)
+    assert found.f1 == pytest.approx((1 / 2 + 2 / 3 + 4 / 5) / 3)
+    assert found.top5 == 1
+    right, wrong = -torch.log_softmax(torch.tensor([1.0, 0.0, 0.0]), 0)[:2]
+    assert found.loss == pytest.approx((4 * right + 2 * wrong).item() / 6)
+
+
+def test_top_five_counts_the_first_five_of_many() -> None:
+    logits = torch.arange(10.0).flip(0).repeat(4, 1)  # class 0 first, then 1, 2, …
+    found = assess(Fixed(), [Batch(logits, torch.tensor([0, 4, 5, 9]))], num_classes=10)
+    assert found.top5 == pytest.approx(0.5)
+    assert found.accuracy == pytest.approx(0.25)
+
+
+def test_two_classes_are_measured_too() -> None:
+    found = assess(Fixed(), [Batch(logits_for([0, 1, 1], 2), torch.tensor([0, 1, 0]))], num_classes=2)
+    assert (found.accuracy, found.top5) == (pytest.approx(2 / 3), 1)
+    assert found.confusion.tolist() == [[1, 1], [0, 1]]
+
+
+def test_figures_bear_their_channels_name() -> None:
+    evaluation = Evaluation(loss=0.1, accuracy=0.2, top5=0.3, f1=0.4, confusion=torch.zeros(2, 2))
+    assert evaluation.metrics("test", ("loss", "f1")) == {"test:loss": 0.1, "test:f1": 0.4}
+
+
+def test_evaluating_changes_nothing(batches: list[Batch]) -> None:
+    classifier = classifier_of()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    first, second = assess(classifier, batches), assess(classifier, batches)
+    assert first.loss == second.loss
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
