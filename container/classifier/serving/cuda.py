@@ -1,7 +1,7 @@
 """torch on a GPU: channels last, half precision, and one CUDA graph for each size of batch that is run.
 
-A batch is filled up to the next size that has a graph; what is filled in is thrown away. Every graph is captured, and so
-run, before the engine is handed out.
+A batch is filled up to the next size that has a graph; what is filled in is thrown away. Every graph is captured, and
+so run, before the engine is handed out.
 """
 
 import threading

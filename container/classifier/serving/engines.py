@@ -6,6 +6,7 @@ normalisation are inside the graph. Logits leave as float32 (N, num_classes).
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -100,6 +101,7 @@ class OpenVinoEngine:
         self._max_batch = max_batch
         self._requests = self._compile(model)
         self._float_requests: list[openvino.InferRequest] | None = None
+        self._float_lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -125,16 +127,23 @@ class OpenVinoEngine:
 
     def _compile(self, model: openvino.Model) -> list[openvino.InferRequest]:
         compiled = _openvino_core().compile_model(model, "CPU", self._config)
-        return [compiled.create_infer_request() for _ in range(self._num_lanes)]
+        requests = [compiled.create_infer_request() for _ in range(self._num_lanes)]
+        shape = [1, *(size.get_length() for size in list(model.input().partial_shape)[1:])]
+        # Each runs once here, on one thread: at its first inference OpenVINO's Python layer fills static tables, and
+        # lets go of the interpreter's lock meanwhile, so that two threads that both begin wait for each other forever.
+        for request in requests:
+            request.infer(np.zeros(shape, model.input().element_type.to_dtype()))
+        return requests
 
     def _requests_for_floats(self) -> list[openvino.InferRequest]:
         # The same graph with another type at its door. Compiled when the first float tensor comes, since few ever do.
-        if self._float_requests is None:
-            model = self._model.clone()
-            model.input().get_node().set_element_type(openvino.Type.f32)
-            model.validate_nodes_and_infer_types()
-            self._float_requests = self._compile(model)
-        return self._float_requests
+        with self._float_lock:
+            if self._float_requests is None:
+                model = self._model.clone()
+                model.input().get_node().set_element_type(openvino.Type.f32)
+                model.validate_nodes_and_infer_types()
+                self._float_requests = self._compile(model)
+            return self._float_requests
 
 
 @cache

@@ -27,6 +27,7 @@ MAX_ACCURACY_LOSS = 0.002
 MIN_AGREEMENT = 0.99
 TIMED_S = 0.4
 MAX_PHOTOS = 512
+BF16: Precision = "bf16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +107,7 @@ def export(folder: Path, pixels: np.ndarray, labels: np.ndarray) -> EngineReport
     save_graph(graph, folder)
     # Where bf16 could not be tried, it is still right for the CPU that has it: only a measured loss forbids it.
     is_forbidden = precision == "f32" and cpu_has_bf16() and not _is_safe(rows[1])
-    if precision == "f32" and not is_forbidden:
-        precision = "bf16"
-    EngineChoice(precision=precision).write(folder)
+    EngineChoice(precision=precision if precision != "f32" or is_forbidden else BF16).write(folder)
     return EngineReport((_row(reference, reference, labels), *(_mark(row, rows[best]) for row in rows)))
 
 

@@ -154,7 +154,8 @@ class Predictor:
         side = preprocessing.crop
         if tensor.shape != (3, side, side):
             raise ImageError(f"the tensor is {tensor.shape}; this model takes (N, 3, {side}, {side})")
-        tensor = tensor.astype(np.float32)
+        with np.errstate(over="ignore"):
+            tensor = tensor.astype(np.float32)
         if not np.isfinite(tensor).all():
             raise ImageError("the tensor holds values that are not finite")
         mean, std = np.asarray(preprocessing.mean, np.float32), np.asarray(preprocessing.std, np.float32)
