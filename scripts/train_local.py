@@ -3,6 +3,7 @@
 Examples:
   local_test/train_local.sh
   local_test/train_local.sh --data photos model=resnet50 epochs=3 lr=0.0005
+  local_test/train_local.sh image-classifier epochs=3
 """
 
 import argparse
@@ -10,11 +11,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, UserError
+from launch.engine import Engine, Mount, find_engine, run, run_command
 from launch.opt_ml import JOB_NAME, find_channels, lay_out
 from launch.sample_data import write_digits
 
@@ -23,16 +25,25 @@ SAMPLE_DATA = LOCAL_TEST / "sample_data"
 SAMPLE_HYPERPARAMETERS = LOCAL_TEST / "sample_hyperparameters.json"
 
 
+JOB_ENVIRONMENT = {
+    "TRAINING_JOB_NAME": JOB_NAME,
+    "TRAINING_JOB_ARN": f"arn:aws:sagemaker:local:000000000000:training-job/{JOB_NAME}",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         channels = _channels(options)
         hyperparameters = _hyperparameters(options)
         Hyperparameters.parse(hyperparameters)
-        lay_out(options.output, channels, hyperparameters)
+        engine = find_engine(options.image) if options.image else None
+        lay_out(options.output, channels, hyperparameters, links=engine is None)
     except UserError as error:
         print(f"train_local: {error}", file=sys.stderr)
         return 1
+    if engine:
+        return _run_image(engine, options.image, options.output, channels)
     return _run_train(options.output)
 
 
@@ -58,9 +69,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="the folder to use as /opt/ml, made afresh (default: %(default)s)",
     )
     parser.add_argument(
-        "hyperparameter", nargs="*", metavar="KEY=VALUE", help="a hyperparameter; `train --describe` lists them"
+        "hyperparameter",
+        nargs="*",
+        metavar="[IMAGE] KEY=VALUE",
+        help="an image to train in, through docker run; hyperparameters, which `train --describe` lists",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    # What has no = is the image's name, which never has one.
+    images = [text for text in options.hyperparameter if "=" not in text]
+    if len(images) > 1:
+        parser.error(f"{images[1]!r} is not of the form KEY=VALUE, and the image is {images[0]!r} already")
+    options.image = next(iter(images), None)
+    options.hyperparameter = [text for text in options.hyperparameter if "=" in text]
+    return options
 
 
 def _channels(options: argparse.Namespace) -> dict[str, Path]:
@@ -102,18 +123,21 @@ def _pairs(texts: Sequence[str], form: str) -> list[tuple[str, str]]:
 
 def _run_train(base: Path) -> int:
     """Run ``train`` in place of the platform; Ctrl-C reaches it, and it decides how to end."""
-    environment = {
-        **os.environ,
-        "SAGEMAKER_BASE_DIR": str(base),
-        "TRAINING_JOB_NAME": JOB_NAME,
-        "TRAINING_JOB_ARN": f"arn:aws:sagemaker:local:000000000000:training-job/{JOB_NAME}",
-    }
+    environment = {**os.environ, **JOB_ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(base)}
     process = subprocess.Popen([sys.executable, "-m", "classifier.train"], env=environment)
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
             continue
+
+
+def _run_image(engine: Engine, image: str, base: Path, channels: Mapping[str, Path]) -> int:
+    """Run the image's ``train``; the channels are read-only there, as on the platform."""
+    name = f"{JOB_NAME}-{os.getpid()}"
+    mounts = [Mount(base, "/opt/ml")]
+    mounts += [Mount(folder, f"/opt/ml/input/data/{channel}", read_only=True) for channel, folder in channels.items()]
+    return run(run_command(engine, image, "train", name=name, mounts=mounts, environment=JOB_ENVIRONMENT), name)
 
 
 if __name__ == "__main__":

@@ -31,22 +31,34 @@ def _holds_folders(folder: Path) -> bool:
     return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
 
 
-def lay_out(base: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> None:
+def lay_out(
+    base: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str], *, links: bool = True
+) -> None:
     """Make ``base`` afresh, with the config files of a training job and links to the channels' folders.
 
+    Without ``links`` the channels are empty folders, for an engine to mount over.
+
     Raises:
-        ConfigError: ``base`` holds something else, which would be lost.
+        ConfigError: ``base`` holds something else, or a channel, which would be lost.
         DataError: a channel's folder does not exist.
     """
     for name, folder in channels.items():
         if not folder.is_dir():
             raise DataError(f"channel {name!r}: there is no folder {folder}")
+        if folder.resolve().is_relative_to(base.resolve()):
+            raise ConfigError(
+                f"channel {name!r}: {folder} lies in --output {base}, which is made afresh: name another --output"
+            )
     _clear(base)
     config = base / "input" / "config"
     for folder in (config, base / "input" / "data", base / "model", base / "output" / "data"):
         folder.mkdir(parents=True)
     for name, folder in channels.items():
-        (base / "input" / "data" / name).symlink_to(folder.resolve(), target_is_directory=True)
+        place = base / "input" / "data" / name
+        if links:
+            place.symlink_to(folder.resolve(), target_is_directory=True)
+        else:
+            place.mkdir()
     _write(config / "hyperparameters.json", dict(hyperparameters))
     _write(config / "inputdataconfig.json", {name: _channel(name) for name in channels})
     _write(config / "resourceconfig.json", _resources())
@@ -56,9 +68,9 @@ def _clear(base: Path) -> None:
     """Only what this module has made is removed."""
     if not base.exists():
         return
-    others = (
-        sorted(entry.name for entry in base.iterdir() if entry.name not in _PARTS) if base.is_dir() else [base.name]
-    )
+    entries = {entry.name for entry in base.iterdir()} if base.is_dir() else {base.name}
+    is_ours = (base / "input" / "config").is_dir()
+    others = sorted(entries - _PARTS if is_ours else entries)
     if others:
         raise ConfigError(f"--output {base} holds {', '.join(others[:3])}, which would be lost: name another folder")
     shutil.rmtree(base)
