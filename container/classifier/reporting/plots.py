@@ -1,5 +1,6 @@
 """Curves and the confusion matrix as PNG."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 _COLOURS = ("#8a8f98", "#0b6bcb")  # the figure to watch is the one in colour
 _MAX_CLASSES_WITH_NUMBERS, _MAX_CLASSES_WITH_NAMES = 20, 60
+_MAX_NAME = 28  # characters
 
 
 def plot_curves(path: Path, history: Sequence[Mapping[str, float]], best_epoch: int | None) -> None:
@@ -58,12 +60,17 @@ def plot_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], titl
     )
     axes.set(title=title, xlabel="predicted", ylabel="true")
     if num_classes <= _MAX_CLASSES_WITH_NAMES:
-        axes.set_xticks(range(num_classes), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(num_classes), names)
+        shown = [_shorten(name) for name in names]
+        axes.set_xticks(range(num_classes), shown, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+        axes.set_yticks(range(num_classes), shown, parse_math=False)
     if num_classes <= _MAX_CLASSES_WITH_NUMBERS:
         _write_counts(axes, confusion, shares)
     axes.spines[:].set_visible(False)
     _save(figure, path)
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def _write_counts(axes: Axes, confusion: np.ndarray, shares: np.ndarray) -> None:
@@ -75,4 +82,6 @@ def _write_counts(axes: Axes, confusion: np.ndarray, shares: np.ndarray) -> None
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=144)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks shows as boxes
+        figure.savefig(path, dpi=144)
