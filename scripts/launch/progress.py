@@ -51,7 +51,7 @@ class _Lines:
     def _line(self, rate: float) -> str:
         done = amount(self._done, self._unit)
         if self._total:
-            done += f" of {amount(self._total, self._unit)} ({self._done / self._total:.0%})"
+            done = f"{self._done / self._total:.0%} of {amount(self._total, self._unit)}"
         return f"{self._what}: {done}, {amount(round(rate), self._unit)}/s"
 
 

@@ -94,13 +94,13 @@ def _judge(data: bytes, extension: str, wishes: Wishes) -> tuple[Facts, bytes | 
     try:
         name, width, height = _header(data)
     except ImageError as error:
-        return Facts(None, size, kind="not-image", reason=str(error)), None
+        return Facts(None, size, kind=_headless_kind(data, str(error)), reason=_reason(error)), None
     kind = reason = ""
     image = None
     try:
         image = _decode(data, width, height, wishes.longer_side)
     except ImageError as error:
-        reason = str(error).removeprefix("corrupt image: ")
+        reason = _reason(error)
         kind = "truncated" if _lacks_end(data, name, reason) else "corrupt"
         if kind == "truncated" and wishes.repair_truncated:
             image = _decode_rest(data)
@@ -128,7 +128,7 @@ def _header(data: bytes) -> tuple[str, int, int]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.format or "", image.width, image.height
     except Exception:
-        # The decoder says it in the words that everything else here uses.
+        # decode() says it in the words that the training uses.
         decode(data)
         raise ImageError("not an image") from None
 
@@ -138,6 +138,21 @@ def _decode(data: bytes, width: int, height: int, longer_side: int | None) -> Im
     if longer_side is None or longer_side >= max(width, height):
         return decode(data, cover=1)
     return decode(data, cover=max(1, longer_side * min(width, height) // max(width, height)))
+
+
+def _reason(error: ImageError) -> str:
+    return str(error).removeprefix("corrupt image: ")
+
+
+def _headless_kind(data: bytes, reason: str) -> str:
+    """WebP and AVIF are opened as a whole, so that what is wrong anywhere shows there."""
+    if reason.startswith("not an image"):
+        return "not-image"
+    return "truncated" if _is_short_webp(data) else "corrupt"
+
+
+def _is_short_webp(data: bytes) -> bool:
+    return data[8:12] == b"WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data)
 
 
 def _decode_rest(data: bytes) -> Image.Image | None:
@@ -162,7 +177,7 @@ def _lacks_end(data: bytes, name: str, reason: str) -> bool:
     end = _ENDS.get(name)
     if end is not None:
         return end not in data[-len(end) - 64 :]
-    return "truncated" in reason or (name == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data))
+    return "truncated" in reason or _is_short_webp(data)
 
 
 def _right_extension(name: str, extension: str) -> str:
