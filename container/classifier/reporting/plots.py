@@ -23,10 +23,11 @@ def plot_curves(path: Path, history: Sequence[Mapping[str, float]], best_epoch: 
     _draw(losses, epochs, history, {"train:loss": "train", "validation:loss": "validation"})
     _draw(accuracies, epochs, history, {"validation:top5": "top 5", "validation:accuracy": "top 1"})
     losses.set(title="Loss", xlabel="epoch")
-    losses.set_ylim(bottom=0)
+    losses.set_ylim(0, 1.05 * losses.get_ylim()[1])
     accuracies.set(title="Validation accuracy", xlabel="epoch")
     accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     for axes in (losses, accuracies):
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         _tidy(axes, best_epoch)
     _save(figure, path)
 
@@ -41,7 +42,7 @@ def _draw(
 def _tidy(axes: Axes, best_epoch: int | None) -> None:
     if best_epoch is not None:
         axes.axvline(best_epoch, color="#444", linestyle=":", linewidth=1, label=f"best (epoch {best_epoch})")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
@@ -50,7 +51,10 @@ def _tidy(axes: Axes, best_epoch: int | None) -> None:
 def plot_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], title: str) -> None:
     """Counts (true class, predicted class), coloured by their share of the true class."""
     num_classes = len(names)
-    side = min(16.0, 3.5 + 0.45 * num_classes) if num_classes <= _MAX_CLASSES_WITH_NAMES else 14.0
+    shown = [_shorten(name) for name in names]
+    side = 14.0
+    if num_classes <= _MAX_CLASSES_WITH_NAMES:
+        side = max(4.5, min(16.0, 2.2 + 0.09 * max(map(len, shown)) + 0.45 * num_classes))
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -60,7 +64,6 @@ def plot_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], titl
     )
     axes.set(title=title, xlabel="predicted", ylabel="true")
     if num_classes <= _MAX_CLASSES_WITH_NAMES:
-        shown = [_shorten(name) for name in names]
         axes.set_xticks(range(num_classes), shown, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
         axes.set_yticks(range(num_classes), shown, parse_math=False)
     if num_classes <= _MAX_CLASSES_WITH_NUMBERS:
