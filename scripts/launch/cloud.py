@@ -42,7 +42,8 @@ def s3_client(*, num_connections: int) -> Any:
         retries["total_max_attempts"] = _RETRIES
     config = Config(max_pool_connections=num_connections, retries=retries, connect_timeout=10, read_timeout=60)  # pyright: ignore[reportArgumentType]
     with explained("S3"):
-        return boto3.client("s3", config=config)
+        # A session of its own: the default one keeps the credentials that it saw first.
+        return boto3.Session().client("s3", config=config)
 
 
 @contextmanager

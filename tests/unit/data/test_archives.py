@@ -173,7 +173,7 @@ def test_half_a_tar_is_an_error(tmp_path: Path, compression: str) -> None:
     archive = pack_tar(tmp_path, files, compression)
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
     assert is_archive(archive)
-    with pytest.raises(DataError, match="can't be read as a zip or tar .* fetch it again"):
+    with pytest.raises(DataError, match=r"can't be read as a zip or tar .* fetch it again"):
         extract(archive, tmp_path / "out", max_bytes=LIMIT)
 
 

@@ -24,7 +24,7 @@ def touch(folder: Path, *places: str) -> Path:
 
 
 def described(listing: Listing) -> set[tuple[str, str, str | None]]:
-    return {tuple(photo) for photo in listing.photos}
+    return {(photo.place, photo.label, photo.split) for photo in listing.photos}
 
 
 class TestClassFolders:
@@ -134,15 +134,17 @@ def manifest(folder: Path, *records: Mapping[str, object]) -> Path:
     return path
 
 
-class TestManifests:
-    LABELLED = {"animal": 0, "animal-metadata": {"class-name": "cat", "type": "groundtruth/image-classification"}}
+LABELLED = {"animal": 0, "animal-metadata": {"class-name": "cat", "type": "groundtruth/image-classification"}}
+OUTFIT = {"set_id": "119704139", "items": [{"index": 1, "categoryid": 3}, {"index": 4, "categoryid": 41}]}
 
+
+class TestManifests:
     def test_s3_addresses_are_looked_up_below_the_images(self, tmp_path: Path) -> None:
         touch(tmp_path, "pets/a/1.jpg", "pets/b/1.jpg", "1.jpg")
         path = manifest(
             tmp_path,
-            {"source-ref": "s3://bucket/deep/pets/a/1.jpg", **self.LABELLED},
-            {"source-ref": "s3://bucket/deep/pets/b/1.jpg", **self.LABELLED},
+            {"source-ref": "s3://bucket/deep/pets/a/1.jpg", **LABELLED},
+            {"source-ref": "s3://bucket/deep/pets/b/1.jpg", **LABELLED},
         )
         listing = list_manifest(path, tmp_path, {}, None)
         assert described(listing) == {("pets/a/1.jpg", "cat", None), ("pets/b/1.jpg", "cat", None)}
@@ -170,17 +172,15 @@ class TestManifests:
             list_manifest(manifest(tmp_path, record), None, {}, None)
 
     def test_a_line_that_was_not_labelled_is_told(self, tmp_path: Path) -> None:
-        path = manifest(tmp_path, {"source-ref": "1.jpg", **self.LABELLED}, {"source-ref": "2.jpg"})
+        path = manifest(tmp_path, {"source-ref": "1.jpg", **LABELLED}, {"source-ref": "2.jpg"})
         with pytest.raises(DataError, match="line 2 has no 'animal'"):
             list_manifest(path, None, {}, None)
 
 
 class TestPolyvore:
-    OUTFIT = {"set_id": "119704139", "items": [{"index": 1, "categoryid": 3}, {"index": 4, "categoryid": 41}]}
-
     def test_one_file(self, tmp_path: Path) -> None:
         touch(tmp_path, "images/119704139/1.jpg")
-        (tmp_path / "train_no_dup.json").write_text(json.dumps([self.OUTFIT]))
+        (tmp_path / "train_no_dup.json").write_text(json.dumps([OUTFIT]))
         (tmp_path / "category_id.txt").write_text("3 Dresses\n41 Shoes\n78 Food & Drink\n")
         listing = list_outfits(tmp_path / "train_no_dup.json", None, {})
         assert listing.root == tmp_path / "images"
@@ -192,7 +192,7 @@ class TestPolyvore:
     def test_a_folder_of_all_three(self, tmp_path: Path) -> None:
         touch(tmp_path, "images/x")
         for name in ("train", "valid", "test"):
-            (tmp_path / f"{name}_no_dup.json").write_text(json.dumps([self.OUTFIT]))
+            (tmp_path / f"{name}_no_dup.json").write_text(json.dumps([OUTFIT]))
         found = find_photos(Source(text=str(tmp_path)), tmp_path / "work", print)
         assert found.listing.splits == ("train", "validation", "test")
         assert not found.ours

@@ -1,0 +1,64 @@
+"""S3 as moto's server serves it, for each test a bucket of its own."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from aws import Proxy, free_port, moto_server
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    with moto_server(free_port()) as url:
+        yield url
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, s3_url: str, tmp_path: Path) -> pytest.MonkeyPatch:
+    """The environment in which every AWS client speaks to moto's server, and to nothing of the machine's own."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.fixture
+def s3(aws: pytest.MonkeyPatch) -> Iterator[Any]:  # noqa: ARG001
+    client = boto3.client("s3")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def bucket(s3: Any, request: pytest.FixtureRequest) -> str:
+    """A bucket of the test's own."""
+    name = f"bucket-{abs(hash(request.node.nodeid))}"
+    s3.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture
+def breaking_proxy() -> Iterator[Callable[[str, int, int], Proxy]]:
+    """Makes proxies: the server's address, how many connections to break, after how many bytes."""
+    proxies: list[Proxy] = []
+
+    def make(url: str, num_broken: int, after_bytes: int) -> Proxy:
+        proxies.append(Proxy(int(url.rpartition(":")[2]), num_broken, after_bytes))
+        return proxies[-1]
+
+    yield make
+    for proxy in proxies:
+        proxy.close()

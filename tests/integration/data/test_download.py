@@ -1,0 +1,151 @@
+"""A real HTTP server on this machine that breaks off, forgets, changes its mind and lies."""
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from classifier.errors import DataError
+from launch.dataset.download import download
+
+DATA = bytes(range(256)) * 4000
+LIMIT = 10_000_000
+
+
+@dataclass
+class Site:
+    """What the server has and how it behaves; ``ranges`` is what it was asked for."""
+
+    url: str = ""
+    data: bytes = DATA
+    etag: str = '"one"'
+    status: int = 200
+    breaks: list[int] = field(default_factory=list)
+    ranges: list[str | None] = field(default_factory=list)
+    knows_ranges: bool = True
+    moved_to: str = ""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            site.ranges.append(asked)
+            if site.moved_to or site.status != 200:
+                self.send_response(302 if site.moved_to else site.status)
+                self.send_header("Location", site.moved_to)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            start = 0
+            if asked and site.knows_ranges and self.headers.get("If-Range") == site.etag:
+                start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])  # pyright: ignore[reportOptionalSubscript]
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(site.data) - start))
+            if site.etag:
+                self.send_header("ETag", site.etag)
+            self.end_headers()
+            end = site.breaks.pop(0) if site.breaks else len(site.data)
+            self.wfile.write(site.data[start:end])
+
+        def log_message(self, format: str, *arguments: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    site.url = f"http://127.0.0.1:{server.server_address[1]}/photos.zip"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield site
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+Fetch = Callable[..., tuple[Path, str]]
+
+
+@pytest.fixture
+def fetch(site: Site, tmp_path: Path) -> Fetch:
+    def fetch(*, max_bytes: int = LIMIT, sha256: str | None = None) -> tuple[Path, str]:
+        return download(site.url, tmp_path, max_bytes=max_bytes, sha256=sha256, sleep=lambda _: None)
+
+    return fetch
+
+
+def test_a_file_comes_with_its_checksum(fetch: Fetch) -> None:
+    path, digest = fetch()
+    assert path.read_bytes() == DATA
+    assert path.name.endswith("-photos.zip")
+    assert digest == hashlib.sha256(DATA).hexdigest()
+
+
+def test_a_download_goes_on_where_it_broke_off(site: Site, fetch: Fetch) -> None:
+    site.breaks = [300_000, 700_000]
+    path, _ = fetch()
+    assert path.read_bytes() == DATA
+    assert site.ranges == [None, "bytes=300000-", "bytes=700000-"]
+
+
+def test_another_run_goes_on_where_the_last_gave_up(site: Site, fetch: Fetch) -> None:
+    site.breaks = [400_000] * 20
+    with pytest.raises(
+        DataError, match=r"brought nothing .*; 400 kB are kept, and the same command goes on from there"
+    ):
+        fetch()
+    site.breaks, site.ranges = [], []
+    assert fetch()[0].read_bytes() == DATA
+    assert site.ranges == ["bytes=400000-"]
+
+
+def test_what_is_here_is_not_fetched_again(site: Site, fetch: Fetch) -> None:
+    fetch()
+    fetch()
+    assert len(site.ranges) == 1
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_from_its_start(site: Site, fetch: Fetch) -> None:
+    site.breaks = [300_000] * 20
+    with pytest.raises(DataError):
+        fetch()
+    site.breaks, site.data, site.etag = [], DATA[::-1], '"two"'
+    assert fetch()[0].read_bytes() == DATA[::-1]
+
+
+@pytest.mark.parametrize(("knows_ranges", "etag"), [(False, '"one"'), (True, ""), (True, 'W/"weak"')])
+def test_a_server_that_cannot_go_on_starts_again(site: Site, fetch: Fetch, knows_ranges: bool, etag: str) -> None:
+    site.knows_ranges, site.etag, site.breaks = knows_ranges, etag, [300_000]
+    assert fetch()[0].read_bytes() == DATA
+
+
+def test_another_checksum_is_an_error_and_leaves_nothing(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the file is another one, or damaged on its way"):
+        fetch(sha256="0" * 64)
+    assert list(tmp_path.iterdir()) == []
+    assert fetch(sha256=hashlib.sha256(DATA).hexdigest().upper())[0].read_bytes() == DATA
+    assert len(site.ranges) == 2
+
+
+def test_too_large_a_file_is_refused_before_it_comes(fetch: Fetch) -> None:
+    with pytest.raises(DataError, match=r"1.02 MB are more than --max-size allows \(1 MB\)"):
+        fetch(max_bytes=1_000_000)
+
+
+@pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (503, 6)])
+def test_a_refusal_is_told(site: Site, fetch: Fetch, status: int, requests: int) -> None:
+    site.status = status
+    with pytest.raises(DataError, match=str(status)):
+        fetch()
+    assert len(site.ranges) == requests
+
+
+def test_a_redirection_to_another_scheme_is_refused(site: Site, fetch: Fetch) -> None:
+    site.moved_to = "ftp://127.0.0.1/etc/passwd"
+    with pytest.raises(DataError, match="only http and https are fetched, not ftp"):
+        fetch()

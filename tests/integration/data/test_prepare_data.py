@@ -1,0 +1,253 @@
+"""The whole command: what lies in OUT afterwards, and what is told."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from drawing import draw_photo, encode, write_classes
+from prepare_data import main
+
+PREPARE = Path(__file__).resolve().parents[3] / "scripts" / "prepare_data.py"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Three classes of eight photos."""
+    return write_classes(tmp_path / "photos")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def places(out: Path) -> list[str]:
+    """The photos, without the report."""
+    found = (path.relative_to(out) for path in out.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in found if path.parts[0] not in ("report", "shards"))
+
+
+def defects(out: Path) -> list[dict[str, str]]:
+    with (out / "report" / "defects.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_class_folders_become_three_splits_and_a_report(
+    source: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = snapshot(source)
+    assert main([str(source), str(out)]) == 0
+    sizes = Counter(tuple(place.split("/")[:2]) for place in places(out))
+    assert sizes == {
+        (split, label): num
+        for split, num in (("train", 6), ("validation", 1), ("test", 1))
+        for label in ("cross", "disc", "square")
+    }
+    assert snapshot(source) == before
+    told = capsys.readouterr().out
+    assert "class               train  validation  test  left out\n" in told
+    assert told.endswith(f"next: local_test/train_local.sh --data {out}\n")
+    assert defects(out) == []
+    assert json.loads((out / "report" / "prepared.json").read_text())["photos"] == {
+        "train": 18,
+        "validation": 3,
+        "test": 3,
+    }
+    with Image.open(out / "report" / "samples.jpg") as sheet:
+        assert sheet.width > 600
+    assert not out.with_name("out.part").exists()
+
+
+def test_the_same_command_gives_the_same_photos(source: Path, tmp_path: Path) -> None:
+    main([str(source), str(tmp_path / "a"), "--jobs", "1"])
+    main([str(source), str(tmp_path / "b"), "--jobs", "2"])
+    assert places(tmp_path / "a") == places(tmp_path / "b")
+
+
+def test_several_processes_check_as_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_classes(tmp_path / "photos", photos_per_class=60)
+    (source / "disc" / "7.jpg").write_bytes(b"")
+    assert main([str(source), str(tmp_path / "one"), "--jobs", "1"]) == 0
+    first = capsys.readouterr().out
+    assert main([str(source), str(tmp_path / "two"), "--jobs", "2"]) == 0
+    assert capsys.readouterr().out.replace("two", "one") == first
+    assert places(tmp_path / "one") == places(tmp_path / "two")
+
+
+def test_every_kind_of_defect_is_named_with_what_was_done(source: Path, out: Path) -> None:
+    good = encode(draw_photo(seed=99))
+    planted = {
+        "disc/truncated.jpg": good[:-2000],
+        "disc/page.jpg": b"<html>",
+        "disc/tiny.jpg": encode(draw_photo(12, 12)),
+        "disc/really.png": encode(draw_photo(seed=5)),
+        "disc/same.jpg": (source / "cross" / "3.jpg").read_bytes(),
+        "square/again.jpg": (source / "square" / "1.jpg").read_bytes(),
+        "stray.jpg": good,
+    }
+    for place, data in planted.items():
+        (source / place).write_bytes(data)
+    assert main([str(source), str(out)]) == 0
+    assert [(row["defect"], row["done"], row["path"]) for row in defects(out)] == [
+        ("truncated", "left out", "disc/truncated.jpg"),
+        ("not-image", "left out", "disc/page.jpg"),
+        ("extension", "repaired", "disc/really.png"),
+        ("tiny", "left out", "disc/tiny.jpg"),
+        ("conflict", "left out", "cross/3.jpg"),
+        ("conflict", "left out", "disc/same.jpg"),
+        ("repeat", "kept", "square/again.jpg"),
+        ("misplaced", "left out", "stray.jpg"),
+    ]
+    names = {Path(place).name for place in places(out)}
+    assert "really.jpg" in names
+    assert "again.jpg" in names
+    assert not names & {"truncated.jpg", "page.jpg", "tiny.jpg", "same.jpg", "really.png"}
+
+
+def test_a_repaired_extension_never_replaces_another_photo(source: Path, out: Path) -> None:
+    (source / "disc" / "1.png").write_bytes(encode(draw_photo(seed=5)))
+    (source / "disc" / "1.JPG").write_bytes(encode(draw_photo(seed=6)))
+    main([str(source), str(out), "--validation", "0", "--test", "0"])
+    names = {Path(place).name for place in places(out) if "/disc/" in place}
+    assert names == {*(f"{number}.jpg" for number in (0, 2, 3, 4, 5, 6, 7)), "1.JPG", "1-2.jpg", "1-3.jpg"}
+
+
+def test_a_csv_and_its_images(source: Path, out: Path, tmp_path: Path) -> None:
+    rows = [f"{path.relative_to(source)},{path.parent.name}\n" for path in sorted(source.rglob("*.jpg"))]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(rows) + "none.jpg,disc\n")
+    assert main([str(tmp_path / "labels.csv"), str(out), "--images", str(source)]) == 0
+    assert len(places(out)) == 24
+    assert [(row["defect"], row["path"]) for row in defects(out)] == [("missing", "none.jpg")]
+
+
+def test_shards_hold_every_photo_with_its_class(source: Path, out: Path) -> None:
+    main([str(source), str(out), "--shards", "10"])
+    assert sorted(path.relative_to(out / "shards").as_posix() for path in (out / "shards").rglob("*.*")) == [
+        "classes.txt",
+        "test/test-000000.tar",
+        "train/train-000000.tar",
+        "train/train-000001.tar",
+        "validation/validation-000000.tar",
+    ]
+    classes = (out / "shards" / "classes.txt").read_text().split()
+    photos: Counter[str] = Counter()
+    for shard in (out / "shards" / "train").iterdir():
+        with tarfile.open(shard) as tar:
+            files = {member.name: tar.extractfile(member).read() for member in tar}  # pyright: ignore[reportOptionalMemberAccess]
+        for name, data in files.items():
+            if name.endswith(".jpg"):
+                Image.open(io.BytesIO(data)).close()
+                photos[classes[int(files[name.replace(".jpg", ".cls")])]] += 1
+    assert photos == {"cross": 6, "disc": 6, "square": 6}
+
+
+def test_links_share_space_and_scaled_photos_do_not(source: Path, tmp_path: Path) -> None:
+    main([str(source), str(tmp_path / "linked"), "--link"])
+    assert all((tmp_path / "linked" / place).stat().st_nlink == 2 for place in places(tmp_path / "linked"))
+    before = snapshot(source)
+    main([str(source), str(tmp_path / "small"), "--link", "--longer-side", "28"])
+    with Image.open(tmp_path / "small" / places(tmp_path / "small")[0]) as image:
+        assert max(image.size) == 28
+    assert snapshot(source) == before
+
+
+def test_a_cap_is_no_defect(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(source), str(out), "--max-per-class", "5"])
+    assert len(places(out)) == 15
+    assert defects(out) == []
+    assert "9 good photos are left out by --max-per-class or --balance" in capsys.readouterr().out
+
+
+def test_a_class_that_a_split_lacks_is_told(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_classes(tmp_path / "photos" / "train")
+    write_classes(tmp_path / "photos" / "test", classes=("disc", "cross"), seed=1)
+    main([str(tmp_path / "photos"), str(out)])
+    assert "warning: test has no photo of 'square', and the training wants" in capsys.readouterr().out
+    assert main([str(tmp_path / "photos"), str(tmp_path / "anew"), "--resplit"]) == 0
+    assert len({tuple(place.split("/")[:2]) for place in places(tmp_path / "anew")}) == 9
+
+
+class TestOut:
+    def test_a_finished_out_is_made_again_only_when_told(
+        self, source: Path, out: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        main([str(source), str(out)])
+        assert main([str(source), str(out)]) == 1
+        assert capsys.readouterr().err == (
+            f"prepare_data: {out} is prepared already: name another folder, or say --replace to make it again\n"
+        )
+        assert main([str(source), str(out), "--replace", "--test", "0"]) == 0
+        assert not (out / "test").exists()
+
+    def test_somebody_elses_folder_is_left_alone(self, source: Path, out: Path) -> None:
+        out.mkdir()
+        (out / "thesis.txt").write_text("years of work")
+        assert main([str(source), str(out), "--replace"]) == 1
+        assert (out / "thesis.txt").read_text() == "years of work"
+
+    def test_somebody_elses_part_is_left_alone(self, source: Path, out: Path) -> None:
+        part = out.with_name("out.part")
+        part.mkdir()
+        (part / "thesis.txt").write_text("years of work")
+        assert main([str(source), str(out)]) == 1
+        assert (part / "thesis.txt").read_text() == "years of work"
+
+    @pytest.mark.parametrize("inner", ["photos/out", "photos", "."])
+    def test_out_and_source_never_lie_in_each_other(self, source: Path, inner: str, tmp_path: Path) -> None:
+        before = snapshot(source)
+        assert main([str(source), str(tmp_path / inner)]) == 1
+        assert snapshot(tmp_path) == before
+
+    def test_a_failed_run_leaves_no_out_and_the_next_one_works(self, source: Path, out: Path) -> None:
+        (source / "lonely").mkdir()
+        (source / "lonely" / "1.jpg").write_bytes(encode(draw_photo()))
+        assert main([str(source), str(out)]) == 1
+        assert not out.exists()
+        assert main([str(source), str(out), "--min-per-class", "3"]) == 0
+        assert {place.split("/")[1] for place in places(out)} == {"cross", "disc", "square"}
+
+    def test_a_killed_run_leaves_no_out_and_the_next_one_works(self, tmp_path: Path, out: Path) -> None:
+        source = write_classes(tmp_path / "photos", photos_per_class=400)
+        process = subprocess.Popen([sys.executable, str(PREPARE), str(source), str(out)], start_new_session=True)
+        while not list(out.with_name("out.part").glob("aside/*/*")):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not out.exists()
+        assert main([str(source), str(out)]) == 0
+        assert len(places(out)) == 1200
+        assert not out.with_name("out.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--on", "leek=keep"], "unknown defect"),
+        (["--validation", "0.5", "--test", "0.5"], "must leave something to train on"),
+        (["--labels", "none.json"], "there is no such file|No such file"),
+        (["--sha256", "00"], "--sha256 is for a URL"),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_is_told_in_one_line(
+    source: Path, out: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(source), str(out), *arguments]) == 1
+    told = capsys.readouterr().err
+    assert re.search(message, told)
+    assert len(told.splitlines()) == 1

@@ -1,0 +1,292 @@
+"""The whole command against a real server over HTTP."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from aws import Proxy, free_port, moto_server
+from drawing import draw_photo, encode
+from upload_data import main
+
+UPLOAD = Path(__file__).resolve().parents[3] / "scripts" / "upload_data.py"
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """Two channels, three classes, sixteen files."""
+    return write(tmp_path / "prepared", 2, {"train": 2, "validation": 1})
+
+
+def write(folder: Path, num_classes: int, sizes: dict[str, int]) -> Path:
+    for split, num in sizes.items():
+        for label in range(num_classes):
+            (folder / split / f"class {label}").mkdir(parents=True)
+            for number in range(num):
+                (folder / split / f"class {label}" / f"{number}.jpg").write_bytes(f"{split} {label} {number}".encode())
+    return folder
+
+
+def keys(s3: Any, bucket: str) -> dict[str, int]:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", ())}
+
+
+def test_channels_are_uploaded_and_their_addresses_printed(
+    s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(prepared), f"s3://{bucket}/some/prefix"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"train=s3://{bucket}/some/prefix/train/",
+        f"validation=s3://{bucket}/some/prefix/validation/",
+    ]
+    assert set(keys(s3, bucket)) == {
+        f"some/prefix/{path.relative_to(prepared).as_posix()}" for path in prepared.rglob("*.jpg")
+    }
+
+
+def test_bytes_checksum_and_content_type_arrive(s3: Any, bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    data = encode(draw_photo(), "PNG")
+    (tmp_path / "data" / "a" / "Grüße & co.png").write_bytes(data)
+    assert main([str(tmp_path / "data"), f"s3://{bucket}"]) == 0
+    found = s3.get_object(Bucket=bucket, Key="train/a/Grüße & co.png", ChecksumMode="ENABLED")
+    assert (found["Body"].read(), found["ContentType"]) == (data, "image/png")
+    assert found["ChecksumCRC32"]
+
+
+def test_a_second_upload_sends_only_what_changed(
+    s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(prepared), f"s3://{bucket}/p"])
+    changed = prepared / "train" / "class 0" / "0.jpg"
+    changed.write_bytes(changed.read_bytes()[::-1])  # the same size
+    capsys.readouterr()
+    main([str(prepared), f"s3://{bucket}/p"])
+    assert "train: 1 uploaded (9 B), 3 there already" in capsys.readouterr().err
+    assert s3.get_object(Bucket=bucket, Key="p/train/class 0/0.jpg")["Body"].read() == changed.read_bytes()
+
+
+def test_large_files_go_in_pieces_and_are_recognised(
+    s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shards" / "train").mkdir(parents=True)
+    (tmp_path / "shards" / "train" / "0.tar").write_bytes(bytes(range(256)) * (40 << 12))
+    main([str(tmp_path / "shards"), f"s3://{bucket}"])
+    assert s3.head_object(Bucket=bucket, Key="train/0.tar")["ETag"].endswith('-3"')
+    main([str(tmp_path / "shards"), f"s3://{bucket}"])
+    assert "train: 0 uploaded (0 B), 1 there already" in capsys.readouterr().err
+
+
+def test_an_object_whose_etag_is_no_md5_is_recognised_by_its_crc(
+    s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in prepared.rglob("*.jpg"):
+        # In two pieces, of which one is empty: the ETag is another than that of one piece.
+        key = f"p/{path.relative_to(prepared).as_posix()}"
+        begun = s3.create_multipart_upload(
+            Bucket=bucket, Key=key, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT"
+        )
+        part = s3.upload_part(
+            Bucket=bucket,
+            Key=key,
+            UploadId=begun["UploadId"],
+            PartNumber=1,
+            Body=path.read_bytes(),
+            ChecksumAlgorithm="CRC32",
+        )
+        s3.complete_multipart_upload(
+            Bucket=bucket,
+            Key=key,
+            UploadId=begun["UploadId"],
+            MultipartUpload={
+                "Parts": [{"ETag": part["ETag"], "PartNumber": 1, "ChecksumCRC32": part["ChecksumCRC32"]}]
+            },
+        )
+    if "ChecksumCRC32" not in s3.head_object(Bucket=bucket, Key="p/train/class 0/0.jpg", ChecksumMode="ENABLED"):
+        pytest.skip("this moto keeps no checksum of an object in pieces")
+    main([str(prepared), f"s3://{bucket}/p"])
+    assert "train: 0 uploaded (0 B), 4 there already" in capsys.readouterr().err
+
+
+def test_nothing_is_deleted_unless_told(
+    s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(prepared), f"s3://{bucket}/p"])
+    for key in ("p/train/class 0/gone.jpg", "p/train/zzz.jpg", "p/trainee/1.jpg", "other/1.jpg"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    capsys.readouterr()
+    main([str(prepared), f"s3://{bucket}/p"])
+    assert "2 more are there that the folder lacks; --delete removes such" in capsys.readouterr().err
+    main([str(prepared), f"s3://{bucket}/p", "--delete"])
+    assert "train: 0 uploaded (0 B), 4 there already, 2 deleted" in capsys.readouterr().err
+    left = keys(s3, bucket)
+    assert {"p/trainee/1.jpg", "other/1.jpg"} <= left.keys()
+    assert not {"p/train/class 0/gone.jpg", "p/train/zzz.jpg"} & left.keys()
+
+
+def test_a_dry_run_changes_nothing(s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    s3.put_object(Bucket=bucket, Key="train/old.jpg", Body=b"x")
+    main([str(prepared), f"s3://{bucket}", "--dry-run", "--delete"])
+    told = capsys.readouterr().err
+    assert set(keys(s3, bucket)) == {"train/old.jpg"}
+    assert f"would delete s3://{bucket}/train/old.jpg" in told
+    assert told.count("would upload ") == 6
+    assert "train: 4 would be uploaded" in told
+
+
+def test_keys_are_compared_in_s3s_order(
+    s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data"
+    for place in ("a/1", "a-b/1", "a.b", "a0", "Z/1", "é/1", "日本/1", "\U0001f600", "\uff5e/1", "a/b/c", "a/b.c"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(place.encode())
+    main([str(folder), f"s3://{bucket}"])
+    main([str(folder), f"s3://{bucket}", "--delete"])
+    assert "0 uploaded (0 B), 11 there already\n" in capsys.readouterr().err
+    assert len(keys(s3, bucket)) == 11
+
+
+def test_connections_that_break_are_tried_again(
+    s3: Any,
+    bucket: str,
+    tmp_path: Path,
+    aws: pytest.MonkeyPatch,
+    s3_url: str,
+    breaking_proxy: Callable[[str, int, int], Proxy],
+) -> None:
+    """Eight of the connections break in the midst of a request."""
+    folder = write(tmp_path / "data", 4, {"train": 50})
+    proxy = breaking_proxy(s3_url, 8, 3000)
+    aws.setenv("AWS_ENDPOINT_URL", proxy.url)
+    assert main([str(folder), f"s3://{bucket}/p", "--jobs", "4"]) == 0
+    assert len(keys(s3, bucket)) == 200
+    assert proxy.num_connections > 8
+
+
+def test_a_server_that_goes_away_is_told_and_the_rest_is_sent_later(
+    s3: Any,
+    bucket: str,
+    tmp_path: Path,
+    aws: pytest.MonkeyPatch,
+    s3_url: str,
+    breaking_proxy: Callable[[str, int, int], Proxy],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write(tmp_path / "data", 4, {"train": 100})
+    proxy = breaking_proxy(s3_url, 0, 0)
+    aws.setenv("AWS_ENDPOINT_URL", proxy.url)
+    aws.setenv("AWS_MAX_ATTEMPTS", "2")
+    closer = threading.Thread(target=lambda: (_wait_for_objects(s3, bucket, 40), proxy.close()))
+    closer.start()
+    assert main([str(folder), f"s3://{bucket}", "--jobs", "2"]) == 1
+    closer.join()
+    told = capsys.readouterr().err
+    assert re.search(rf"^upload_data: s3://{bucket}/train: .*check the network, the region and AWS_ENDPOINT_URL$", told)
+    aws.setenv("AWS_ENDPOINT_URL", s3_url)
+    assert main([str(folder), f"s3://{bucket}"]) == 0
+    assert len(keys(s3, bucket)) == 400
+    assert " 0 there already" not in capsys.readouterr().err
+
+
+def _wait_for_objects(client: Any, bucket: str, num: int) -> None:
+    while len(client.list_objects_v2(Bucket=bucket).get("Contents", ())) < num:
+        time.sleep(0.02)
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_bucket_that_does_not_exist_is_told(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(prepared), "s3://no-such-bucket/p"]) == 1
+    assert capsys.readouterr().err == (
+        "upload_data: s3://no-such-bucket/p/train: there is no such bucket; "
+        "`aws s3 mb` makes one, in the region where the training will run\n"
+    )
+
+
+def test_denied_access_is_told(aws: pytest.MonkeyPatch, prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """moto checks what a user may do from the third request on: the user, the key, then everything."""
+    port = free_port()
+    aws.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    with moto_server(port, {"INITIAL_NO_AUTH_ACTION_COUNT": "3"}):
+        iam = boto3.client("iam")
+        iam.create_user(UserName="someone")
+        key = iam.create_access_key(UserName="someone")["AccessKey"]
+        iam.close()
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="bucket")
+        s3.close()
+        aws.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        aws.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        assert main([str(prepared), "s3://bucket/p"]) == 1
+        assert "s3://bucket/p/train: access is denied: the credentials need s3:ListBucket" in capsys.readouterr().err
+        aws.setenv("AWS_ACCESS_KEY_ID", "AKIAWRONG")
+        assert main([str(prepared), "s3://bucket/p"]) == 1
+        assert "AWS does not know this access key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no AWS credentials are set: run `aws configure`"),
+        (
+            {"AWS_PROFILE": "nobody"},
+            r"The config profile \(nobody\) could not be found: see `aws configure list-profiles`",
+        ),
+        (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"},
+            "check the network, the region and AWS_ENDPOINT",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_way_to_aws_is_told(
+    aws: pytest.MonkeyPatch, prepared: Path, variables: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables.items():
+        aws.setenv(name, value) if value else aws.delenv(name)
+    assert main([str(prepared), "s3://bucket"]) == 1
+    told = capsys.readouterr().err
+    assert re.search(message, told)
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize(
+    ("folder", "place", "message"),
+    [
+        ("none", "s3://bucket", "there is no such folder"),
+        (".", "bucket/prefix", "is not of the form s3://bucket/prefix"),
+        (".", "s3://bucket", "is empty: prepare_data fills it"),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_is_told(
+    tmp_path: Path, folder: str, place: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / folder), place]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_thousands_of_files_survive_an_interruption(s3: Any, bucket: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", 30, {"train": 100})
+    command = [sys.executable, str(UPLOAD), str(folder), f"s3://{bucket}/p"]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while len(s3.list_objects_v2(Bucket=bucket).get("Contents", ())) < 500:
+        time.sleep(0.05)
+    first.send_signal(2)
+    _, told = first.communicate(timeout=60)
+    assert (first.returncode, told.splitlines()[-1]) == (
+        130,
+        "upload_data: stopped; the same command goes on from there",
+    )
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    there = int(re.search(r"([\d,]+) there already", second.stderr)[1].replace(",", ""))  # pyright: ignore[reportOptionalSubscript]
+    assert 500 <= there < 3000
+    assert len(keys(s3, bucket)) == 3000
