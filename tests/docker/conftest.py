@@ -1,0 +1,70 @@
+"""The image under test: the one that IMAGE names, or one built here. Without an engine all of this is skipped."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from containers import RESNET, Container, Image, docker
+from drawing import write_classes
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILT_HERE = "image-classifier"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("docker")
+
+
+@pytest.fixture(scope="session")
+def image_name() -> str:
+    if (
+        shutil.which("docker") is None
+        or subprocess.run(["docker", "info"], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("no Docker Engine answers on this machine")
+    if "IMAGE" not in os.environ:
+        docker(
+            "build",
+            "--quiet",
+            "--build-arg=BAKED_WEIGHTS=",
+            "--tag",
+            BUILT_HERE,
+            "--file",
+            ROOT / "docker/Dockerfile",
+            ROOT,
+        )
+    return os.environ.get("IMAGE", BUILT_HERE)
+
+
+@pytest.fixture
+def image(image_name: str) -> Iterator[Image]:
+    image = Image(image_name)
+    yield image
+    image.remove_containers()
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Channels of three drawn shapes, easy to tell apart."""
+    folder = tmp_path_factory.mktemp("shapes")
+    return {
+        "train": write_classes(folder / "train", photos_per_class=16),
+        "validation": write_classes(folder / "validation", seed=1),
+    }
+
+
+@pytest.fixture(scope="session")
+def trained(image_name: str, shapes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """A training that has ended well, in the image."""
+    image = Image(image_name)
+    base = tmp_path_factory.mktemp("trained") / "ml"
+    container = image.start_training(base, shapes, **RESNET)
+    assert container.wait() == 0, container.log
+    yield container
+    image.remove_containers()

@@ -1,0 +1,86 @@
+"""`serve` in the image: right predictions, what the platform may take away, and an orderly end."""
+
+import http.client
+import threading
+from pathlib import Path
+
+import pytest
+
+from containers import Container, Image, docker, wait_until
+from drawing import SHAPES, draw_photo, encode
+
+HOSTS = {
+    "read-only root": ("--read-only", "--tmpfs=/tmp"),
+    "64 MB of shared memory": ("--shm-size=64m",),
+    "2 GB of memory": ("--memory=2g",),
+    "no privileges": ("--cap-drop=ALL", "--security-opt=no-new-privileges"),
+    "another port": ("--env=SAGEMAKER_BIND_TO_PORT=9001", "--publish=127.0.0.1::9001"),
+    "all at once": (
+        *("--read-only", "--tmpfs=/tmp", "--shm-size=64m", "--memory=2g"),
+        *("--cap-drop=ALL", "--security-opt=no-new-privileges"),
+    ),
+}
+PING = "import urllib.request as r; print(r.urlopen('http://localhost:8080/ping').status)"
+
+
+@pytest.mark.parametrize("options", HOSTS.values(), ids=HOSTS)
+def test_what_was_trained_is_predicted(image: Image, trained: Container, options: tuple[str, ...]) -> None:
+    container = image.start_serving(trained.paths.model, options=options)
+    container.wait_for_ping()
+    predicted = [best_label(container.predict(encode(draw_photo(56, 48, shape=shape, seed=7)))) for shape in SHAPES]
+    assert predicted == list(SHAPES)
+
+
+def test_it_serves_without_a_network(image: Image, trained: Container) -> None:
+    container = image.start("serve", options=("--network=none", f"--volume={trained.paths.model}:/opt/ml/model:ro"))
+    ask_inside(container, "200")
+
+
+def test_sigterm_drains(image: Image, trained: Container) -> None:
+    container = image.start_serving(trained.paths.model)
+    container.wait_for_ping()
+    outcomes: list[str] = []
+    callers = [threading.Thread(target=call_until_refused, args=(container.address(), outcomes)) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    while len(outcomes) < 20:
+        assert container.is_running
+    exit_code = container.stop(within_s=30)
+    for caller in callers:
+        caller.join()
+    assert (exit_code, set(outcomes)) == (0, {"answered"})
+
+
+def test_a_folder_without_a_model_is_exit_code_1(image: Image, tmp_path: Path) -> None:
+    container = image.start_serving(tmp_path)
+    assert container.wait() == 1
+    assert container.log.startswith("serve: ")
+    assert "Traceback" not in container.log
+
+
+def best_label(answer: dict[str, list[dict[str, object]]]) -> object:
+    return answer["predictions"][0]["label"]
+
+
+def ask_inside(container: Container, expected: str) -> None:
+    wait_until(lambda: docker("exec", container.name, "python", "-c", PING, check=False) == expected, "/ping")
+
+
+def call_until_refused(address: tuple[str, int], outcomes: list[str]) -> None:
+    """One request after another, until the port is closed. A request that was taken must be answered whole."""
+    photo = encode(draw_photo())
+    while True:
+        connection = http.client.HTTPConnection(*address, timeout=60)
+        try:
+            connection.connect()
+        except OSError:
+            return
+        try:
+            connection.request("POST", "/invocations", photo, {"Content-Type": "image/jpeg"})
+            answer = connection.getresponse()
+            answer.read()
+            outcomes.append("answered" if answer.status == 200 else f"status {answer.status}")
+        except OSError as error:
+            outcomes.append(f"cut off: {error!r}")
+        finally:
+            connection.close()

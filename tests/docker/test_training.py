@@ -1,0 +1,138 @@
+"""`train` in the image: exit codes, the failure file, and what the platform may take away."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from containers import RESNET, TINY, Container, Image, docker, wait_until
+from launch.opt_ml import lay_out
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HOSTS = {
+    "read-only root": ("--read-only", "--tmpfs=/tmp"),
+    "no network": ("--network=none",),
+    "64 MB of shared memory": ("--shm-size=64m",),
+    "2 GB of memory": ("--memory=2g",),
+    "no privileges": ("--cap-drop=ALL", "--security-opt=no-new-privileges"),
+    "all at once": (
+        *("--read-only", "--tmpfs=/tmp", "--network=none", "--shm-size=64m", "--memory=2g"),
+        *("--cap-drop=ALL", "--security-opt=no-new-privileges"),
+    ),
+}
+
+
+def test_a_training_leaves_an_artifact_and_reports(trained: Container) -> None:
+    assert {"model.json", "model.safetensors"} <= {path.name for path in trained.paths.model.iterdir()}
+    assert {"metrics.json", "history.csv"} <= {path.name for path in trained.paths.output_data.iterdir()}
+    assert trained.failure is None
+    metrics = json.loads((trained.paths.output_data / "metrics.json").read_text())
+    assert metrics["validation:accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("options", HOSTS.values(), ids=HOSTS)
+def test_it_trains_where_the_host_gives_little(
+    image: Image, shapes: dict[str, Path], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    container = image.start_training(tmp_path / "ml", shapes, options=options, num_workers="2")
+    assert container.wait() == 0, container.log
+    assert load_file(container.paths.model / "model.safetensors")
+    assert (container.paths.output_data / "curves.png").stat().st_size > 1000
+    assert "warning" not in container.log.lower()
+
+
+def test_it_trains_as_any_user(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+    base = tmp_path / "ml"
+    base.mkdir()
+    container = image.start_training(base, shapes, options=("--user=12345:12345", "--tmpfs=/opt/ml/model:mode=777"))
+    assert container.wait() == 2
+    assert "Permission denied" in container.log
+    assert "getpwuid" not in container.log
+
+
+def test_what_the_user_can_mend_is_exit_code_1(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+    container = image.start_training(tmp_path / "ml", shapes, learning_rte="0.1")
+    assert container.wait() == 1
+    assert container.failure is not None
+    assert container.failure.startswith("ConfigError: ")
+    assert "learning_rte" in container.failure
+    assert not any(container.paths.model.iterdir())
+
+
+def test_a_channel_without_photos_is_exit_code_1(image: Image, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    container = image.start_training(tmp_path / "ml", {"train": tmp_path / "empty"})
+    assert container.wait() == 1
+    assert container.failure is not None
+    assert container.failure.startswith("DataError: ")
+
+
+def test_what_is_ours_is_exit_code_2_with_a_traceback(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+    container = image.start_training(tmp_path / "ml", shapes, options=("--tmpfs=/opt/ml/model:ro",))
+    assert container.wait() == 2
+    assert container.failure is not None
+    assert container.failure.startswith("internal error, please report it: OSError: ")
+    assert "Read-only file system" in container.failure[:200]
+    assert "Traceback" in container.failure
+
+
+def test_a_gpu_instance_without_a_driver_is_told_first(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+    resources = {"current_host": "algo-1", "hosts": ["algo-1"], "current_instance_type": "ml.g5.xlarge"}
+    config = {"resourceconfig.json": json.dumps(resources)}
+    container = image.start_training(tmp_path / "ml", shapes, config=config)
+    assert container.wait() == 1
+    assert container.failure is not None
+    assert "ml.g5.xlarge" in container.failure
+    assert "driver 525.60.13 or newer" in container.failure
+    assert container.log.splitlines()[0] == f"train failed: {container.failure.strip()}"
+
+
+def test_sigterm_keeps_the_best_model_so_far(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+    container = image.start_training(tmp_path / "ml", shapes, epochs="1000")
+    wait_until(lambda: "best" in container.log, "the first epoch")
+    assert container.stop(within_s=60) == 0
+    assert "stopped     by SIGTERM" in container.log
+    assert container.failure is None
+    card = json.loads((container.paths.model / "model.json").read_text())
+    assert card["metrics"]["validation:accuracy"] > 0
+    assert load_file(container.paths.model / "model.safetensors")
+
+
+def test_in_the_image_and_without_it_a_seed_gives_the_same_bytes(
+    trained: Container, shapes: dict[str, Path], tmp_path: Path
+) -> None:
+    lay_out(tmp_path / "ml", shapes, RESNET)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment["SAGEMAKER_BASE_DIR"] = str(tmp_path / "ml")
+    subprocess.run([sys.executable, "-m", "classifier.train"], check=True, env=environment, capture_output=True)
+    for name in ("model/model.json", "model/model.safetensors", "output/data/metrics.json"):
+        assert (tmp_path / "ml" / name).read_bytes() == (trained.paths.base / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_local_command_stops_cleanly(
+    image_name: str, shapes: dict[str, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [ROOT / "local_test/train_local.sh", image_name, "--output", tmp_path / "ml", "epochs=1000"]
+    command += [f"--channel={name}={folder}" for name, folder in shapes.items()]
+    command += [f"{name}={value}" for name, value in TINY.items() if name != "epochs"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "best" in line:
+            process.send_signal(number)
+            break
+    lines += process.stdout.readlines()
+    assert process.wait() == 0, lines
+    assert any(f"stopped     by {number.name}" in line for line in lines)
+    model = tmp_path / "ml" / "model" / "model.safetensors"
+    assert model.stat().st_uid == os.getuid()
+    assert f"local-training-{process.pid}" not in docker("ps", "--all", "--format", "{{.Names}}")
