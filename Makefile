@@ -1,4 +1,4 @@
-.PHONY: setup check test test-all fix lock readme
+.PHONY: setup check test test-all image test-docker fix lock readme
 bin := .venv/bin
 
 setup:  ## make .venv, or bring it up to date
@@ -11,10 +11,17 @@ check: setup  ## style, types, imports that point down
 	PYTHONPATH=scripts $(bin)/lint-imports --no-logo
 
 test: setup  ## the default suite
-	$(bin)/pytest -n auto -m "not slow"
+	$(bin)/pytest -n auto -m "not slow and not docker"
 
 test-all: setup  ## the slow tests too
-	$(bin)/pytest -n auto
+	$(bin)/pytest -n auto -m "not docker"
+
+image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it where no hub is reached
+	docker build --tag image-classifier --file docker/Dockerfile --build-arg REVISION=$$(git rev-parse HEAD) \
+		$(if $(filter undefined,$(origin BAKED_WEIGHTS)),,--build-arg BAKED_WEIGHTS="$(BAKED_WEIGHTS)") .
+
+test-docker: setup  ## the image in a real engine; IMAGE names one that is built already
+	$(bin)/pytest -m docker tests/docker
 
 fix: setup  ## what ruff can mend by itself
 	$(bin)/ruff check --fix .

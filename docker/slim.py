@@ -36,6 +36,7 @@ REMOVED = {
         "nvidia/cufft/lib/libcufftw.so*",
         "nvidia/cublas/lib/libnvblas.so*",
         "nvidia/nvshmem/lib/nvshmem_*.so*",
+        "nvidia/cufile/lib/libcufile_rdma.so*",
     ],
     "OpenVINO's other devices, and readers of other formats": [
         "openvino/libs/libopenvino_intel_[gn]pu_plugin.so",

@@ -54,7 +54,7 @@ def read_host(instance_type: str | None = None, environment: Mapping[str, str] =
     wants_cuda = environment.get("CUDA_VISIBLE_DEVICES") != "" and (
         _DEVICE_FILE.exists() or _GPU_INSTANCE.match(instance_type or "") is not None
     )
-    return Host(_read_driver(), wants_cuda, instance_type, environment.get("SAGEMAKER_BATCH") == "true")
+    return Host(_read_driver(), wants_cuda, instance_type, environment.get("SAGEMAKER_BATCH", "").lower() == "true")
 
 
 def _read_driver() -> str | None:
