@@ -1,0 +1,102 @@
+"""The SageMaker SDK's local mode: a client of the image that is not ours. It drives the engine through Compose."""
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+PHOTOS = SHARED / "data" / "clothing10"
+WEIGHTS = SHARED / "weights"
+CLASSES = ("dress", "hat", "pants", "shoes")
+PARAMETERS = {
+    "model": "mobilenet_v2",
+    "freeze": "backbone",
+    "image_size": "128",
+    "augmentation": "none",
+    "epochs": "10",
+    "lr": "0.01",
+}
+
+pytestmark = [
+    # The SDK's own warnings.
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(not PHOTOS.is_dir() or not any(WEIGHTS.glob("*.pth")), reason="../shared holds no photos here"),
+    pytest.mark.skipif(shutil.which("docker-compose") is None, reason="the SDK's local mode needs docker-compose"),
+]
+
+
+@pytest.fixture
+def channels(tmp_path: Path) -> dict[str, Path]:
+    """Four classes of real photos, few enough to train on in seconds, and ImageNet's weights."""
+    for channel, count in (("train", 25), ("validation", 8)):
+        for name in CLASSES:
+            folder = tmp_path / channel / name
+            folder.mkdir(parents=True)
+            for photo in sorted((PHOTOS / channel / name).iterdir())[:count]:
+                shutil.copy(photo, folder)
+    return {"train": tmp_path / "train", "validation": tmp_path / "validation", "pretrained": WEIGHTS}
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    from sagemaker.core.local import LocalSession  # noqa: PLC0415 (takes seconds, and most tests do without)
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    quiet = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
+    session = LocalSession(boto3.Session(region_name="eu-west-1"), sagemaker_config=quiet)
+    (tmp_path / "containers").mkdir()
+    session.config = {"local": {"container_root": str(tmp_path / "containers"), "serving_port": free_port()}}
+    yield session
+    session.sagemaker_client.delete_endpoint("clothes")
+
+
+def test_local_mode_trains_deploys_and_predicts(
+    image_name: str, session: Any, channels: dict[str, Path], tmp_path: Path
+) -> None:
+    client = session.sagemaker_client
+    client.create_training_job(
+        TrainingJobName="clothes",
+        AlgorithmSpecification={"TrainingImage": image_name},
+        InputDataConfig=[file_channel(name, folder) for name, folder in channels.items()],
+        OutputDataConfig={"S3OutputPath": f"file://{tmp_path / 'output'}"},
+        ResourceConfig={"InstanceType": "local", "InstanceCount": 1},
+        HyperParameters=PARAMETERS,
+    )
+    model = client.describe_training_job("clothes")["ModelArtifacts"]["S3ModelArtifacts"]
+    client.create_model("clothes", {"Image": image_name, "ModelDataUrl": model, "Environment": {}})
+    variant = {"VariantName": "all", "ModelName": "clothes", "InstanceType": "local", "InitialInstanceCount": 1}
+    client.create_endpoint_config("clothes", [variant])
+    client.create_endpoint("clothes", "clothes")
+    assert client.describe_endpoint("clothes")["EndpointStatus"] == "InService"
+
+    right = [name for name in CLASSES if label_of(session, first_photo(name)) == name]
+    assert len(right) >= 3, f"of {CLASSES} only {right} are told right"
+
+
+def file_channel(name: str, folder: Path) -> dict[str, Any]:
+    source = {"FileDataDistributionType": "FullyReplicated", "FileUri": f"file://{folder}"}
+    return {"ChannelName": name, "DataSource": {"FileDataSource": source}}
+
+
+def first_photo(class_name: str) -> bytes:
+    return min((PHOTOS / "test" / class_name).iterdir()).read_bytes()
+
+
+def label_of(session: Any, photo: bytes) -> str:
+    answer = session.sagemaker_runtime_client.invoke_endpoint(
+        Body=photo, EndpointName="clothes", ContentType="image/jpeg", Accept="application/json"
+    )
+    return json.loads(answer["Body"].read())["predictions"][0]["label"]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
