@@ -1,11 +1,13 @@
 """All photos of a listing → their facts, side by side, in the listing's order, a bounded number of them at a time."""
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from classifier.errors import DataError
@@ -51,7 +53,8 @@ def _run(batches: Iterator[Sequence[Task]], wishes: Wishes, jobs: int) -> Iterat
         yield from (inspect_all(batch, wishes) for batch in batches)
         return
     # A forked process would inherit the locks of the progress bar's thread.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as executor:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
+        _start(executor, jobs)
         waiting: deque[Future[list[Facts]]] = deque()
         try:
             for batch in batches:
@@ -66,3 +69,14 @@ def _run(batches: Iterator[Sequence[Task]], wishes: Wishes, jobs: int) -> Iterat
             ) from None
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(executor: ProcessPoolExecutor, jobs: int) -> None:
+    """Start the processes deaf to Ctrl-C, which reaches all of a terminal's: this one alone answers it, for all."""
+    resource_tracker.ensure_running()  # started later, it would undo the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        for _ in range(jobs):
+            executor.submit(int)  # a process is started for each task that finds none idle
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -80,10 +80,14 @@ def _list_classes(listing: Listing, folder: Path, split: str | None) -> None:
 def _walk(folder: str, root: Path) -> Iterator[str]:
     folders, files = _entries(Path(folder))
     for file in files:
-        yield os.path.relpath(file, root)
+        yield _below(file, root)
     for inner in folders:
         if not _leads_back(inner):
             yield from _walk(inner, root)
+
+
+def _below(path: str, root: Path) -> str:
+    return path.removeprefix(os.path.join(root, ""))  # noqa: PTH118 (a hundred thousand times)
 
 
 def _leads_back(folder: str) -> bool:
@@ -95,7 +99,7 @@ def _leads_back(folder: str) -> bool:
 def _note_strays(listing: Listing, paths: list[str]) -> None:
     """Photos outside every class folder are told by name; a README is nobody's loss."""
     for path in paths:
-        places = list(_walk(path, listing.root)) if Path(path).is_dir() else [os.path.relpath(path, listing.root)]
+        places = list(_walk(path, listing.root)) if Path(path).is_dir() else [_below(path, listing.root)]
         listing.defects += [
             Defect("misplaced", place, "lies in no class folder") for place in places if _is_photo_name(place)
         ]

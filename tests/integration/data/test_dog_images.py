@@ -83,7 +83,21 @@ def test_every_planted_defect_is_named_and_nothing_else(
     told = capfd.readouterr().out
     assert re.search(r"10 classes, [\d.]+ MB +81 +29 +30 +8\n", told)
     assert re.search(r"^truncated +left out +2  such as dogImages/test/002.Hat/half.jpg: ", told, re.M)
-    _check_training(out, tmp_path / "opt_ml")
+
+
+@pytest.mark.slow
+def test_what_was_prepared_trains_a_model(archive: tuple[Path, dict[str, bytes], Planted], tmp_path: Path) -> None:
+    out, base = tmp_path / "prepared", tmp_path / "opt_ml"
+    assert main([str(archive[0]), str(out)]) == 0
+    command = [str(ROOT / "local_test" / "train_local.sh"), "--data", str(out), "--output", str(base), *TINY]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    card = ModelCard.read(base / "model")
+    assert card.classes[0].model_dump() == {"folder": "001.Dress", "label": "001", "class_name": "Dress"}
+    assert len(card.classes) == 10
+    assert not (base / "output" / "data" / "leaks.csv").exists()
+    with (base / "output" / "data" / "bad_images.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.reader(file))) == 1
 
 
 def _check_photos(out: Path, files: Mapping[str, bytes], dropped: str) -> None:
@@ -96,15 +110,3 @@ def _check_photos(out: Path, files: Mapping[str, bytes], dropped: str) -> None:
     found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("*/*/*.*")}
     assert found.pop("train/001.Dress/really_a.jpg")
     assert found == expected
-
-
-def _check_training(out: Path, base: Path) -> None:
-    command = [str(ROOT / "local_test" / "train_local.sh"), "--data", str(out), "--output", str(base), *TINY]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    card = ModelCard.read(base / "model")
-    assert card.classes[0].model_dump() == {"folder": "001.Dress", "label": "001", "class_name": "Dress"}
-    assert len(card.classes) == 10
-    assert not (base / "output" / "data" / "leaks.csv").exists()
-    with (base / "output" / "data" / "bad_images.csv").open(newline="", encoding="utf-8") as file:
-        assert len(list(csv.reader(file))) == 1

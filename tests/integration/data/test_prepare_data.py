@@ -222,16 +222,22 @@ class TestOut:
         assert main([str(source), str(out), "--min-per-class", "3"]) == 0
         assert {place.split("/")[1] for place in places(out)} == {"cross", "disc", "square"}
 
-    def test_a_killed_run_leaves_no_out_and_the_next_one_works(self, tmp_path: Path, out: Path) -> None:
-        source = write_classes(tmp_path / "photos", photos_per_class=400)
-        process = subprocess.Popen([sys.executable, str(PREPARE), str(source), str(out)], start_new_session=True)
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+    def test_a_run_that_is_stopped_leaves_no_out_and_the_next_one_works(
+        self, tmp_path: Path, out: Path, number: signal.Signals, code: int
+    ) -> None:
+        source = write_classes(tmp_path / "photos", photos_per_class=200)
+        command = [sys.executable, str(PREPARE), str(source), str(out), "--jobs", "2"]
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
         while not list(out.with_name("out.part").glob("aside/*/*")):
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        os.killpg(process.pid, number)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert len(told.splitlines()) == (code == 130)
         assert not out.exists()
-        assert main([str(source), str(out)]) == 0
-        assert len(places(out)) == 1200
+        assert main([str(source), str(out), "--jobs", "1"]) == 0
+        assert len(places(out)) == 600
         assert not out.with_name("out.part").exists()
 
 
