@@ -17,7 +17,14 @@ from classifier.train import main
 from launch.opt_ml import lay_out
 
 # The smallest training that is one: a small network from scratch, on small pictures, for one epoch.
-TINY = {"model": "squeezenet1_1", "pretrained": "false", "image_size": "32", "epochs": "1", "batch_size": "8"}
+TINY = {
+    "model": "squeezenet1_1",
+    "pretrained": "false",
+    "image_size": "32",
+    "epochs": "1",
+    "batch_size": "8",
+    "optimize_for_cpu": "false",
+}
 
 
 @dataclass(frozen=True)

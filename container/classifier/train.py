@@ -75,6 +75,8 @@ def _train(config: TrainingConfig, paths: Paths, console: Console, stop: StopSig
             f"the GPU's memory is too small for batch_size={parameters.batch_size} of image_size="
             f"{parameters.image_size} with {parameters.model}: lower one of them, or take a larger instance"
         ) from None
+    if config.hyperparameters.optimize_for_cpu and outcome.best is not None:
+        _optimize(outcome, paths, console)
     _write_pictures(outcome, paths, console)
     console.say(f"artifact    {paths.model}")
     console.say(f"reports     {paths.output_data}")
@@ -85,6 +87,24 @@ def _write_tables(outcome: "Outcome", paths: Paths) -> None:
 
     write_history(paths.output_data / "history.csv", outcome.rows)
     write_metrics(paths.output_data / "metrics.json", outcome.card.metrics)
+
+
+def _optimize(outcome: "Outcome", paths: Paths, console: Console) -> None:
+    """Convert the artifact for serving on a CPU. Where that fails, the artifact is served as it is: a warning."""
+    import numpy as np  # noqa: PLC0415
+
+    from classifier.serving.export import MAX_PHOTOS, export  # noqa: PLC0415
+
+    # Every k-th, since they are sorted by class.
+    photos = outcome.validation[:: -(-len(outcome.validation) // MAX_PHOTOS)]
+    try:
+        pixels = np.stack([outcome.card.preprocessing.pixels_of(photo.path.read_bytes()) for photo in photos])
+        report = export(paths.model, pixels, np.array([photo.label for photo in photos]))
+    except Exception:
+        console.warn(f"the model could not be converted for serving on a CPU\n{traceback.format_exc()}")
+        return
+    for line in report.lines():
+        console.say(f"engines     {line}")
 
 
 def _write_pictures(outcome: "Outcome", paths: Paths, console: Console) -> None:

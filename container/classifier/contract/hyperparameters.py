@@ -117,6 +117,9 @@ class Hyperparameters(BaseModel):
     num_workers: Workers = _row(
         "auto", "Threads that read and decode photos; `auto` is one a core, 0 decodes between the steps."
     )
+    optimize_for_cpu: Boolean = _row(
+        True, "At the end, convert the model for serving on a CPU, and measure what that buys."
+    )
     seed: int = _row(0, "On one machine's CPU, the same seed gives the same model.", ge=0, le=2**32 - 1)
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """The epochs of a training: what each comes to, which is best, when it ends, and what is kept of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 
@@ -19,6 +19,7 @@ from classifier.training.loop import Evaluation, Trainer, evaluate
 from classifier.training.optimization import build_optimizer, build_schedule, class_weights
 from classifier.training.precision import Precision
 from classifier.training.stages import Reader, Stage, Stages
+from classifier.training.survey import Sample
 from classifier.vision import artifact
 from classifier.vision.artifact import Classifier
 from classifier.vision.card import ModelCard
@@ -46,12 +47,16 @@ class Epoch:
 
 @dataclass
 class Outcome:
-    """What a training came to. ``confusion`` is of ``test``, or of ``validation`` where there is no test channel."""
+    """What a training came to.
+
+    ``confusion`` is of ``test``, or of ``validation`` where there is no test channel; ``validation`` are its photos.
+    """
 
     card: ModelCard
     history: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
     confusion: Tensor | None = None
+    validation: Sequence[Sample] = ()
 
     @property
     def rows(self) -> list[dict[str, float]]:

@@ -77,7 +77,7 @@ def fit(
             precision=precision,
             watch=watch,
             record=record,
-            outcome=Outcome(_describe_model(parameters, data, preprocessing)),
+            outcome=Outcome(_describe_model(parameters, data, preprocessing), validation=data.validation),
         )
         return training.run()
 
