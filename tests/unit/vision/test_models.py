@@ -42,10 +42,16 @@ def test_an_architecture_tells_apart_as_many_classes_as_there_are(architecture: 
     check_logits(architecture, 64)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize("architecture", [name for name in architectures() if not name.startswith("regnet")])
 def test_every_architecture_of_torchvision_can_be_built(architecture: str) -> None:
-    check_logits(architecture, 224)
+    with torch.device("meta"):  # shapes without numbers, which would take minutes
+        check_logits(architecture, 224)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [name for name in architectures() if name.startswith("regnet")])
+def test_every_regnet_of_torchvision_can_be_built(architecture: str) -> None:
+    check_logits(architecture, 224)  # works its widths out of numbers, and so needs them
 
 
 def check_logits(architecture: str, image_size: int) -> None:
