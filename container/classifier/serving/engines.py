@@ -4,7 +4,6 @@ Pixels come as uint8 (N, S, S, 3), as the decoder leaves them, or as float32 of 
 normalisation are inside the graph. Logits leave as float32 (N, num_classes).
 """
 
-import json
 import os
 import threading
 from collections.abc import Mapping
@@ -20,8 +19,10 @@ from classifier.errors import ArtifactError
 from classifier.vision.card import ModelCard
 
 GRAPH_FILE = "openvino.xml"
-GRAPH_WEIGHTS_FILE = "openvino.bin"
+QUANTISED_FILE = "openvino_int8.xml"
 CHOICE_FILE = "engine.json"
+# A larger batch costs each photo as much of a core, and makes the first of them wait for the last.
+MAX_BATCH = 4
 
 Precision = Literal["f32", "bf16", "int8"]
 
@@ -49,15 +50,15 @@ class Engine(Protocol):
 
 
 class EngineChoice(BaseModel):
-    """Which precision ``train`` found safe for this model. Holds no timing: same weights, same bytes.
+    """Which precisions ``train`` found safe for this model, on photos. Holds no timing: same weights, same bytes.
 
-    ``f32`` is for models whose accuracy bf16 would harm; ``bf16`` falls back to f32 on a CPU that has none; ``int8``
-    says that the graph itself is quantised.
+    bf16 that could not be tried, on a CPU without it, counts as safe; int8 must have been tried.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    precision: Precision = "bf16"
+    bf16: bool = True
+    int8: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> "EngineChoice":
@@ -75,7 +76,13 @@ class EngineChoice(BaseModel):
             raise ArtifactError(f"{path}: {error.errors()[0]['msg']}") from None
 
     def write(self, folder: Path) -> None:
-        (folder / CHOICE_FILE).write_text(json.dumps(self.model_dump(), indent=2) + "\n", encoding="utf-8")
+        (folder / CHOICE_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def precision(self) -> Precision:
+        """The fastest that is safe for the model and that this CPU computes in itself."""
+        if self.int8 and cpu_has_int8():
+            return "int8"
+        return "bf16" if self.bf16 and cpu_has_bf16() else "f32"
 
 
 class OpenVinoEngine:
@@ -166,14 +173,22 @@ def cpu_has_bf16() -> bool:
     return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+@cache
+def cpu_has_int8() -> bool:
+    """Whether this CPU multiplies 8-bit integers without overflow (VNNI)."""
+    try:
+        return "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
 def compile_graph(
     model: openvino.Model, precision: Precision, *, num_lanes: int | None = None, num_threads: int | None = None
 ) -> OpenVinoEngine:
     """A graph (an ``openvino.Model``) → an engine on all the cores that this process may use."""
     threads = num_threads or num_cores()
-    supported = precision if precision != "bf16" or cpu_has_bf16() else "f32"
     lanes = num_lanes or threads
-    return OpenVinoEngine(model, precision=supported, num_lanes=lanes, num_threads=threads, max_batch=4)
+    return OpenVinoEngine(model, precision=precision, num_lanes=lanes, num_threads=threads, max_batch=MAX_BATCH)
 
 
 def open_engine(folder: Path, card: ModelCard) -> Engine:
@@ -186,7 +201,8 @@ def open_engine(folder: Path, card: ModelCard) -> Engine:
         from classifier.serving.cuda import TorchEngine  # noqa: PLC0415 - imports torch
 
         return TorchEngine.open(folder, card)
-    return compile_graph(_read_graph(folder, card), EngineChoice.read(folder).precision)
+    precision = EngineChoice.read(folder).precision()
+    return compile_graph(_read_graph(folder, card, precision), precision)
 
 
 def has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
@@ -194,9 +210,9 @@ def has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("CUDA_VISIBLE_DEVICES") != "" and Path("/dev/nvidiactl").exists()
 
 
-def _read_graph(folder: Path, card: ModelCard) -> openvino.Model:
-    path = folder / GRAPH_FILE
-    if not path.exists():
+def _read_graph(folder: Path, card: ModelCard, precision: Precision) -> openvino.Model:
+    path = folder / (QUANTISED_FILE if precision == "int8" else GRAPH_FILE)
+    if precision != "int8" and not path.exists():
         # An artifact of before, or of elsewhere: converted now, which needs torch and a few seconds.
         from classifier.serving.export import graph_of  # noqa: PLC0415 - imports torch
 

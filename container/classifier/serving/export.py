@@ -1,13 +1,12 @@
-"""A trained artifact → the graph that a CPU serves, chosen by measurement; called at the end of `train`.
+"""A trained artifact → the graphs that a CPU serves, judged on photos; called at the end of `train`.
 
-The graph's files hold no time, no path and no version: the same weights give the same bytes.
+The graphs' files hold no time, no path and no version: the same weights and photos give the same bytes.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino
@@ -16,39 +15,55 @@ from torch import Tensor, nn
 
 from classifier.serving.engines import (
     GRAPH_FILE,
+    QUANTISED_FILE,
     EngineChoice,
     Precision,
     compile_graph,
     cpu_has_bf16,
+    cpu_has_int8,
 )
+from classifier.serving.quantization import quantise
 from classifier.vision import artifact
 
+# Photos to judge on; and those enough to see that a conversion changed nothing.
+MAX_PHOTOS, FEW_PHOTOS = 256, 48
+CALIBRATION_PHOTOS = 64
+# Fewer can't show that integers are safe.
+MIN_PHOTOS_INT8 = 100
 MAX_ACCURACY_LOSS = 0.002
 MIN_AGREEMENT = 0.99
-TIMED_S = 0.4
-MAX_PHOTOS = 512
-BF16: Precision = "bf16"
+# With less, integers are not worth their error.
+MIN_SPEEDUP_INT8 = 1.2
+TIMED_S = 0.3
+
+Infer = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRow:
-    """One engine, measured on real photos.
+    """One engine, judged on ``num_photos`` real photos.
 
-    ``accuracy_change`` is against torch in fp32, in points of 0–1; ``agreement`` is the share of photos that both label
-    alike.
+    ``accuracy_change`` is against torch in fp32 on the same photos, as a share; ``agreement`` is the share of photos
+    that both label alike; ``images_per_s`` is for one photo at a time.
     """
 
     engine: str
     images_per_s: float
+    num_photos: int
     accuracy: float
     accuracy_change: float
     agreement: float
     chosen: bool = False
 
+    @property
+    def is_safe(self) -> bool:
+        """Whether it predicts as torch does, but for a photo or two."""
+        return self.accuracy_change >= -MAX_ACCURACY_LOSS and self.agreement >= MIN_AGREEMENT
+
 
 @dataclass(frozen=True)
 class EngineReport:
-    """What optimising bought: the first row is torch in fp32, as before; one of the others is chosen."""
+    """What optimising bought: the first row is torch in fp32, as before; one of the others is served."""
 
     rows: tuple[EngineRow, ...]
 
@@ -62,7 +77,7 @@ class EngineReport:
 
     def lines(self) -> list[str]:
         """A table, a line a row."""
-        head = f"{'engine':<16} {'images/s':>9} {'accuracy':>9} {'change':>8} {'agreement':>10}"
+        head = f"{'engine':<16} {'images/s':>9} {'accuracy':>9} {'change':>8} {'agreement':>10} {'photos':>7}"
         return [head, *(_line(row) for row in self.rows)]
 
 
@@ -70,45 +85,51 @@ def _line(row: EngineRow) -> str:
     mark = "  ← served on a CPU" if row.chosen else ""
     return (
         f"{row.engine:<16} {row.images_per_s:>9.1f} {row.accuracy:>9.2%} {row.accuracy_change:>+8.2%} "
-        f"{row.agreement:>10.2%}{mark}"
+        f"{row.agreement:>10.2%} {row.num_photos:>7}{mark}"
     )
 
 
-class _Served(nn.Module):
-    """Pixels as the decoder leaves them, (N, S, S, 3), → logits: the permutation becomes part of the graph."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.classifier(pixels.permute(0, 3, 1, 2))
-
-
-def export(folder: Path, pixels: np.ndarray, labels: np.ndarray) -> EngineReport:
-    """Convert an artifact for serving on a CPU, choose its precision, and write both beside the weights.
+def export(folder: Path, pixels: np.ndarray, labels: np.ndarray, *, logits: np.ndarray | None = None) -> EngineReport:
+    """Convert an artifact for serving on a CPU, choose the precisions that are safe, and write all beside the weights.
 
     Args:
         folder: the artifact, as ``artifact.save`` left it.
-        pixels: validation photos as ``Preprocessing.pixels_of`` gives them, uint8 (N, S, S, 3), N ≥ 1.
+        pixels: validation photos as ``Preprocessing.pixels_of`` gives them, uint8 (N, S, S, 3), N ≥ 1, in any order.
         labels: their classes' indices, integers (N,).
+        logits: what torch predicts for them in fp32, (N, num_classes), where that is known; it saves its time.
     """
-    pixels, labels = pixels[:MAX_PHOTOS], labels[:MAX_PHOTOS]
+    # Spread over all, which may lie class by class.
+    sample = np.linspace(0, len(pixels) - 1, min(len(pixels), MAX_PHOTOS)).round().astype(int)
+    sample = np.random.default_rng(0).permutation(sample)
     classifier, _ = artifact.load(folder)
-    model = _convert(classifier, pixels.shape[1])
-    reference = _measure("torch fp32", _torch_infer(classifier), pixels, labels)
-    candidates: list[tuple[Precision, Any]] = [("f32", model)]
+    infer = _torch_infer(classifier)
+    predicted = _predict(infer, pixels[sample]) if logits is None else logits[sample].argmax(1)
+    judge = _Judge(pixels[sample], labels[sample], predicted)
+    before = judge.row("torch fp32", infer)
+    graph = _convert(classifier, pixels.shape[1])
+    quantised = quantise(graph, judge.pixels[:CALIBRATION_PHOTOS])
+    rows = {"f32": judge.graph_row(graph, "f32", num_photos=FEW_PHOTOS)}
     if cpu_has_bf16():
-        candidates.append(("bf16", model))
-    measured = [(precision, graph, _measure_graph(graph, precision, pixels, labels)) for precision, graph in candidates]
-    rows = [_row(one, reference, labels) for _, _, one in measured]
-    best = _best(rows)
-    precision, graph, _ = measured[best]
-    save_graph(graph, folder)
-    # Where bf16 could not be tried, it is still right for the CPU that has it: only a measured loss forbids it.
-    is_forbidden = precision == "f32" and cpu_has_bf16() and not _is_safe(rows[1])
-    EngineChoice(precision=precision if precision != "f32" or is_forbidden else BF16).write(folder)
-    return EngineReport((_row(reference, reference, labels), *(_mark(row, rows[best]) for row in rows)))
+        rows["bf16"] = judge.graph_row(graph, "bf16")
+    if cpu_has_int8():
+        rows["int8"] = judge.graph_row(quantised, "int8")
+    choice = choose(rows)
+    _write(folder, graph, quantised if choice.int8 else None, choice)
+    served = choice.precision()
+    return EngineReport((before, *(replace(row, chosen=name == served) for name, row in rows.items())))
+
+
+def choose(rows: Mapping[str, EngineRow]) -> EngineChoice:
+    """The precisions that are safe, of those that could be tried here; by ``Precision``, ``f32`` always among them."""
+    bf16 = "bf16" not in rows or rows["bf16"].is_safe
+    fastest_float = max(rows[name].images_per_s for name in ("f32", "bf16") if name in rows and (name == "f32" or bf16))
+    int8 = (
+        "int8" in rows
+        and rows["int8"].is_safe
+        and rows["int8"].num_photos >= MIN_PHOTOS_INT8
+        and rows["int8"].images_per_s >= MIN_SPEEDUP_INT8 * fastest_float
+    )
+    return EngineChoice(bf16=bf16, int8=int8)
 
 
 def graph_of(folder: Path) -> openvino.Model:
@@ -121,9 +142,15 @@ def graph_of(folder: Path) -> openvino.Model:
     return _convert(classifier, card.preprocessing.crop)
 
 
-def save_graph(model: openvino.Model, folder: Path) -> None:
-    """Write a graph. Full precision: halved weights would move the logits on CPUs that compute in fp32."""
-    openvino.save_model(model, folder / GRAPH_FILE, compress_to_fp16=False)
+class _Served(nn.Module):
+    """Pixels as the decoder leaves them, (N, S, S, 3), → logits: the permutation becomes part of the graph."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.classifier(pixels.permute(0, 3, 1, 2))
 
 
 def _convert(classifier: nn.Module, side: int) -> openvino.Model:
@@ -139,58 +166,61 @@ def _convert(classifier: nn.Module, side: int) -> openvino.Model:
     return model
 
 
+def _write(folder: Path, graph: openvino.Model, quantised: openvino.Model | None, choice: EngineChoice) -> None:
+    _save(graph, folder / GRAPH_FILE)
+    if quantised is not None:
+        _save(quantised, folder / QUANTISED_FILE)
+    choice.write(folder)
+
+
+def _save(model: openvino.Model, path: Path) -> None:
+    # In full: weights of half the bits would move the logits on a CPU that computes in fp32.
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
 @dataclass(frozen=True)
-class _Measured:
-    name: str
+class _Judge:
+    """Photos, their labels, and what torch predicts for them."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
     predicted: np.ndarray
-    images_per_s: float
+
+    def graph_row(self, model: openvino.Model, precision: Precision, *, num_photos: int = MAX_PHOTOS) -> EngineRow:
+        engine = compile_graph(model, precision, num_lanes=1)
+        return self.row(engine.name, lambda batch: engine.infer(0, batch), num_photos=num_photos)
+
+    def row(self, name: str, infer: Infer, *, num_photos: int = 0) -> EngineRow:
+        """Judge an engine on so many of the photos; on none, it is torch itself."""
+        found = _predict(infer, self.pixels[:num_photos]) if num_photos else self.predicted
+        labels, predicted = self.labels[: len(found)], self.predicted[: len(found)]
+        return EngineRow(
+            engine=name,
+            images_per_s=_speed(infer, self.pixels),
+            num_photos=len(found),
+            accuracy=float((found == labels).mean()),
+            accuracy_change=float((found == labels).mean() - (predicted == labels).mean()),
+            agreement=float((found == predicted).mean()),
+        )
 
 
-def _measure_graph(model: openvino.Model, precision: Precision, pixels: np.ndarray, labels: np.ndarray) -> _Measured:
-    engine = compile_graph(model, precision, num_lanes=1)
-    return _measure(engine.name, lambda batch: engine.infer(0, batch), pixels, labels)
+def _predict(infer: Infer, pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([infer(pixels[start : start + 8]).argmax(1) for start in range(0, len(pixels), 8)])
 
 
-def _torch_infer(classifier: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
-    def infer(batch: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return classifier(torch.from_numpy(batch).permute(0, 3, 1, 2)).numpy()
-
-    return infer
-
-
-def _measure(name: str, infer: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, labels: np.ndarray) -> _Measured:
-    """Predict all photos; then time single ones, as a lone caller sees them."""
-    del labels
-    predicted = np.concatenate([infer(pixels[start : start + 8]).argmax(1) for start in range(0, len(pixels), 8)])
+def _speed(infer: Infer, pixels: np.ndarray) -> float:
+    """Photos a second, one at a time, as a lone caller sees it."""
     infer(pixels[:1])
     count, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < TIMED_S:
         infer(pixels[count % len(pixels)][None])
         count += 1
-    return _Measured(name, predicted, count / elapsed)
+    return count / elapsed
 
 
-def _row(measured: _Measured, reference: _Measured, labels: np.ndarray) -> EngineRow:
-    accuracy = float((measured.predicted == labels).mean())
-    return EngineRow(
-        engine=measured.name,
-        images_per_s=measured.images_per_s,
-        accuracy=accuracy,
-        accuracy_change=accuracy - float((reference.predicted == labels).mean()),
-        agreement=float((measured.predicted == reference.predicted).mean()),
-    )
+def _torch_infer(classifier: nn.Module) -> Infer:
+    def infer(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return classifier(torch.from_numpy(batch).permute(0, 3, 1, 2)).numpy()
 
-
-def _is_safe(row: EngineRow) -> bool:
-    return row.accuracy_change >= -MAX_ACCURACY_LOSS and row.agreement >= MIN_AGREEMENT
-
-
-def _best(rows: Sequence[EngineRow]) -> int:
-    """The fastest of those that are safe; fp32, the first, always is."""
-    safe = [index for index, row in enumerate(rows) if index == 0 or _is_safe(row)]
-    return max(safe, key=lambda index: rows[index].images_per_s)
-
-
-def _mark(row: EngineRow, best: EngineRow) -> EngineRow:
-    return replace(row, chosen=row is best)
+    return infer
