@@ -1,7 +1,7 @@
 """OUT, told apart: not there, unfinished (``OUT.part``), finished by us, or somebody else's.
 
 All work is done in ``OUT.part``, which becomes OUT by being renamed at the end: what is called OUT is whole. An
-unfinished one is made again by the next run, except for its downloads, which go on.
+unfinished one is made again by the next run, except for its downloads, which go on; a run that fails leaves only those.
 """
 
 import fcntl
@@ -31,7 +31,11 @@ def open_workplace(out: Path, *, replace: bool) -> Iterator[Path]:
     with (part / _MARK).open("w") as mark:
         _lock(mark.fileno(), out)
         _clear(part, keep={_MARK, _DOWNLOADS})
-        yield part
+        try:
+            yield part
+        except BaseException:
+            _leave(part)
+            raise
         _clear(part, keep={"train", "validation", "test", "shards", "report"})
         _swap(part, out)
 
@@ -61,6 +65,13 @@ def _clear(part: Path, *, keep: set[str]) -> None:
     for entry in part.iterdir():
         if entry.name not in keep:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def _leave(part: Path) -> None:
+    """After a failure or Ctrl-C: only what the next run can use stays."""
+    _clear(part, keep={_MARK, _DOWNLOADS})
+    if not (part / _DOWNLOADS).exists():
+        shutil.rmtree(part)
 
 
 def _swap(part: Path, out: Path) -> None:

@@ -219,6 +219,7 @@ class TestOut:
         (source / "lonely" / "1.jpg").write_bytes(encode(draw_photo()))
         assert main([str(source), str(out)]) == 1
         assert not out.exists()
+        assert not out.with_name("out.part").exists()
         assert main([str(source), str(out), "--min-per-class", "3"]) == 0
         assert {place.split("/")[1] for place in places(out)} == {"cross", "disc", "square"}
 
