@@ -18,10 +18,13 @@ def find_channels(data: Path) -> dict[str, Path]:
     A folder ``train`` that itself holds no folders is a class of that name.
 
     Raises:
-        DataError: the folder does not exist.
+        DataError: the folder does not exist, or holds channels but no ``train``.
     """
     if not data.is_dir():
         raise DataError(f"--data {data}: there is no such folder")
+    others = [name for name in _CHANNELS[1:] if _holds_folders(data / name)]
+    if others and not (data / "train").is_dir():
+        raise DataError(f"--data {data} holds {' and '.join(others)} but no train: add train/, or name one of them")
     if _holds_folders(data / "train"):
         return {name: data / name for name in _CHANNELS if (data / name).is_dir()}
     return {"train": data}

@@ -53,8 +53,9 @@ def decode(data: bytes, *, cover: int | None = None, max_pixels: int = MAX_PIXEL
         ImageError: not an image of a known format, truncated, corrupt, or too large.
     """
     try:
+        _check_size(_webp_canvas(data), max_pixels)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image, max_pixels)
+            _check_size(image.size, max_pixels)
             if cover is not None:
                 _draft(image, cover)
             image.load()
@@ -68,8 +69,15 @@ def decode(data: bytes, *, cover: int | None = None, max_pixels: int = MAX_PIXEL
         raise ImageError(f"corrupt image: {error}") from None
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    """The size in an extended WebP's header, whose canvas Pillow takes memory for on opening; (0, 0) of others."""
+    if data[:4] + data[8:16] != b"RIFFWEBPVP8X" or len(data) < 30:
+        return 0, 0
+    return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         raise ImageError(f"the image claims {width} × {height} pixels; at most {max_pixels:,} are taken")
 

@@ -145,3 +145,9 @@ def test_a_class_may_be_called_train(tmp_path: Path, image_folder: Path) -> None
 def test_missing_data_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^--data {tmp_path / 'none'}: there is no such folder$"):
         find_channels(tmp_path / "none")
+
+
+def test_channels_without_train_are_a_mistake(tmp_path: Path) -> None:
+    write_classes(tmp_path / "test", photos_per_class=1)
+    with pytest.raises(DataError, match="holds test but no train: add train/, or name one of them"):
+        find_channels(tmp_path)

@@ -332,15 +332,22 @@ def gif_header(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def webp_header(width: int, height: int) -> bytes:
+    data = bytearray(encode(Image.new("RGBA", (1, 1), (1, 2, 3, 4)), "WEBP"))
+    data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("bomb", "claim"),
     [
         (png_header(60_000, 60_000), "60000 × 60000"),
         (bmp_header(60_000, 60_000), "60000 × 60000"),
         (gif_header(60_000, 60_000), "60000 × 60000"),
+        (webp_header(16_000, 16_000), "16000 × 16000"),
         (b"P6 100000 100000 255\n", "100000 × 100000"),
     ],
-    ids=["PNG", "BMP", "GIF", "PPM"],
+    ids=["PNG", "BMP", "GIF", "WebP", "PPM"],
 )
 def test_a_bomb_is_refused_by_its_header(bomb: bytes, claim: str) -> None:
     with pytest.raises(ImageError) as caught:
