@@ -47,6 +47,7 @@ REMOVED = {
         "openvino/libs/libopenvino_jax_frontend.so*",
         "openvino/libs/cache.json",
     ],
+    "reports to OpenVINO's makers on how it is used": ["openvino_telemetry*"],
     "PDF fonts; the plots are PNG": ["fontTools", "fonttools-*"],
     "tests": ["*/tests", "sympy/**/tests", "networkx/**/tests", "numpy/**/tests"],
     "installers": ["pip", "pip-*"],

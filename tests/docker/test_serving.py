@@ -40,7 +40,7 @@ def test_sigterm_drains(image: Image, trained: Container) -> None:
     container = image.start_serving(trained.paths.model)
     container.wait_for_ping()
     outcomes: list[str] = []
-    callers = [threading.Thread(target=call_until_refused, args=(container.address(), outcomes)) for _ in range(4)]
+    callers = [threading.Thread(target=call_until_refused, args=(container.own_address, outcomes)) for _ in range(4)]
     for caller in callers:
         caller.start()
     while len(outcomes) < 20:

@@ -44,16 +44,16 @@ def test_it_trains_where_the_host_gives_little(
     assert container.wait() == 0, container.log
     assert load_file(container.paths.model / "model.safetensors")
     assert (container.paths.output_data / "curves.png").stat().st_size > 1000
-    assert "warning" not in container.log.lower()
+    assert "warning" not in container.log.lower(), container.log
 
 
-def test_it_trains_as_any_user(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_it_trains_as_a_user_without_a_name(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
     base = tmp_path / "ml"
-    base.mkdir()
-    container = image.start_training(base, shapes, options=("--user=12345:12345", "--tmpfs=/opt/ml/model:mode=777"))
-    assert container.wait() == 2
-    assert "Permission denied" in container.log
-    assert "getpwuid" not in container.log
+    container = image.start_training(base, shapes, options=("--user=12345:12345",), owner=12345)
+    assert container.wait() == 0, container.log
+    assert {path.stat().st_uid for path in container.paths.model.iterdir()} == {12345}
+    assert "warning" not in container.log.lower(), container.log
 
 
 def test_what_the_user_can_mend_is_exit_code_1(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_what_is_ours_is_exit_code_2_with_a_traceback(image: Image, shapes: dict
     container = image.start_training(tmp_path / "ml", shapes, options=("--tmpfs=/opt/ml/model:ro",))
     assert container.wait() == 2
     assert container.failure is not None
-    assert container.failure.startswith("internal error, please report it: OSError: ")
-    assert "Read-only file system" in container.failure[:200]
+    assert container.failure.startswith("internal error, please report it: ")
+    assert "Read-only file system" in container.failure.splitlines()[0]
     assert "Traceback" in container.failure
 
 
@@ -120,7 +120,7 @@ def test_the_local_command_stops_cleanly(
     image_name: str, shapes: dict[str, Path], tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [ROOT / "local_test/train_local.sh", image_name, "--output", tmp_path / "ml", "epochs=1000"]
-    command += [f"--channel={name}={folder}" for name, folder in shapes.items()]
+    command += ["--data", shapes["train"].parent]
     command += [f"{name}={value}" for name, value in TINY.items() if name != "epochs"]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
