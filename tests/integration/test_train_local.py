@@ -49,7 +49,7 @@ def test_train_and_validation_are_told_from_class_folders(tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["--data", "missing"], "--data missing: there is no such folder"),
-        (["lr:0.1"], "'lr:0.1' is not of the form KEY=VALUE"),
+        (["=0.1"], "'=0.1' is not of the form KEY=VALUE"),
         (["lr=100"], "hyperparameter lr='100': should be less than or equal to 10"),
         (["--hyperparameters", "missing.json"], "missing.json: No such file or directory"),
         (["--channel", "pretrained"], "'pretrained' is not of the form --channel NAME=DIR"),

@@ -194,3 +194,15 @@ def test_config_files_of_the_whole_contract_are_taken(platform: Platform, image_
     )
     platform.write_config("init-config.json", "not for us, and not even JSON")
     assert platform.run().exit_code == 0
+
+
+def test_the_model_is_converted_for_a_cpu_and_the_gain_is_printed(
+    platform: Platform, channels: dict[str, Path]
+) -> None:
+    job = platform.train(channels, optimize_for_cpu="true")
+    assert job.exit_code == 0
+    assert {path.name for path in job.paths.model.iterdir()} >= {"openvino.xml", "openvino.bin", "engine.json"}
+    table = [line.split() for line in job.log.splitlines() if line.startswith("engines ")]
+    assert table[0][1:3] == ["engine", "images/s"]
+    assert [row[1:3] for row in table[1:3]] == [["torch", "fp32"], ["OpenVINO", "f32"]]
+    assert sum("← served on a CPU" in line for line in job.log.splitlines()) == 1
