@@ -201,6 +201,7 @@ def test_the_model_is_converted_for_a_cpu_and_the_gain_is_printed(
 ) -> None:
     job = platform.train(channels, optimize_for_cpu="true")
     assert job.exit_code == 0
+    assert "warning" not in job.log, job.log
     assert {path.name for path in job.paths.model.iterdir()} >= {"openvino.xml", "openvino.bin", "engine.json"}
     table = [line.split() for line in job.log.splitlines() if line.startswith("engines ")]
     assert table[0][1:3] == ["engine", "images/s"]

@@ -4,6 +4,7 @@ The graphs' files hold no time, no path and no version: the same weights and pho
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,7 +157,10 @@ class _Served(nn.Module):
 def _convert(classifier: nn.Module, side: int) -> openvino.Model:
     example = torch.zeros(1, side, side, 3, dtype=torch.uint8)
     shape = openvino.PartialShape([-1, side, side, 3])
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        # OpenVINO traces, which torch deprecates; what a trace leaves out (branches on sizes) is fixed here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         model = openvino.convert_model(
             _Served(classifier).eval(), example_input=example, input=[("pixels", shape, openvino.Type.u8)]
         )
