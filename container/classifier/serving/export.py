@@ -160,7 +160,7 @@ def _convert(classifier: nn.Module, side: int) -> openvino.Model:
     with torch.inference_mode(), warnings.catch_warnings():
         # OpenVINO traces, which torch deprecates; what a trace leaves out (branches on sizes) is fixed here.
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         model = openvino.convert_model(
             _Served(classifier).eval(), example_input=example, input=[("pixels", shape, openvino.Type.u8)]
         )
