@@ -127,14 +127,14 @@ class Image:
         self,
         base: Path,
         channels: Mapping[str, Path],
+        hyperparameters: Mapping[str, str] | None = None,
         *,
         options: tuple[str, ...] = (),
         config: Mapping[str, str] | None = None,
         owner: int | None = None,
-        **hyperparameters: str,
     ) -> Container:
         """``train`` on a laid-out folder. ``config`` replaces files of ``input/config``; ``owner`` owns the folder."""
-        lay_out(base, channels, {**TINY, **hyperparameters}, links=False)
+        lay_out(base, channels, {**TINY, **(hyperparameters or {})}, links=False)
         paths = Paths(base)
         for name, content in (config or {}).items():
             (paths.config / name).write_text(content, encoding="utf-8")

@@ -64,7 +64,7 @@ def trained(image_name: str, shapes: dict[str, Path], tmp_path_factory: pytest.T
     """A training that has ended well, in the image."""
     image = Image(image_name)
     base = tmp_path_factory.mktemp("trained") / "ml"
-    container = image.start_training(base, shapes, **RESNET)
+    container = image.start_training(base, shapes, RESNET)
     assert container.wait() == 0, container.log
     yield container
     image.remove_containers()

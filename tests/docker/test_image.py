@@ -80,9 +80,8 @@ def test_weights_that_cannot_be_fetched_fail_the_build_and_name_the_way(image: I
 
 def test_a_training_without_a_hub_says_what_to_do(image: Image, tmp_path: Path) -> None:
     channels = {"train": write_classes(tmp_path / "photos")}
-    container = image.start_training(
-        tmp_path / "ml", channels, options=("--network=none",), model="alexnet", image_size="64", pretrained="true"
-    )
+    parameters = {"model": "alexnet", "image_size": "64", "pretrained": "true"}
+    container = image.start_training(tmp_path / "ml", channels, parameters, options=("--network=none",))
     assert container.wait() == 1
     assert container.failure is not None
     assert "BAKED_WEIGHTS=alexnet" in container.failure

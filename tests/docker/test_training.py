@@ -40,7 +40,7 @@ def test_a_training_leaves_an_artifact_and_reports(trained: Container) -> None:
 def test_it_trains_where_the_host_gives_little(
     image: Image, shapes: dict[str, Path], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    container = image.start_training(tmp_path / "ml", shapes, options=options, num_workers="2")
+    container = image.start_training(tmp_path / "ml", shapes, {"num_workers": "2"}, options=options)
     assert container.wait() == 0, container.log
     assert load_file(container.paths.model / "model.safetensors")
     assert (container.paths.output_data / "curves.png").stat().st_size > 1000
@@ -57,7 +57,7 @@ def test_it_trains_as_a_user_without_a_name(image: Image, shapes: dict[str, Path
 
 
 def test_what_the_user_can_mend_is_exit_code_1(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
-    container = image.start_training(tmp_path / "ml", shapes, learning_rte="0.1")
+    container = image.start_training(tmp_path / "ml", shapes, {"learning_rte": "0.1"})
     assert container.wait() == 1
     assert container.failure is not None
     assert container.failure.startswith("ConfigError: ")
@@ -94,7 +94,7 @@ def test_a_gpu_instance_without_a_driver_is_told_first(image: Image, shapes: dic
 
 
 def test_sigterm_keeps_the_best_model_so_far(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
-    container = image.start_training(tmp_path / "ml", shapes, epochs="1000")
+    container = image.start_training(tmp_path / "ml", shapes, {"epochs": "1000"})
     wait_until(lambda: "best" in container.log, "the first epoch")
     assert container.stop(within_s=60) == 0
     assert "stopped     by SIGTERM" in container.log
@@ -122,17 +122,19 @@ def test_the_local_command_stops_cleanly(
     command = [ROOT / "local_test/train_local.sh", image_name, "--output", tmp_path / "ml", "epochs=1000"]
     command += ["--data", shapes["train"].parent]
     command += [f"{name}={value}" for name, value in TINY.items() if name != "epochs"]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if "best" in line:
-            process.send_signal(number)
-            break
-    lines += process.stdout.readlines()
-    assert process.wait() == 0, lines
-    assert any(f"stopped     by {number.name}" in line for line in lines)
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.endswith("best\n"):
+                process.send_signal(number)
+                break
+        lines += process.stdout.readlines()
+    assert process.returncode == 0, lines
+    assert any(f"stopped     by {number.name}" in line for line in lines), lines
     model = tmp_path / "ml" / "model" / "model.safetensors"
     assert model.stat().st_uid == os.getuid()
     assert f"local-training-{process.pid}" not in docker("ps", "--all", "--format", "{{.Names}}")
