@@ -9,10 +9,10 @@ Examples:
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, UserError
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if engine:
         return _run_image(engine, options.image, options.output, channels)
-    return _run_train(options.output)
+    return _become_train(options.output)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -121,15 +121,10 @@ def _pairs(texts: Sequence[str], form: str) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in (text.partition("=") for text in texts)]
 
 
-def _run_train(base: Path) -> int:
-    """Run ``train`` in place of the platform; Ctrl-C reaches it, and it decides how to end."""
+def _become_train(base: Path) -> NoReturn:
+    """Hand this process over to ``train``, so that every signal reaches it, and it decides how to end."""
     environment = {**os.environ, **JOB_ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(base)}
-    process = subprocess.Popen([sys.executable, "-m", "classifier.train"], env=environment)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+    os.execve(sys.executable, [sys.executable, "-m", "classifier.train"], environment)
 
 
 def _run_image(engine: Engine, image: str, base: Path, channels: Mapping[str, Path]) -> int:
