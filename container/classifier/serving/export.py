@@ -1,6 +1,6 @@
 """A trained artifact → the graphs that a CPU serves, judged on photos; called at the end of `train`.
 
-The graphs' files hold no time, no path and no version: the same weights and photos give the same bytes.
+The graphs' files hold no time and no path: the same weights and photos give the same bytes.
 """
 
 import time
@@ -178,6 +178,10 @@ def _write(folder: Path, graph: openvino.Model, quantised: openvino.Model | None
 
 
 def _save(model: openvino.Model, path: Path) -> None:
+    # OpenVINO names by counting what the process has made so far.
+    model.set_friendly_name("classifier")
+    for number, node in enumerate(model.get_ordered_ops()):
+        node.set_friendly_name(f"{node.get_type_name()}_{number}")
     # In full: weights of half the bits would move the logits on a CPU that computes in fp32.
     openvino.save_model(model, path, compress_to_fp16=False)
 

@@ -20,9 +20,11 @@ from classifier.vision.card import ModelCard
 from classifier.vision.preprocessing import Preprocessing
 
 # Memory for pixels that wait for the engine; the number of photos follows from their size.
-QUEUED_PIXELS = 128 * MIB
+QUEUED_PIXELS = 64 * MIB
 # Far above any batch's time, far below the platform's patience with a request.
 STUCK_S = 30.0
+# Far above what a photo becomes by any mean and deviation, far below what overflows in half precision's arithmetic.
+MAX_NORMALISED = 1000.0
 
 
 class Observer(Protocol):
@@ -116,7 +118,7 @@ class Predictor:
     def _prediction(self, ticket: Ticket, deadline: float) -> Outcome:
         logits = ticket.result(max(deadline - time.monotonic(), 0))
         if not np.isfinite(logits).all():
-            return ImageError("the tensor's values are too large for the model")
+            return ImageError("the model finds no finite answer for this")
         return Prediction(labels=self._labels, class_names=self._class_names, logits=logits)
 
     def _pixels(self, item: Item) -> np.ndarray | ImageError:
@@ -154,12 +156,11 @@ class Predictor:
         side = preprocessing.crop
         if tensor.shape != (3, side, side):
             raise ImageError(f"the tensor is {tensor.shape}; this model takes (N, 3, {side}, {side})")
-        with np.errstate(over="ignore"):
-            tensor = tensor.astype(np.float32)
-        if not np.isfinite(tensor).all():
-            raise ImageError("the tensor holds values that are not finite")
+        # Written so that it is false for what is no number, too.
+        if not (np.abs(tensor) < MAX_NORMALISED).all():
+            raise ImageError("the tensor holds values that no normalised photo has")
         mean, std = np.asarray(preprocessing.mean, np.float32), np.asarray(preprocessing.std, np.float32)
-        return np.ascontiguousarray((tensor.transpose(1, 2, 0) * std + mean) * np.float32(255))
+        return np.ascontiguousarray((tensor.astype(np.float32).transpose(1, 2, 0) * std + mean) * np.float32(255))
 
     def _tell(self, job: Job, **stages_s: float) -> None:
         job.stages_s = stages_s

@@ -1,8 +1,8 @@
 """A graph in floating point → the same in 8-bit integers, calibrated on photos.
 
 Weights are symmetric, with a scale for each output channel; activations have one a tensor, from the mean over the
-photos of each one's extremes. OpenVINO runs a convolution in integers when both its inputs are quantised, and an addition
-with it when both of its are, which keeps a residual network in integers from end to end.
+photos of each one's extremes. OpenVINO runs a convolution in integers when both its inputs are quantised, and so too
+an addition, which keeps a residual network in integers from end to end.
 """
 
 from dataclasses import dataclass

@@ -4,11 +4,18 @@ import os
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from classifier.errors import ConfigError
+from classifier.serving.accept import FORMS
 
 MIB = 1024 * 1024
+
+
+def _writable(accept: str) -> str:
+    if accept.partition(";")[0].strip() not in FORMS:
+        raise ValueError(f"should be one of {', '.join(FORMS)}")
+    return accept
 
 
 class Settings(BaseModel):
@@ -17,7 +24,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     port: Annotated[int, Field(alias="SAGEMAKER_BIND_TO_PORT", ge=1, le=65535)] = 8080
-    default_accept: Annotated[str, Field(alias="SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT")] = "application/json"
+    default_accept: Annotated[str, Field(alias="SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"), AfterValidator(_writable)] = (
+        "application/json"
+    )
     multi_model: Annotated[bool, Field(alias="SAGEMAKER_MULTI_MODEL")] = False
     page: Annotated[bool, Field(alias="SERVE_PAGE")] = False
     metrics_port: Annotated[int, Field(alias="SERVE_METRICS_PORT", ge=0, le=65535)] = 9090

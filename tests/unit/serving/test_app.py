@@ -1,0 +1,297 @@
+"""The routes: every body that is read, every answer that is written, every refusal; on a real model."""
+
+import base64
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from classifier.errors import ArtifactError, ConfigError, DataError, ImageError, MediaTypeError, WeightsError
+from classifier.serving.app import STATUS, create_app
+from classifier.serving.front import REFUSAL
+from classifier.serving.predictor import Predictor
+from classifier.serving.refusals import BusyError, TooSlowError
+from classifier.serving.settings import Settings
+from classifier.serving.telemetry import Telemetry
+from classifier.vision import artifact
+from drawing import draw_photo, encode
+from servers import SIDE, drawn_photos
+
+JPEG = "image/jpeg"
+JSON = "application/json"
+NPY = "application/x-npy"
+
+
+def invoke(client: FlaskClient, body: bytes, content_type: str = JPEG, **headers: str) -> TestResponse:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post("/invocations", data=body, content_type=content_type, headers=named)
+
+
+def instances(*photos: bytes) -> bytes:
+    return json.dumps({"instances": [{"image": base64.b64encode(one).decode()} for one in photos]}).encode()
+
+
+def to_npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def from_npy(response: TestResponse) -> np.ndarray:
+    assert response.status_code == 200, response.text
+    return np.load(io.BytesIO(response.data), allow_pickle=False)
+
+
+def error_type(response: TestResponse) -> tuple[int, str]:
+    """The status and the type of a refusal, whose form is always the same."""
+    document = response.get_json()
+    assert list(document) == ["error"]
+    assert sorted(document["error"]) == ["message", "type"]
+    assert "Traceback" not in response.text
+    return response.status_code, document["error"]["type"]
+
+
+def test_served_logits_are_the_artifacts_evaluated_logits(client: FlaskClient, artifact_folder: Path) -> None:
+    classifier, card = artifact.load(artifact_folder)
+    for photo in drawn_photos(4):
+        pixels = torch.from_numpy(card.preprocessing.pixels_of(photo).copy()).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            expected = classifier(pixels).numpy()
+        np.testing.assert_allclose(from_npy(invoke(client, photo, accept=NPY)), expected, atol=1e-4)
+
+
+def test_every_wrapping_of_a_photo_gives_the_same_logits(client: FlaskClient, predictor: Predictor) -> None:
+    preprocessing = predictor.card.preprocessing
+    photo = drawn_photos(1)[0]
+    pixels = preprocessing.pixels_of(photo)
+    tensor = (pixels.transpose(2, 0, 1) / np.float32(255) - np.reshape(preprocessing.mean, (3, 1, 1))) / np.reshape(
+        preprocessing.std, (3, 1, 1)
+    )
+    expected = from_npy(invoke(client, photo, accept=NPY))
+    for body, kind in [
+        (photo, "application/octet-stream"),
+        (instances(photo), JSON),
+        (json.dumps({"image": base64.b64encode(photo).decode()}).encode(), JSON),
+        (json.dumps({"image": base64.b64encode(photo).decode()}).encode() + b"\n", "application/jsonlines"),
+        (to_npy(pixels[None]), NPY),
+        (to_npy(pixels), NPY),
+        (to_npy(np.asfortranarray(pixels)), NPY),
+        (to_npy(tensor[None].astype(np.float32)), NPY),
+        (to_npy(tensor[None].astype(np.float64)), NPY),
+    ]:
+        np.testing.assert_allclose(from_npy(invoke(client, body, kind, accept=NPY)), expected, atol=1e-4)
+
+
+def test_pixels_of_another_size_are_a_photo(client: FlaskClient) -> None:
+    image = draw_photo(200, 150)
+    expected = from_npy(invoke(client, encode(image, "PNG"), "image/png", accept=NPY))
+    np.testing.assert_allclose(
+        from_npy(invoke(client, to_npy(np.asarray(image)), NPY, accept=NPY)), expected, atol=1e-4
+    )
+
+
+def test_a_photo_is_answered_with_its_likeliest_classes(client: FlaskClient) -> None:
+    document = invoke(client, drawn_photos(1)[0]).get_json()
+    places = document["predictions"]
+    assert {"predicted_label", "class_name", "probability", "predictions"} == set(document)
+    assert document["predicted_label"] == places[0]["label"]
+    assert document["class_name"] == places[0]["class_name"]
+    assert [one["probability"] for one in places] == sorted((one["probability"] for one in places), reverse=True)
+    assert sum(one["probability"] for one in places) == pytest.approx(1)
+    assert sorted((one["label"], one["class_name"]) for one in places) == [
+        ("000", "cross"),
+        ("001", "disc"),
+        ("002", "square"),
+    ]
+
+
+def test_top_k_comes_with_the_custom_attributes(client: FlaskClient) -> None:
+    photo = drawn_photos(1)[0]
+    for attributes, num_places in [("top_k=1", 1), ("trace=a; top_k = 2", 2), ("top_k=100", 3), ("trace=7", 3)]:
+        document = invoke(client, photo, X_Amzn_SageMaker_Custom_Attributes=attributes).get_json()
+        assert len(document["predictions"]) == num_places
+    for attributes in ("top_k=0", "top_k=many", "top_k=-1", "top_k=" + "9" * 1000):
+        response = invoke(client, photo, X_Amzn_SageMaker_Custom_Attributes=attributes)
+        assert error_type(response) == (400, "RequestError")
+
+
+def test_a_verbose_answer_holds_every_class(client: FlaskClient) -> None:
+    photo = drawn_photos(1)[0]
+    document = invoke(client, photo, accept="application/json;verbose").get_json()
+    assert document["labels"] == ["000", "001", "002"]
+    assert document["class_names"] == ["cross", "disc", "square"]
+    logits = from_npy(invoke(client, photo, accept=NPY))[0]
+    np.testing.assert_allclose(document["logits"], logits, atol=1e-5)
+    np.testing.assert_allclose(document["probabilities"], np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
+
+
+def test_several_photos_are_answered_in_their_order(client: FlaskClient) -> None:
+    photos = drawn_photos(5)
+    single = [invoke(client, photo).get_json() for photo in photos]
+    batch = invoke(client, instances(*photos), JSON)
+    assert _rounded(batch.get_json()) == _rounded({"predictions": single})
+    lines = invoke(client, instances(*photos), JSON, accept="application/jsonlines")
+    assert lines.content_type == "application/jsonlines"
+    assert _rounded([json.loads(line) for line in lines.text.splitlines()]) == _rounded(single)
+    table = invoke(client, instances(*photos), JSON, accept="text/csv")
+    assert table.content_type == "text/csv; charset=utf-8"
+    rows = list(csv.reader(io.StringIO(table.text)))
+    assert [row[:2] for row in rows] == [[one["predicted_label"], one["class_name"]] for one in single]
+    assert {len(row) for row in rows} == {9}
+
+
+def _rounded(document: Any) -> Any:
+    return json.loads(json.dumps(document), parse_float=lambda text: round(float(text), 4))
+
+
+def test_a_bad_photo_costs_its_neighbours_nothing(client: FlaskClient) -> None:
+    good = drawn_photos(1)[0]
+    document = invoke(client, instances(good, b"no photo", good[:200], good), JSON).get_json()
+    found = [one.get("error", {}).get("type", one.get("predicted_label")) for one in document["predictions"]]
+    assert found[0] == found[3] != "ImageError"
+    assert found[1] == found[2] == "ImageError"
+    for accept in ("text/csv", NPY):
+        response = invoke(client, instances(good, b"no photo"), JSON, accept=accept)
+        assert error_type(response) == (422, "ImageError")
+        assert "instance 1" in response.text
+    assert error_type(invoke(client, instances(b"no photo", b""), JSON)) == (422, "ImageError")
+
+
+def _bomb() -> bytes:
+    data = encode(Image.new("1", (8, 8)), "PNG")
+    return data[:16] + (100_000).to_bytes(4) * 2 + data[24:]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "headers", "expected"),
+    [
+        (b"", JPEG, {}, (422, "ImageError")),
+        (b"no photo", JPEG, {}, (422, "ImageError")),
+        (encode(draw_photo())[:300], JPEG, {}, (422, "ImageError")),
+        (_bomb(), "image/png", {}, (422, "ImageError")),
+        (encode(Image.new("RGB", (3000, 2000)), "PNG"), "image/png", {}, (422, "ImageError")),
+        (b"x", "text/plain", {}, (415, "MediaTypeError")),
+        (b"x", "", {}, (415, "MediaTypeError")),
+        (b"no photo", JPEG, {"accept": "text/html"}, (406, "AcceptError")),
+        (bytes(600_000), JPEG, {}, (413, "TooLargeError")),
+        (b"{", JSON, {}, (400, "RequestError")),
+        (to_npy(np.zeros((1, 3, 5, 5), np.float32)), NPY, {}, (422, "ImageError")),
+        (to_npy(np.full((1, 3, SIDE, SIDE), np.nan, np.float32)), NPY, {}, (422, "ImageError")),
+        (to_npy(np.full((1, 3, SIDE, SIDE), 1e300)), NPY, {}, (422, "ImageError")),
+        (to_npy(np.full((1, 3, SIDE, SIDE), 3e38, np.float32)), NPY, {}, (422, "ImageError")),
+        (instances(*[b"x"] * 9), JSON, {}, (413, "TooLargeError")),
+    ],
+)
+def test_what_can_not_be_answered_is_refused(
+    client: FlaskClient, body: bytes, content_type: str, headers: dict[str, str], expected: tuple[int, str]
+) -> None:
+    assert error_type(invoke(client, body, content_type, **headers)) == expected
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1", "I;16"])
+def test_photos_of_every_kind_are_served(client: FlaskClient, mode: str) -> None:
+    image = draw_photo().convert("L" if mode == "I;16" else mode)
+    image = image if mode != "I;16" else Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    assert invoke(client, encode(image, "TIFF" if mode == "CMYK" else "PNG"), "image/*").status_code == 200
+
+
+def test_unknown_paths_and_methods_are_refused_in_the_same_form(client: FlaskClient) -> None:
+    assert error_type(client.get("/unknown")) == (404, "NotFound")
+    response = client.get("/invocations")
+    assert error_type(response) == (405, "MethodNotAllowed")
+    assert "POST" in response.headers["Allow"]
+
+
+def test_refusals_of_the_front_are_answered_in_the_same_form(client: FlaskClient) -> None:
+    response = client.post("/invocations", environ_overrides={REFUSAL: BusyError("the queue is full")})
+    assert error_type(response) == (503, "BusyError")
+    assert response.headers["Retry-After"] == "1"
+    assert error_type(client.get("/", environ_overrides={REFUSAL: TooSlowError("late")})) == (408, "TooSlowError")
+
+
+def test_every_error_of_a_caller_has_a_status_below_500() -> None:
+    for kind in (ConfigError, DataError, ImageError, WeightsError, ArtifactError, MediaTypeError):
+        statuses = [status for base, status in STATUS.items() if issubclass(kind, base)]
+        assert all(status < 500 for status in statuses[:1])
+
+
+def test_what_breaks_inside_is_not_told(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, predictor: Predictor, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(predictor, "predict", broken)
+    response = invoke(client, b"x")
+    assert error_type(response) == (500, "InternalError")
+    assert "secret" not in response.text
+    assert "a secret" in capfd.readouterr().out
+
+
+def test_ping_is_empty_and_says_ok(client: FlaskClient) -> None:
+    response = client.get("/ping")
+    assert (response.status_code, response.data) == (200, b"")
+    assert client.head("/ping").status_code == 200
+
+
+def test_ping_fails_once_the_engine_can_no_longer_answer(artifact_folder: Path, settings: Settings) -> None:
+    predictor = Predictor.open(artifact_folder, settings)
+    client = create_app(predictor, settings, Telemetry()).test_client()
+    assert client.get("/ping").status_code == 200
+    predictor.close()
+    assert client.get("/ping").status_code == 503
+    assert error_type(invoke(client, drawn_photos(1)[0])) == (503, "BusyError")
+
+
+def test_execution_parameters_are_within_the_platforms_limits(client: FlaskClient) -> None:
+    assert client.get("/execution-parameters").get_json() == {
+        "MaxConcurrentTransforms": 8,
+        "BatchStrategy": "SINGLE_RECORD",
+        "MaxPayloadInMB": 2,
+    }
+
+
+def test_a_request_is_one_line_of_json(client: FlaskClient, capfd: pytest.CaptureFixture[str]) -> None:
+    invoke(client, drawn_photos(1)[0], X_Amzn_SageMaker_Inference_Id="id-7")
+    invoke(client, b"x")
+    client.get("/ping")
+    first, second = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    assert (first["status"], first["inference_id"], sorted(first["stages_ms"])) == (
+        200,
+        "id-7",
+        ["decode", "infer", "queue"],
+    )
+    assert (second["status"], second["error"]) == (422, "ImageError")
+
+
+def test_the_page_is_there_only_when_asked_for(predictor: Predictor, settings: Settings) -> None:
+    with_page = settings.model_copy(update={"page": True})
+    page = create_app(predictor, with_page, Telemetry()).test_client().get("/")
+    assert page.status_code == 200
+    assert "resnet18" in page.text
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert create_app(predictor, settings, Telemetry()).test_client().get("/").status_code == 404
+
+
+def test_metrics_count_what_was_answered(artifact_folder: Path, settings: Settings) -> None:
+    telemetry = Telemetry()
+    predictor = Predictor.open(artifact_folder, settings, telemetry)
+    client = create_app(predictor, settings, telemetry).test_client()
+    invoke(client, instances(*drawn_photos(3)), JSON)
+    invoke(client, b"no photo")
+    value = telemetry.registry.get_sample_value
+    assert value("requests_total", {"status": "200"}) == 1
+    assert value("requests_total", {"status": "422"}) == 1
+    assert value("stage_seconds_count", {"stage": "decode"}) == 3
+    assert value("batch_size_sum") == 4
+    assert value("queue_depth") == 0
+    predictor.close()

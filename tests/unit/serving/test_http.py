@@ -1,0 +1,133 @@
+"""Bytes → whole requests, whatever pieces they come in."""
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classifier.serving.http import Environ, Reply, Request, RequestReader, call, environ_of
+from classifier.serving.refusals import RequestError, TooLargeError
+
+POST = b"POST /invocations?a=b HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+
+
+def reader(max_body: int = 1000) -> RequestReader:
+    return RequestReader(max_body=max_body)
+
+
+@pytest.mark.parametrize("data", [POST, CHUNKED])
+@given(cuts=st.lists(st.integers(0, 150), max_size=6))
+def test_a_request_is_the_same_in_whatever_pieces(data: bytes, cuts: list[int]) -> None:
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    one = reader()
+    requests = [one.feed(data[start:end]) for start, end in pairwise(edges)]
+    assert [request.body for request in requests if request is not None][:1] == [b"hello"]
+
+
+def test_what_a_request_says_arrives() -> None:
+    request = reader().feed(POST)
+    assert request is not None
+    assert (request.method, request.path, request.keep_alive) == ("POST", "/invocations", True)
+    environ = environ_of(request, {"extra": 1})
+    assert environ["CONTENT_TYPE"] == "image/png"
+    assert environ["QUERY_STRING"] == "a=b"
+    assert environ["wsgi.input"].read() == b"hello"
+    assert environ["extra"] == 1
+
+
+def test_requests_follow_each_other_on_a_connection() -> None:
+    one = reader()
+    assert one.feed(POST + CHUNKED[:30]) is not None
+    rest = one.next()
+    assert rest == CHUNKED[:30]
+    assert one.feed(rest) is None
+    second = one.feed(CHUNKED[30:])
+    assert second is not None
+    assert second.body == b"hello"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET / HTTP/1.1\nHost: x\n\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+        b"GET /" + b"a" * 10_000,
+        b"GET / HTTP/1.1\r\na: " + b"b" * 10_000,
+    ],
+)
+def test_what_is_no_http_is_refused(data: bytes) -> None:
+    with pytest.raises(RequestError):
+        reader().feed(data)
+
+
+def test_a_body_over_the_limit_is_refused_before_it_comes() -> None:
+    with pytest.raises(TooLargeError):
+        reader(max_body=4).feed(POST[:-5])
+
+
+def test_a_chunked_body_is_refused_when_it_passes_the_limit() -> None:
+    with pytest.raises(TooLargeError):
+        reader(max_body=4).feed(CHUNKED)
+
+
+def test_a_body_in_crumbs_is_refused() -> None:
+    with pytest.raises(RequestError, match="chunks"):
+        reader(max_body=10_000).feed(CHUNKED[: CHUNKED.index(b"3\r\n")] + b"1\r\na\r\n" * 500)
+
+
+def test_a_caller_that_waits_to_be_asked_for_its_body_is_asked_once() -> None:
+    one = reader()
+    one.feed(POST.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue")[:-5])
+    assert one.take_continue()
+    assert not one.take_continue()
+
+
+def test_a_header_with_an_underscore_passes_for_no_other() -> None:
+    environ = environ_of(Request(headers=(("content_type", "text/evil"), ("a", "1"), ("a", "2"))), {})
+    assert "CONTENT_TYPE" not in environ
+    assert environ["HTTP_A"] == "1,2"
+
+
+def test_an_application_is_run_to_its_end() -> None:
+    closed: list[bool] = []
+
+    class Body:
+        def __iter__(self) -> Any:
+            return iter([b"a", b"b"])
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", [("X-Path", environ["PATH_INFO"])])
+        return Body()
+
+    reply = call(app, environ_of(Request(target="/a%20b"), {}))
+    assert (reply.status, reply.headers, reply.body, closed) == ("200 OK", [("X-Path", "/a b")], b"ab", [True])
+
+
+def test_a_reply_to_head_has_no_body() -> None:
+    reply = Reply(status="200 OK", headers=[], body=b"text")
+    data = reply.encode(Request(method="HEAD"), keep_alive=True)
+    assert data == b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: keep-alive\r\n\r\n"
+
+
+@given(data=st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
+    one = reader()
+    try:
+        one.feed(b"POST / HTTP/1.1\r\n" + data)
+    except RequestError:
+        assert True

@@ -1,0 +1,42 @@
+"""The server's environment variables."""
+
+import pytest
+
+from classifier.errors import ConfigError
+from classifier.serving.settings import Settings
+
+
+def test_the_platforms_variables_are_read() -> None:
+    environment = {
+        "SAGEMAKER_BIND_TO_PORT": "8123",
+        "SAGEMAKER_MULTI_MODEL": "true",
+        "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv",
+        "SERVE_PAGE": "1",
+        "SERVE_MAX_BODY_MB": "",
+        "OTHER": "x",
+    }
+    settings = Settings.from_environment(environment)
+    assert (settings.port, settings.multi_model, settings.default_accept, settings.page) == (
+        8123,
+        True,
+        "text/csv",
+        True,
+    )
+    assert settings.max_body == 25 * 1024 * 1024
+    assert Settings.from_environment({}).port == 8080
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SAGEMAKER_BIND_TO_PORT", "http"),
+        ("SAGEMAKER_BIND_TO_PORT", "99999"),
+        ("SERVE_MAX_BODY_MB", "0"),
+        ("SERVE_MAX_REQUESTS", "-1"),
+        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/html"),
+        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "*/*"),
+    ],
+)
+def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Settings.from_environment({name: value})
