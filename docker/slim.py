@@ -1,8 +1,8 @@
-"""Takes out of an environment what neither training nor serving uses: `slim.py SITE_PACKAGES`. Needs gcc and binutils.
+"""Takes out of an environment what neither training nor serving uses: `slim.py SITE_PACKAGES [--stand-ins]`.
 
-Three ways, the plainest first. Files are removed. Libraries that torch links but whose functions are never called here
-are replaced by a stand-in that exports the same names and answers each call with an error code, which torch raises as a
-RuntimeError. Symbols for debuggers are stripped.
+Files are removed, and symbols for debuggers are stripped. With ``--stand-ins``, libraries that torch links but whose
+functions are never called here are replaced by ones that export the same names and answer each call with an error code,
+which torch raises as a RuntimeError; not yet proven on a GPU, and so only when asked for. Needs gcc and binutils.
 """
 
 import shutil
@@ -79,7 +79,7 @@ def main() -> None:
         removed = remove(site_packages, patterns)
         print(f"slim: {removed:6.0f} MB  removed: {reason}")
     wanted = undefined_symbols(site_packages)
-    for name, reason in STAND_INS.items():
+    for name, reason in STAND_INS.items() if "--stand-ins" in sys.argv[2:] else ():
         library = site_packages / name
         if library.exists():
             whole = size_mb(library)
