@@ -11,6 +11,8 @@ from typing import Any
 import boto3
 import pytest
 
+from containers import docker
+
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PHOTOS = SHARED / "data" / "clothing10"
 WEIGHTS = SHARED / "weights"
@@ -54,8 +56,11 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     session = LocalSession(boto3.Session(region_name="eu-west-1"), sagemaker_config=quiet)
     (tmp_path / "containers").mkdir()
     session.config = {"local": {"container_root": str(tmp_path / "containers"), "serving_port": free_port()}}
+    before = all_containers()
     yield session
     session.sagemaker_client.delete_endpoint("clothes")
+    for name in all_containers() - before:
+        docker("rm", "--force", name)
     # What the SDK leaves open is closed here, and not in a test that takes every warning for an error.
     gc.collect()
 
@@ -97,6 +102,10 @@ def label_of(session: Any, photo: bytes) -> str:
         Body=photo, EndpointName="clothes", ContentType="image/jpeg", Accept="application/json"
     )
     return json.loads(answer["Body"].read())["predictions"][0]["label"]
+
+
+def all_containers() -> set[str]:
+    return set(docker("ps", "--all", "--quiet").split())
 
 
 def free_port() -> int:

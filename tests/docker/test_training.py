@@ -111,7 +111,7 @@ def test_in_the_image_and_without_it_a_seed_gives_the_same_bytes(
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment["SAGEMAKER_BASE_DIR"] = str(tmp_path / "ml")
     subprocess.run([sys.executable, "-m", "classifier.train"], check=True, env=environment, capture_output=True)
-    for name in ("model/model.json", "model/model.safetensors", "output/data/metrics.json"):
+    for name in ("model/model.json", "model/model.safetensors", "model/openvino.xml", "output/data/metrics.json"):
         assert (tmp_path / "ml" / name).read_bytes() == (trained.paths.base / name).read_bytes(), name
 
 
