@@ -20,6 +20,7 @@ from drawing import SHAPES, draw_photo, encode
 
 # As long as a busy machine may take; a quiet one needs two seconds.
 START_S = 120.0
+CALL_S = 60.0
 SIDE = 64
 
 
@@ -43,10 +44,8 @@ class Server:
     port: int
     log: Path
 
-    def request(
-        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float = 60, **headers: str
-    ) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=CALL_S)
         try:
             return exchange(connection, method, path, body, **headers)
         finally:
@@ -58,7 +57,7 @@ class Server:
     def ping(self) -> int | None:
         """The status, or None where nobody answers."""
         try:
-            return self.request("GET", "/ping", timeout_s=5).status
+            return self.request("GET", "/ping").status
         except OSError:
             return None
 

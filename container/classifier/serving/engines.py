@@ -217,6 +217,11 @@ def _read_graph(folder: Path, card: ModelCard, precision: Precision) -> openvino
         from classifier.serving.export import graph_of  # noqa: PLC0415 - imports torch
 
         return graph_of(folder)
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no {path.name}, which its {CHOICE_FILE} speaks of")
+    if not path.read_bytes().startswith(b"<?xml"):
+        # OpenVINO would try it as the file of every other framework that it knows.
+        raise ArtifactError(f"{path} is no OpenVINO graph")
     try:
         model = _openvino_core().read_model(path)
     except RuntimeError as error:

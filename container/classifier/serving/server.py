@@ -1,10 +1,13 @@
 """Gunicorn's settings, and what its worker builds once it is forked."""
 
+import sys
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
 from classifier.contract.paths import Paths
+from classifier.errors import UserError
 from classifier.serving.http import WsgiApp
 from classifier.serving.settings import Settings
 
@@ -37,7 +40,12 @@ class Server(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return build_app(self._paths, self._settings)
+        try:
+            return build_app(self._paths, self._settings)
+        except UserError as error:
+            print(f"serve: {error}", file=sys.stderr, flush=True)
+            # By this code Gunicorn knows that another worker would fare no better, and ends.
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
 def build_app(paths: Paths, settings: Settings) -> WsgiApp:

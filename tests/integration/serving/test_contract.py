@@ -1,0 +1,215 @@
+"""What the platform asks of `serve`, of the running program."""
+
+import concurrent.futures
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from servers import Server, drawn_photos, exchange, free_port, running, start
+
+# The platform waits two seconds for a ping.
+PING_S = 2.0
+
+
+def test_photos_are_answered(server: Server) -> None:
+    for photo in drawn_photos(3):
+        reply = server.invoke(photo)
+        assert reply.status == 200
+        assert reply.json()["predicted_label"] in ("000", "001", "002")
+
+
+def test_connections_are_kept(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    for photo in drawn_photos(3):
+        assert exchange(connection, "POST", "/invocations", photo, content_type="image/jpeg").status == 200
+        assert exchange(connection, "GET", "/ping").status == 200
+    connection.close()
+
+
+def test_ping_has_no_body(server: Server) -> None:
+    reply = server.request("GET", "/ping")
+    assert (reply.status, reply.body) == (200, b"")
+
+
+def test_a_large_body_is_refused_while_it_is_still_coming(server: Server) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_caller_that_asks_first_is_told_to_go_on(server: Server) -> None:
+    photo = drawn_photos(1)[0]
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nExpect: 100-continue\r\n"
+    with server.connect() as sock:
+        sock.sendall(head + b"Content-Length: %d\r\n\r\n" % len(photo))
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(photo)
+        assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_no_torch_is_imported(server: Server) -> None:
+    (worker,) = server.workers()
+    for process in (server.process.pid, worker):
+        assert "libtorch" not in Path(f"/proc/{process}/maps").read_text(encoding="utf-8")
+    assert "libopenvino" in Path(f"/proc/{worker}/maps").read_text(encoding="utf-8")
+
+
+def test_ping_is_prompt_while_senders_are_slow_and_the_queue_is_full(server: Server) -> None:
+    photo = drawn_photos(3)[2]
+    slow = [server.connect() for _ in range(100)]
+    for sock in slow:
+        sock.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nstart")
+    with concurrent.futures.ThreadPoolExecutor(32) as callers:
+        replies = [callers.submit(server.invoke, photo) for _ in range(200)]
+        while not all(reply.done() for reply in replies):
+            begin = time.monotonic()
+            assert server.ping() == 200
+            assert time.monotonic() - begin < PING_S
+        assert {reply.result().status for reply in replies} <= {200, 503}
+    # Those that never sent their bodies were told, after the three seconds that this server gives.
+    for sock in slow:
+        assert sock.recv(100).startswith(b"HTTP/1.1 408 ")
+        sock.close()
+    assert server.invoke(photo).status == 200
+
+
+def test_more_than_the_queue_holds_is_refused_with_a_hint(opt_ml: Path, tmp_path: Path) -> None:
+    photo = drawn_photos(3)[2]
+    with (
+        running(opt_ml, tmp_path / "log", SERVE_MAX_REQUESTS="2") as server,
+        concurrent.futures.ThreadPoolExecutor(24) as callers,
+    ):
+        replies = list(callers.map(lambda _: server.invoke(photo), range(120)))
+        refused = [reply for reply in replies if reply.status != 200]
+        assert refused
+        assert len(refused) < len(replies)
+        assert {(one.status, one.headers["retry-after"], one.json()["error"]["type"]) for one in refused} == {
+            (503, "1", "BusyError")
+        }
+        assert server.ping() == 200
+
+
+def test_what_was_accepted_is_answered_before_the_end(opt_ml: Path, tmp_path: Path) -> None:
+    photo = drawn_photos(3)[2]
+    with running(opt_ml, tmp_path / "log") as server:
+        sockets = [server.connect() for _ in range(30)]
+        request = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s"
+        whole = request % (len(photo), photo)
+        for sock in sockets[:20]:
+            sock.sendall(whole)
+        for sock in sockets[20:]:
+            sock.sendall(whole[:-100])
+        server.ping()  # by its answer, all of them have been read
+        server.terminate()
+        time.sleep(0.3)
+        for sock in sockets[20:]:
+            sock.sendall(whole[-100:])
+        assert [sock.recv(12) for sock in sockets] == [b"HTTP/1.1 200"] * 30
+        assert server.ping() in (None, 503)
+        for sock in sockets:
+            sock.close()
+        assert server.wait(25) == 0
+        assert server.ping() is None
+
+
+def test_a_worker_that_is_killed_comes_back(opt_ml: Path, tmp_path: Path) -> None:
+    with running(opt_ml, tmp_path / "log") as server:
+        (first,) = server.workers()
+        os.kill(first, signal.SIGKILL)
+        server.wait_until_ready()
+        assert server.workers() != [first]
+        assert server.invoke(drawn_photos(1)[0]).status == 200
+
+
+def test_nothing_is_written_into_the_model(opt_ml: Path, tmp_path: Path) -> None:
+    base = tmp_path / "opt_ml"
+    shutil.copytree(opt_ml, base)
+    before = sorted((path, path.stat().st_mtime_ns) for path in base.rglob("*"))
+    for path in [*base.rglob("*"), base]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with running(base, tmp_path / "log", HOME="/nonexistent") as server:
+        assert server.invoke(drawn_photos(1)[0]).status == 200
+    assert sorted((path, path.stat().st_mtime_ns) for path in base.rglob("*")) == before
+
+
+def test_the_log_is_a_line_of_json_a_request(opt_ml: Path, tmp_path: Path) -> None:
+    with running(opt_ml, tmp_path / "log") as server:
+        server.invoke(drawn_photos(1)[0], X_Amzn_SageMaker_Inference_Id="id-1")
+        server.invoke(b"no photo")
+    lines = server.log_lines()
+    assert [(one["status"], one.get("inference_id")) for one in lines] == [(200, "id-1"), (422, None)]
+
+
+def test_metrics_are_on_a_port_of_their_own(opt_ml: Path, tmp_path: Path) -> None:
+    port = free_port()
+    with running(opt_ml, tmp_path / "log", SERVE_METRICS_PORT=str(port)) as server:
+        server.invoke(drawn_photos(1)[0])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        assert b'requests_total{status="200"} ' in exchange(connection, "GET", "/metrics").body
+        connection.close()
+        assert server.request("GET", "/metrics").status == 404
+
+
+def run_serve(base: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("serve"))]
+    everything = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "SERVE_METRICS_PORT": "0", **environment}
+    return subprocess.run(command, env=everything, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    done = run_serve(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("serve: ")
+    assert "model.json" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_variable_is_named(opt_ml: Path) -> None:
+    done = run_serve(opt_ml, SAGEMAKER_BIND_TO_PORT="http")
+    assert done.returncode == 1
+    assert done.stderr.startswith("serve: SAGEMAKER_BIND_TO_PORT='http'")
+
+
+def test_a_damaged_model_ends_the_program_with_its_reason(opt_ml: Path, tmp_path: Path) -> None:
+    base = tmp_path / "opt_ml"
+    shutil.copytree(opt_ml, base)
+    (base / "model" / "openvino.xml").write_bytes(b"damaged")
+    done = run_serve(base, SAGEMAKER_BIND_TO_PORT=str(free_port()))
+    assert done.returncode != 0
+    assert "openvino.xml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_named(opt_ml: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        done = run_serve(opt_ml, SAGEMAKER_BIND_TO_PORT=str(taken.getsockname()[1]))
+    assert done.returncode != 0
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_several_models_behind_one_server(opt_ml: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "opt_ml" / "models" / "a1b2" / "model"
+    shutil.copytree(opt_ml / "model", folder)
+    with running(tmp_path / "opt_ml", tmp_path / "log", SAGEMAKER_MULTI_MODEL="true") as server:
+        body = b'{"model_name": "a1b2", "url": "%s"}' % str(folder).encode()
+        assert server.request("POST", "/models", body, content_type="application/json").status == 200
+        reply = server.request("POST", "/models/a1b2/invoke", drawn_photos(1)[0], content_type="image/jpeg")
+        assert reply.status == 200
+        assert server.request("DELETE", "/models/a1b2").status == 200
+        assert server.request("POST", "/models/a1b2/invoke", b"x").status == 404
+        assert server.ping() == 200
+
+
+def test_a_server_that_is_stopped_while_it_starts_ends(opt_ml: Path, tmp_path: Path) -> None:
+    server = start(opt_ml, tmp_path / "log")
+    time.sleep(0.7)
+    server.terminate()
+    server.wait(30)
+    assert "Traceback" not in server.log.read_text()
