@@ -127,9 +127,12 @@ def _write_pictures(outcome: "Outcome", paths: Paths, console: Console) -> None:
 
 
 def _fail(paths: Paths, code: int, reason: str) -> int:
-    paths.failure.parent.mkdir(parents=True, exist_ok=True)
-    paths.failure.write_text(reason + "\n", encoding="utf-8")
     print(f"train failed: {reason}", file=sys.stderr, flush=True)
+    try:
+        paths.failure.parent.mkdir(parents=True, exist_ok=True)
+        paths.failure.write_text(reason + "\n", encoding="utf-8")
+    except OSError as error:
+        print(f"train: {paths.failure} can't be written: {error.strerror}", file=sys.stderr, flush=True)
     return code
 
 

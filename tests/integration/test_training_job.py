@@ -35,6 +35,7 @@ def test_shapes_are_learnt_and_everything_promised_is_written(platform: Platform
     assert job.metrics["test:accuracy"] > 0.9
     assert set(job.metrics) == set(METRICS)
     assert {path.name for path in job.paths.model.iterdir()} >= {"model.safetensors", "model.json"}
+    assert all(path.stat().st_mode & 0o004 for path in job.paths.model.iterdir()), "another user may serve it"
     history = read_csv(job.paths.output_data / "history.csv")
     assert [row["epoch"] for row in history] == list("123456")
     for picture in ("curves.png", "confusion_matrix.png"):

@@ -41,6 +41,7 @@ def save(folder: Path, network: nn.Module, card: ModelCard) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     unfinished = folder / f".{WEIGHTS_FILE}.part"
     save_file(state, unfinished)
+    unfinished.chmod(0o644)  # safetensors leaves it to its owner alone, and another user may serve it
     unfinished.replace(folder / WEIGHTS_FILE)
     card.write(folder)
 
