@@ -1,0 +1,127 @@
+"""A headless Chromium, spoken to over a pipe by the DevTools protocol; no driver and no library."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+WAIT_S = 60.0
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--remote-debugging-pipe",
+)
+
+# A browser reads descriptor 3 and writes descriptor 4.
+_PLUG = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class Browser:
+    """One page."""
+
+    def __init__(self, to_browser: IO[bytes], from_browser: IO[bytes]) -> None:
+        self._to = to_browser
+        self._from = from_browser
+        self._number = 0
+        self._session: str | None = None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One command and its result; events in between are passed over."""
+        self._number += 1
+        command = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            command["sessionId"] = self._session
+        self._to.write(json.dumps(command).encode() + b"\0")
+        self._to.flush()
+        while (answer := self._read()).get("id") != self._number:
+            pass
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def open(self, url: str, *, width: int = 1000, height: int = 900, dark: bool = False) -> None:
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.navigate", url=url)
+        self.wait_for("document.readyState === 'complete'")
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not self.evaluate(expression):
+            assert time.monotonic() < deadline, self.evaluate("document.body.innerText")
+            time.sleep(0.05)
+
+    def choose_files(self, selector: str, *paths: Path) -> None:
+        """What a person does in the dialog of a file input."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+
+    def _read(self) -> dict[str, Any]:
+        message = bytearray()
+        while (byte := self._from.read(1)) not in (b"\0", b""):
+            message += byte
+        assert message, "the browser has gone"
+        return json.loads(message)
+
+
+def find_browser() -> str:
+    """Its path; the test is skipped where there is none."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"no browser on this machine: none of {', '.join(NAMES)} is there")
+    return found
+
+
+@contextmanager
+def browsing(profile: Path) -> Iterator[Browser]:
+    """A browser with a profile of its own, for as long as it is needed."""
+    program = find_browser()
+    in_read, in_write = os.pipe()
+    out_read, out_write = os.pipe()
+    command = [sys.executable, "-c", _PLUG, str(in_read), str(out_write), program, *ARGUMENTS]
+    command.append(f"--user-data-dir={profile}")
+    process = subprocess.Popen(
+        command, pass_fds=(in_read, out_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    os.close(in_read)
+    os.close(out_write)
+    try:
+        with os.fdopen(in_write, "wb") as to_browser, os.fdopen(out_read, "rb") as from_browser:
+            yield Browser(to_browser, from_browser)
+    finally:
+        process.kill()
+        process.wait()
