@@ -1,0 +1,51 @@
+"""What the kernel says of a running process: its memory, threads and descriptors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Usage:
+    """One look at a process. ``anonymous``: bytes that are its own, and not a file's."""
+
+    anonymous: int
+    num_threads: int
+    num_descriptors: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Usage":
+        """
+        Raises:
+            OSError: there is no such process any more.
+        """
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return cls(
+            anonymous=int(status["RssAnon"].split()[0]) * 1024,
+            num_threads=int(status["Threads"]),
+            num_descriptors=len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.anonymous / 1e6:6.1f} MB, {self.num_threads:3} threads, {self.num_descriptors:3} descriptors"
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that come from it."""
+    try:
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return [pid]
+    return [pid, *(member for children in lists for child in children.split() for member in family(int(child)))]
+
+
+def shared_out_memory(pid: int) -> int:
+    """Bytes in memory of a process and all that come from it; what they share counts once."""
+    return sum(_proportional(member) for member in family(pid))
+
+
+def _proportional(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
