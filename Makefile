@@ -1,4 +1,4 @@
-.PHONY: setup check test test-all image test-docker fix lock readme
+.PHONY: setup check test test-all image test-docker bench-serve fuzz-serve soak-serve fix lock readme
 bin := .venv/bin
 
 setup:  ## make .venv, or bring it up to date
@@ -22,6 +22,15 @@ image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it where no
 
 test-docker: setup  ## the image in a real engine; IMAGE names one that is built already
 	$(bin)/pytest -m docker tests/docker
+
+bench-serve: setup  ## how fast serve answers, beside LitServe; wrk must be installed
+	PYTHONPATH=tests $(bin)/python -m benchmarks.serve
+
+fuzz-serve: setup  ## 10,000 hostile requests
+	PYTHONPATH=tests $(bin)/python -m benchmarks.serve_fuzz
+
+soak-serve: setup  ## 100,000 requests; memory, threads and descriptors stay
+	PYTHONPATH=tests $(bin)/python -m benchmarks.serve_soak
 
 fix: setup  ## what ruff can mend by itself
 	$(bin)/ruff check --fix .

@@ -1,14 +1,18 @@
 """Gunicorn's worker: the model is loaded in it, and a ``Front`` takes its requests."""
 
+import ctypes
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from gunicorn.workers.base import Worker
 
 from classifier.serving.app import INLINE_PATHS
+from classifier.serving.engines import num_cores
 from classifier.serving.front import Front
 from classifier.serving.settings import Settings
 
@@ -18,12 +22,18 @@ RECEIVE_S = 5.0
 # Long enough for a request that was sent before its sender could learn that this server is stopping.
 LAST_CALL_S = 0.5
 HEARTBEAT_S = 1.0
+MAX_CONNECTIONS = 2000
+
+# mallopt's names for its parameters, in glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+LARGE_BLOCK = 1024 * 1024
 
 
 class FrontWorker(Worker):
     """One process: one model, one front."""
 
     def load_wsgi(self) -> None:
+        _give_memory_back()
         # Loading may take longer than Gunicorn waits for a sign of life.
         loaded = threading.Event()
         ticker = threading.Thread(target=_tick_until, args=(loaded, self.notify), daemon=True)
@@ -36,7 +46,13 @@ class FrontWorker(Worker):
 
     def run(self) -> None:
         listeners: list[socket.socket] = [cast(Any, one).sock for one in self.sockets]
-        front = Front(listeners, self.wsgi, Settings.from_environment(), inline=INLINE_PATHS)
+        front = Front(
+            listeners,
+            self.wsgi,
+            Settings.from_environment(),
+            inline=INLINE_PATHS,
+            max_connections=_max_connections(),
+        )
         front.watch(self.PIPE[0])
         while self.alive and self._has_parent():
             self.notify()
@@ -46,6 +62,22 @@ class FrontWorker(Worker):
 
     def _has_parent(self) -> bool:
         return os.getppid() == self.ppid
+
+
+def _give_memory_back() -> None:
+    # Left alone, glibc soon takes a large photo's blocks from heaps of each thread, and keeps them for good.
+    # It has no mallopt where it isn't glibc.
+    with suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK)
+        mallopt(M_ARENA_MAX, max(num_cores(), 2))
+
+
+def _max_connections() -> int:
+    """As many as descriptors allow, less those that the rest of the process needs."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(MAX_CONNECTIONS, soft - 100), 16)
 
 
 def _tick_until(done: threading.Event, notify: Callable[[], None]) -> None:
