@@ -64,6 +64,7 @@ class Batcher:
         self._queue: deque[Ticket] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._is_broken = False
         self._busy_since: list[float | None] = [None] * engine.num_lanes
         self._threads = [
             threading.Thread(target=self._run, args=(lane,), name=f"lane-{lane}", daemon=True)
@@ -93,9 +94,10 @@ class Batcher:
             self._changed.notify(min(len(tickets), len(self._threads)))
 
     def is_answering(self, within_s: float) -> bool:
-        """Whether every lane lives, and none has been at one batch for longer than ``within_s``."""
+        """Whether the engine works, every lane lives, and none has been at one batch for longer than ``within_s``."""
         oldest = min((since for since in self._busy_since if since is not None), default=self._clock())
-        return self._clock() - oldest <= within_s and all(thread.is_alive() for thread in self._threads)
+        is_moving = self._clock() - oldest <= within_s and all(thread.is_alive() for thread in self._threads)
+        return is_moving and not self._is_broken
 
     def close(self) -> None:
         """Answer what is queued, then end the threads."""
@@ -142,12 +144,22 @@ class Batcher:
             logits = self._engine.infer(lane, _stack(batch))
         except Exception as error:
             # Whatever the engine raises, the lane lives on, and those who wait learn of it.
+            self._is_broken = not self._infers(lane, np.zeros_like(_stack(batch[:1])))
             for ticket in batch:
                 ticket.settle(error=error)
             return
+        self._is_broken = False
         for ticket, row in zip(batch, logits, strict=True):
             ticket.settle(logits=row)
         self._observe(len(batch), self._clock() - start)
+
+    def _infers(self, lane: int, pixels: np.ndarray) -> bool:
+        """Whether the engine can still answer anything: one that lost its GPU can't, one that met a bad input can."""
+        try:
+            self._engine.infer(lane, pixels)
+        except Exception:
+            return False
+        return True
 
 
 def _stack(batch: list[Ticket]) -> np.ndarray:

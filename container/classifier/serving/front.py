@@ -78,7 +78,7 @@ class Front:
         settings: Settings,
         *,
         inline: frozenset[str] = frozenset(),
-        max_connections: int = 900,
+        max_connections: int = 1000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listeners = list(listeners)

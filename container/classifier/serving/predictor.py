@@ -14,7 +14,7 @@ from classifier.errors import ImageError
 from classifier.serving.batching import Batcher, Ticket
 from classifier.serving.codec import Item, Outcome, Prediction
 from classifier.serving.engines import Engine, num_cores, open_engine
-from classifier.serving.refusals import BusyError
+from classifier.serving.refusals import DeadlineError
 from classifier.serving.settings import MIB, Settings
 from classifier.vision.card import ModelCard
 from classifier.vision.preprocessing import Preprocessing
@@ -96,11 +96,12 @@ class Predictor:
         """
         job = job or Job()
         start = time.monotonic()
-        pixels = [self._pixels(item) for item in items]
+        deadline = start + self._settings.request_timeout_s
+        pixels = [self._pixels(item, job, deadline) for item in items]
         decoded = time.monotonic()
         tickets = [Ticket(one, job.is_wanted) for one in pixels if isinstance(one, np.ndarray)]
         self._batcher.submit(tickets)
-        outcomes = self._collect(pixels, tickets, start + self._settings.request_timeout_s)
+        outcomes = self._collect(pixels, tickets, deadline)
         queued_s = max((ticket.queued_s for ticket in tickets), default=0.0)
         self._tell(job, decode=decoded - start, queue=queued_s, infer=time.monotonic() - decoded - queued_s)
         return outcomes
@@ -121,13 +122,14 @@ class Predictor:
             return ImageError("the model finds no finite answer for this")
         return Prediction(labels=self._labels, class_names=self._class_names, logits=logits)
 
-    def _pixels(self, item: Item) -> np.ndarray | ImageError:
+    def _pixels(self, item: Item, job: Job, deadline: float) -> np.ndarray | ImageError:
         if isinstance(item, ImageError):
             return item
-        # The request's time is bounded as a whole; whoever can't even begin to decode by then is told so.
-        if not self._decoders.acquire(timeout=self._settings.request_timeout_s):
-            raise BusyError("no core became free to decode the photo")
+        if not self._decoders.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise DeadlineError("no core became free in time to decode the photo")
         try:
+            if not job.is_wanted():
+                raise DeadlineError("the caller has gone")
             return self._decode(item)
         except ImageError as error:
             return error

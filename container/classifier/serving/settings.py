@@ -68,4 +68,4 @@ class Settings(BaseModel):
 
     @property
     def max_buffered(self) -> int:
-        return round(self.max_buffered_mb * MIB)
+        return max(round(self.max_buffered_mb * MIB), self.max_body)

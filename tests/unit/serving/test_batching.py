@@ -23,13 +23,14 @@ class Gate:
         self.began = threading.Semaphore(0)
         self.open = threading.Semaphore(0)
         self.is_closed = False
+        self.is_lost = False
 
     def infer(self, lane: int, pixels: np.ndarray) -> np.ndarray:
         assert lane < self.num_lanes
         self.batches.append([float(one) for one in pixels.reshape(len(pixels))])
         self.began.release()
         assert self.open.acquire(timeout=WAIT_S)
-        if pixels.max() > 200:
+        if pixels.max() > 200 or self.is_lost:
             raise ValueError("the engine broke")
         return pixels.reshape(len(pixels), 1).astype(np.float32)
 
@@ -101,11 +102,30 @@ def test_an_engine_that_breaks_on_a_batch_answers_the_next() -> None:
     gate = Gate(max_batch=1)
     batcher = Batcher(gate, capacity=9)
     broken, sound = photo(250), photo(1)
-    gate.open.release(2)
+    gate.open.release(3)
     batcher.submit([broken, sound])
     with pytest.raises(ValueError, match="the engine broke"):
         broken.result(WAIT_S)
+    assert batcher.is_answering(within_s=10)
     assert sound.result(WAIT_S).tolist() == [1]
+    batcher.close()
+
+
+def test_an_engine_that_can_answer_nothing_any_more_is_noticed() -> None:
+    gate = Gate(max_batch=1)
+    batcher = Batcher(gate, capacity=9)
+    gate.open.release(10)
+    gate.is_lost = True
+    first = photo(1)
+    batcher.submit([first])
+    with pytest.raises(ValueError, match="the engine broke"):
+        first.result(WAIT_S)
+    assert not batcher.is_answering(within_s=10)
+    gate.is_lost = False
+    second = photo(2)
+    batcher.submit([second])
+    assert second.result(WAIT_S).tolist() == [2]
+    assert batcher.is_answering(within_s=10)
     batcher.close()
 
 

@@ -212,10 +212,17 @@ def test_a_flood_of_silent_callers_keeps_nobody_out() -> None:
 
 
 def test_bodies_that_would_fill_the_memory_are_refused() -> None:
-    settings = Settings(max_requests=2, max_body_mb=1, max_buffered_mb=0.5)
-    with running(settings=settings) as front, front.connect() as sock:
-        sock.sendall(post(b"/", bytes(900_000)))
-        assert read(sock) == (503, b"BusyError")
+    settings = Settings(max_requests=2, max_body_mb=0.6, max_buffered_mb=0.7)
+    half = post(b"/", bytes(500_000))
+    with running(settings=settings) as front, front.connect() as first, front.connect() as second:
+        first.sendall(half[:-1])
+        with front.connect() as other:
+            other.sendall(GET % b"/ping")
+            read(other)
+        second.sendall(half)
+        assert read(second) == (503, b"BusyError")
+        first.sendall(half[-1:])
+        assert read(first) == (200, bytes(500_000))
 
 
 def test_what_breaks_inside_stays_inside(front: Running, caplog: pytest.LogCaptureFixture) -> None:

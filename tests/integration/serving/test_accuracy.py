@@ -1,0 +1,47 @@
+"""What `train` printed is what is served: real photos, over HTTP."""
+
+import http.client
+from pathlib import Path
+
+import pytest
+
+from jobs import Platform
+from servers import Server, exchange, running
+
+FROZEN = {
+    "model": "mobilenet_v2",
+    "pretrained": "true",
+    "freeze": "backbone",
+    "image_size": "224",
+    "augmentation": "flip",
+    "lr": "0.003",
+    "scheduler": "onecycle",
+    "batch_size": "32",
+    "epochs": "10",
+}
+POINTS = 0.003
+
+
+def accuracy_over_http(server: Server, photos: Path) -> float:
+    """The share of photos whose served label is the name of their folder."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    right = []
+    for photo in sorted(photos.rglob("*.jpg")):
+        reply = exchange(connection, "POST", "/invocations", photo.read_bytes(), content_type="image/jpeg")
+        assert reply.status == 200
+        right.append(reply.json()["predicted_label"] == photo.parent.name)
+    connection.close()
+    return sum(right) / len(right)
+
+
+@pytest.mark.slow
+def test_accuracy_over_http_is_the_accuracy_that_train_printed(
+    platform: Platform, clothing_photos: Path, imagenet_weights: Path, tmp_path: Path
+) -> None:
+    channels = {name: clothing_photos / name for name in ("train", "validation", "test")}
+    job = platform.train({**channels, "pretrained": imagenet_weights}, **FROZEN)
+    assert job.exit_code == 0
+    with running(platform.paths.base, tmp_path / "log") as server:
+        found = accuracy_over_http(server, clothing_photos / "test")
+    assert found == pytest.approx(job.metrics["test:accuracy"], abs=POINTS)
+    assert found > 0.7
