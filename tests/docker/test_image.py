@@ -10,7 +10,7 @@ from containers import Image, docker
 from drawing import write_classes
 
 ROOT = Path(__file__).resolve().parents[2]
-MAX_GB = 5.0
+MAX_GB = 7.0
 
 # Every library that torch links, loaded with each of its symbols, as CUDA would; only the host's driver may be missing.
 LOAD_ALL = """
