@@ -3,6 +3,7 @@
 The graphs' files hold no time and no path: the same weights and photos give the same bytes.
 """
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,10 +32,9 @@ MAX_PHOTOS, FEW_PHOTOS = 256, 48
 CALIBRATION_PHOTOS = 64
 # Fewer can't show that integers are safe.
 MIN_PHOTOS_INT8 = 100
-MAX_ACCURACY_LOSS = 0.002
-MIN_AGREEMENT = 0.99
-# With less, integers are not worth their error.
-MIN_SPEEDUP_INT8 = 1.2
+MAX_ACCURACY_LOSS = 0.003
+# One photo in 250 with another label: on a test of some hundred photos the accuracy stays within 0.3 points.
+MAX_EXPECTED_FLIPS = 0.004
 TIMED_S = 0.3
 
 Infer = Callable[[np.ndarray], np.ndarray]
@@ -45,7 +45,8 @@ class EngineRow:
     """One engine, judged on ``num_photos`` real photos.
 
     ``accuracy_change`` is against torch in fp32 on the same photos, as a share; ``agreement`` is the share of photos
-    that both label alike; ``images_per_s`` is for one photo at a time.
+    that both label alike; ``expected_flips`` is the share that gets another label, as its error and the photos'
+    margins let expect, which shows more on few photos than counting does; ``images_per_s`` is for one photo at a time.
     """
 
     engine: str
@@ -54,12 +55,13 @@ class EngineRow:
     accuracy: float
     accuracy_change: float
     agreement: float
+    expected_flips: float
     chosen: bool = False
 
     @property
     def is_safe(self) -> bool:
-        """Whether it predicts as torch does, but for a photo or two."""
-        return self.accuracy_change >= -MAX_ACCURACY_LOSS and self.agreement >= MIN_AGREEMENT
+        """Whether it predicts as torch does, but for a photo in hundreds."""
+        return self.accuracy_change >= -MAX_ACCURACY_LOSS and self.expected_flips <= MAX_EXPECTED_FLIPS
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ class EngineReport:
 
     def lines(self) -> list[str]:
         """A table, a line a row."""
-        head = f"{'engine':<16} {'images/s':>9} {'accuracy':>9} {'change':>8} {'agreement':>10} {'photos':>7}"
+        head = (
+            f"{'engine':<16} {'images/s':>9} {'accuracy':>9} {'change':>8} {'agreement':>10} {'flips':>7} {'photos':>7}"
+        )
         return [head, *(_line(row) for row in self.rows)]
 
 
@@ -86,7 +90,7 @@ def _line(row: EngineRow) -> str:
     mark = "  ← served on a CPU" if row.chosen else ""
     return (
         f"{row.engine:<16} {row.images_per_s:>9.1f} {row.accuracy:>9.2%} {row.accuracy_change:>+8.2%} "
-        f"{row.agreement:>10.2%} {row.num_photos:>7}{mark}"
+        f"{row.agreement:>10.2%} {row.expected_flips:>7.2%} {row.num_photos:>7}{mark}"
     )
 
 
@@ -104,8 +108,8 @@ def export(folder: Path, pixels: np.ndarray, labels: np.ndarray, *, logits: np.n
     sample = np.random.default_rng(0).permutation(sample)
     classifier, _ = artifact.load(folder)
     infer = _torch_infer(classifier)
-    predicted = _predict(infer, pixels[sample]) if logits is None else logits[sample].argmax(1)
-    judge = _Judge(pixels[sample], labels[sample], predicted)
+    reference = _predict(infer, pixels[sample]) if logits is None else logits[sample]
+    judge = _Judge(pixels[sample], labels[sample], reference)
     before = judge.row("torch fp32", infer)
     graph = _convert(classifier, pixels.shape[1])
     quantised = quantise(graph, judge.pixels[:CALIBRATION_PHOTOS])
@@ -122,14 +126,10 @@ def export(folder: Path, pixels: np.ndarray, labels: np.ndarray, *, logits: np.n
 
 def choose(rows: Mapping[str, EngineRow]) -> EngineChoice:
     """The precisions that are safe, of those that could be tried here; by ``Precision``, ``f32`` always among them."""
+    # By safety alone: each is faster than the one before on every architecture tried, and a choice by time would differ
+    # from run to run.
     bf16 = "bf16" not in rows or rows["bf16"].is_safe
-    fastest_float = max(rows[name].images_per_s for name in ("f32", "bf16") if name in rows and (name == "f32" or bf16))
-    int8 = (
-        "int8" in rows
-        and rows["int8"].is_safe
-        and rows["int8"].num_photos >= MIN_PHOTOS_INT8
-        and rows["int8"].images_per_s >= MIN_SPEEDUP_INT8 * fastest_float
-    )
+    int8 = "int8" in rows and rows["int8"].is_safe and rows["int8"].num_photos >= MIN_PHOTOS_INT8
     return EngineChoice(bf16=bf16, int8=int8)
 
 
@@ -188,11 +188,11 @@ def _save(model: openvino.Model, path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Judge:
-    """Photos, their labels, and what torch predicts for them."""
+    """Photos, their labels, and torch's logits for them."""
 
     pixels: np.ndarray
     labels: np.ndarray
-    predicted: np.ndarray
+    reference: np.ndarray
 
     def graph_row(self, model: openvino.Model, precision: Precision, *, num_photos: int = MAX_PHOTOS) -> EngineRow:
         engine = compile_graph(model, precision, num_lanes=1)
@@ -200,20 +200,41 @@ class _Judge:
 
     def row(self, name: str, infer: Infer, *, num_photos: int = 0) -> EngineRow:
         """Judge an engine on so many of the photos; on none, it is torch itself."""
-        found = _predict(infer, self.pixels[:num_photos]) if num_photos else self.predicted
-        labels, predicted = self.labels[: len(found)], self.predicted[: len(found)]
+        found = _predict(infer, self.pixels[:num_photos]) if num_photos else self.reference
+        labels, reference = self.labels[: len(found)], self.reference[: len(found)]
+        is_right = found.argmax(1) == labels
         return EngineRow(
             engine=name,
             images_per_s=_speed(infer, self.pixels),
             num_photos=len(found),
-            accuracy=float((found == labels).mean()),
-            accuracy_change=float((found == labels).mean() - (predicted == labels).mean()),
-            agreement=float((found == predicted).mean()),
+            accuracy=float(is_right.mean()),
+            accuracy_change=float(is_right.mean() - (reference.argmax(1) == labels).mean()),
+            agreement=float((found.argmax(1) == reference.argmax(1)).mean()),
+            expected_flips=expected_flips(found, reference),
         )
 
 
+def expected_flips(logits: np.ndarray, reference: np.ndarray) -> float:
+    """The share of photos that an engine's error would give another label, if it fell on them at random.
+
+    Args:
+        logits: the engine's, (N, num_classes).
+        reference: torch's in fp32, likewise.
+    """
+    if reference.shape[1] < 2:
+        return 0.0
+    photos = np.arange(len(reference))
+    first, second = np.argsort(-reference, axis=1)[:, :2].T
+    margins = reference[photos, first] - reference[photos, second]
+    errors = logits[photos, first] - logits[photos, second] - margins
+    spread = float(np.sqrt(np.square(errors, dtype=np.float64).mean()))
+    if spread == 0:
+        return 0.0
+    return float(np.mean([math.erfc(float(margin) / spread / math.sqrt(2)) / 2 for margin in margins]))
+
+
 def _predict(infer: Infer, pixels: np.ndarray) -> np.ndarray:
-    return np.concatenate([infer(pixels[start : start + 8]).argmax(1) for start in range(0, len(pixels), 8)])
+    return np.concatenate([infer(pixels[start : start + 8]) for start in range(0, len(pixels), 8)])
 
 
 def _speed(infer: Infer, pixels: np.ndarray) -> float:
