@@ -17,7 +17,7 @@ from classifier.contract.driver import check_driver, read_host
 from classifier.contract.hyperparameters import describe
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, UserError
-from classifier.training.console import Console, Stopped, StopSignal
+from classifier.training.console import Console, Stopped, StopSignal, Watch
 
 if TYPE_CHECKING:
     from classifier.training.epochs import Outcome
@@ -66,9 +66,11 @@ def _train(config: TrainingConfig, paths: Paths, console: Console, stop: StopSig
     import torch  # noqa: PLC0415
 
     from classifier.training.fit import fit  # noqa: PLC0415
+    from classifier.training.observer import Observers  # noqa: PLC0415
 
+    watch, observer = Watch(console, stop), Observers([], console.warn)
     try:
-        outcome = fit(config, paths, stop, console, lambda outcome: _write_tables(outcome, paths))
+        outcome = fit(config, paths, watch, record=lambda outcome: _write_tables(outcome, paths), observer=observer)
     except torch.OutOfMemoryError:
         parameters = config.hyperparameters
         raise ConfigError(

@@ -16,6 +16,7 @@ from classifier.training.batches import PhotoBatches, in_order, num_steps, shuff
 from classifier.training.console import Stopped, Watch
 from classifier.training.data import Data
 from classifier.training.loop import Evaluation, Trainer, evaluate
+from classifier.training.observer import Mode, Observer, Scene
 from classifier.training.optimization import build_optimizer, build_schedule, class_weights
 from classifier.training.precision import Precision
 from classifier.training.stages import Reader, Stage, Stages
@@ -72,7 +73,10 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """All that a training needs, ready to run. ``record`` is told the outcome so far after each epoch."""
+    """All that a training needs, ready to run.
+
+    ``record`` is told the outcome so far after each epoch; ``observer`` sees every step.
+    """
 
     parameters: Hyperparameters
     paths: Paths
@@ -83,6 +87,7 @@ class Training:
     precision: Precision
     watch: Watch
     record: Callable[[Outcome], None]
+    observer: Observer
     outcome: Outcome
 
     def run(self) -> Outcome:
@@ -95,18 +100,22 @@ class Training:
             self.watch.console.say(f"stopped     by {stopped}; the best model so far is kept")
             if self.outcome.best is None:
                 self._save({})
+        finally:
+            self.observer.end()
         self.record(self.outcome)
         return self.outcome
 
     def _train(self) -> None:
         trainer = self._trainer()
+        self.observer.begin(self._scene(trainer))
         for number in range(1, self.parameters.epochs + 1):
             began, lr = time.perf_counter(), trainer.optimizer.param_groups[0]["lr"]
             loss = self._train_epoch(trainer, number)
-            evaluation = self._evaluate(self.stages.validation, "validating", self.precision)
+            evaluation = self._evaluate(self.stages.validation, "validation", number, self.precision)
             metrics = {"train:loss": loss, **evaluation.metrics("validation", ("loss", "accuracy", "top5", "f1"))}
             epoch = Epoch(number, metrics, lr, time.perf_counter() - began)
             self._keep(epoch, evaluation)
+            self.observer.end_epoch(metrics)
             if self._is_over(epoch):
                 break
         if self.outcome.best is not None:
@@ -134,17 +143,33 @@ class Training:
         seed = self.parameters.seed * 1009 + number
         order = shuffled(len(batches), batch_size, seed=seed)
         what = f"epoch {number}/{self.parameters.epochs}"
+        self.observer.begin_epoch("train", number)
         with self.watch.progress(what, num_steps(len(batches), batch_size)) as advance:
-            return trainer.train_epoch(batches.iterate(order, seed=seed), seed=seed, advance=advance)
+            chosen = batches.iterate(order, seed=seed)
+            return trainer.train_epoch(chosen, seed=seed, advance=advance, observer=self.observer)
 
-    def _evaluate(self, stage: Stage, what: str, precision: Precision) -> Evaluation:
-        with self.watch.progress(what, ceil(len(stage.batches) / self.parameters.batch_size)) as advance:
+    def _scene(self, trainer: Trainer) -> Scene:
+        return Scene(
+            network=self.classifier.network,
+            module=trainer.module,
+            trained=trainer.trained,
+            criterion=trainer.criterion,
+            optimizer=trainer.optimizer,
+            device=self.precision.device,
+            num_epochs=self.parameters.epochs,
+            steps_per_epoch=num_steps(len(self.stages.train.batches), self.parameters.batch_size),
+        )
+
+    def _evaluate(self, stage: Stage, mode: Mode, number: int, precision: Precision) -> Evaluation:
+        self.observer.begin_epoch(mode, number)
+        with self.watch.progress(mode, ceil(len(stage.batches) / self.parameters.batch_size)) as advance:
             return evaluate(
                 stage.module,
                 in_order(stage.batches),
                 num_classes=len(self.data.classes),
                 precision=precision,
                 advance=advance,
+                observer=self.observer,
             )
 
     def _keep(self, epoch: Epoch, evaluation: Evaluation) -> None:
@@ -153,7 +178,8 @@ class Training:
         is_best = epoch.is_better(outcome.best, self.parameters.best_metric)
         if is_best:
             outcome.best, outcome.confusion = epoch, evaluation.confusion
-            self._save(epoch.metrics)
+            with self.observer.phase("checkpoint"):
+                self._save(epoch.metrics)
         self.watch.console.say(
             f"epoch {epoch.number:>3}/{self.parameters.epochs}  {format_metrics(epoch.metrics)}  "
             f"lr={epoch.lr:.2e}  {epoch.seconds:.1f} s{'  best' if is_best else ''}"
@@ -187,8 +213,10 @@ class Training:
         """Test what was saved, read back and computed in full precision: what is told is what is shipped."""
         saved, _ = artifact.load(self.paths.model, self.precision.device)
         stage = Stage(saved, self.reader.photos(self.data.test))
-        evaluation = self._evaluate(stage, "testing", Precision(self.precision.device, "fp32"))
+        number = self.outcome.best.number if self.outcome.best else 0
+        evaluation = self._evaluate(stage, "test", number, Precision(self.precision.device, "fp32"))
         metrics = evaluation.metrics("test", ("loss", "accuracy", "f1"))
+        self.observer.end_epoch(metrics)
         self.outcome.confusion = evaluation.confusion
         self.outcome.add_metrics(metrics)
         self.outcome.card.write(self.paths.model)

@@ -14,11 +14,12 @@ from classifier.contract.config import TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError
-from classifier.training.console import Console, StopSignal, Watch
+from classifier.training.console import Console, Watch
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Outcome, Training
 from classifier.training.folders import class_labels
 from classifier.training.memory import keep_freed_memory
+from classifier.training.observer import Observer
 from classifier.training.precision import Precision, choose_precision
 from classifier.training.stages import Reader, frozen_stages, whole_stages
 from classifier.vision.artifact import Classifier
@@ -29,17 +30,23 @@ from classifier.vision.weights import load_pretrained
 
 
 def fit(
-    config: TrainingConfig, paths: Paths, stop: StopSignal, console: Console, record: Callable[[Outcome], None]
+    config: TrainingConfig,
+    paths: Paths,
+    watch: Watch,
+    *,
+    record: Callable[[Outcome], None],
+    observer: Observer,
 ) -> Outcome:
     """Train as the platform's files say, and leave the best epoch's artifact in ``paths.model``.
 
     ``record`` is called with the outcome so far after each epoch and at the end: nothing is lost when a job dies.
+    ``observer`` sees every step.
 
     Raises:
         UserError: the hyperparameters, the photos or the pretrained weights are at fault.
         Stopped: a stop was asked for before the first step.
     """
-    parameters, watch = config.hyperparameters, Watch(console, stop)
+    parameters, console = config.hyperparameters, watch.console
     torch.manual_seed(parameters.seed)
     precision = choose_precision(parameters.precision)
     if precision.device.type == "cpu":
@@ -77,6 +84,7 @@ def fit(
             precision=precision,
             watch=watch,
             record=record,
+            observer=observer,
             outcome=Outcome(_describe_model(parameters, data, preprocessing), validation=data.validation),
         )
         return training.run()

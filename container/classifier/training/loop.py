@@ -1,6 +1,6 @@
 """Batches and a module → an epoch of training, or the metrics of an evaluation."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,10 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from classifier.training.augmentation import Augmentation, augment_batch
 from classifier.training.batches import Batch
+from classifier.training.observer import Observer
 from classifier.training.precision import Precision
+
+NOBODY = Observer()
 
 
 @dataclass(frozen=True)
@@ -32,29 +35,39 @@ class Trainer:
     precision: Precision
     augmentation: Augmentation | None
 
-    def train_epoch(self, batches: Iterable[Batch], *, seed: int, advance: Callable[[], object]) -> float:
+    def train_epoch(
+        self, batches: Iterable[Batch], *, seed: int, advance: Callable[[], object], observer: Observer = NOBODY
+    ) -> float:
         """Take a step a batch, and return the mean loss of the epoch; ``advance`` is called after each step."""
         self.module.eval()
         self.trained.train()
         generator = torch.Generator().manual_seed(seed)
         scaler = GradScaler(self.precision.device.type, enabled=self.precision.needs_scaling)
         total, count = torch.zeros((), device=self.precision.device), 0
-        for batch in batches:
-            inputs, labels = _to_device(batch, self.precision.device)
-            if self.augmentation is not None:
-                inputs = augment_batch(inputs, self.augmentation, generator)
-            with self.precision.autocast():
-                logits = self.module(inputs)
-            loss = self.criterion(logits.float(), labels)
+        for batch in _observed(batches, observer):
+            with observer.phase("transfer"):
+                inputs, labels = _to_device(batch, self.precision.device)
+                if self.augmentation is not None:
+                    inputs = augment_batch(inputs, self.augmentation, generator)
+            with observer.phase("forward"):
+                with self.precision.autocast():
+                    logits = self.module(inputs).float()
+                loss = self.criterion(logits, labels)
+            observer.see_outputs(logits.detach(), labels, loss.detach())
 
-            self.optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.step(self.optimizer)
-            scaler.update()
-            self.schedule.step()
+            with observer.phase("backward"):
+                self.optimizer.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                scaler.unscale_(self.optimizer)
+            observer.see_gradients()
+            with observer.phase("optimizer"):
+                scaler.step(self.optimizer)
+                scaler.update()
+                self.schedule.step()
 
             total += loss.detach() * len(labels)
             count += len(labels)
+            observer.end_step()
             advance()
         return total.item() / max(1, count)
 
@@ -82,19 +95,24 @@ def evaluate(
     num_classes: int,
     precision: Precision,
     advance: Callable[[], object],
+    observer: Observer = NOBODY,
 ) -> Evaluation:
     """Go through the batches once, in evaluation mode; ``advance`` is called after each."""
     module.eval()
     scores = _score_collection(num_classes).to(precision.device)
     total, count = torch.zeros((), device=precision.device), 0
-    for batch in batches:
-        inputs, labels = _to_device(batch, precision.device)
-        with precision.autocast():
+    for batch in _observed(batches, observer):
+        with observer.phase("transfer"):
+            inputs, labels = _to_device(batch, precision.device)
+        with observer.phase("forward"), precision.autocast():
             logits = module(inputs)
         logits = logits.float()
-        total += F.cross_entropy(logits, labels, reduction="sum")
+        loss = F.cross_entropy(logits, labels)
+        observer.see_outputs(logits, labels, loss)
+        total += loss * len(labels)
         count += len(labels)
         scores.update(logits, labels)
+        observer.end_step()
         advance()
     values = scores.compute()
     return Evaluation(
@@ -116,6 +134,18 @@ def _score_collection(num_classes: int) -> MetricCollection:
         },
         compute_groups=False,
     )
+
+
+def _observed(batches: Iterable[Batch], observer: Observer) -> Iterator[Batch]:
+    """The batches, each waited for within a step of its own."""
+    source = iter(batches)
+    while True:
+        observer.begin_step()
+        with observer.phase("data"):
+            batch = next(source, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
