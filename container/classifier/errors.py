@@ -7,6 +7,8 @@ UserError             the caller can fix it; the message says how
 |-- WeightsError      pretrained weights
 |-- ArtifactError     the folder of a trained model
 `-- MediaTypeError    a content type that is not read or written
+
+Stopped               no error: an orderly end before the last step
 """
 
 
@@ -36,3 +38,7 @@ class ArtifactError(UserError):
 
 class MediaTypeError(UserError):
     """A content type that is not read or written."""
+
+
+class Stopped(Exception):  # noqa: N818 (no error: an orderly end)
+    """The platform, the user or a rule asked to stop; raised between two steps, and what there is is kept."""

@@ -16,8 +16,8 @@ from classifier.contract.config import TrainingConfig, read_training_config
 from classifier.contract.driver import check_driver, read_host
 from classifier.contract.hyperparameters import describe
 from classifier.contract.paths import Paths
-from classifier.errors import ConfigError, UserError
-from classifier.training.console import Console, Stopped, StopSignal, Watch
+from classifier.errors import ConfigError, Stopped, UserError
+from classifier.training.console import Console, StopSignal, Watch
 
 if TYPE_CHECKING:
     from classifier.training.epochs import Outcome
@@ -65,8 +65,8 @@ def _list_models() -> int:
 def _train(config: TrainingConfig, paths: Paths, console: Console, stop: StopSignal) -> None:
     import torch  # noqa: PLC0415
 
+    from classifier.observer import Observers  # noqa: PLC0415
     from classifier.training.fit import fit  # noqa: PLC0415
-    from classifier.training.observer import Observers  # noqa: PLC0415
 
     watch, observer = Watch(console, stop), Observers([], console.warn)
     try:

@@ -8,6 +8,8 @@ from types import FrameType
 
 from tqdm import tqdm
 
+from classifier.errors import Stopped
+
 
 class Console:
     """Lines on standard output, progress bars on standard error when that is a terminal."""
@@ -23,10 +25,6 @@ class Console:
         """A bar that is gone when done. Yields what to call after each piece."""
         with tqdm(total=total, desc=what, leave=False, disable=not sys.stderr.isatty()) as bar:
             yield bar.update
-
-
-class Stopped(Exception):  # noqa: N818 (no error: an orderly end)
-    """The platform or the user asked to stop; raised between two steps."""
 
 
 class StopSignal:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS, format_metrics
 from classifier.contract.paths import Paths
-from classifier.errors import ConfigError
+from classifier.errors import ConfigError, Stopped
+from classifier.observer import Mode, Observer, Scene
 from classifier.training.augmentation import PRESETS
 from classifier.training.batches import PhotoBatches, in_order, num_steps, shuffled
-from classifier.training.console import Stopped, Watch
+from classifier.training.console import Watch
 from classifier.training.data import Data
 from classifier.training.loop import Evaluation, Trainer, evaluate
-from classifier.training.observer import Mode, Observer, Scene
 from classifier.training.optimization import build_optimizer, build_schedule, class_weights
 from classifier.training.precision import Precision
 from classifier.training.stages import Reader, Stage, Stages

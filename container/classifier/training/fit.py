@@ -14,12 +14,12 @@ from classifier.contract.config import TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError
+from classifier.observer import Observer
 from classifier.training.console import Console, Watch
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Outcome, Training
 from classifier.training.folders import class_labels
 from classifier.training.memory import keep_freed_memory
-from classifier.training.observer import Observer
 from classifier.training.precision import Precision, choose_precision
 from classifier.training.stages import Reader, frozen_stages, whole_stages
 from classifier.vision.artifact import Classifier

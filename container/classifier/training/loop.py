@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
+from classifier.observer import Observer
 from classifier.training.augmentation import Augmentation, augment_batch
 from classifier.training.batches import Batch
-from classifier.training.observer import Observer
 from classifier.training.precision import Precision
 
 NOBODY = Observer()

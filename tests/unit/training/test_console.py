@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from classifier.training.console import Console, Stopped, StopSignal, Watch
+from classifier.errors import Stopped
+from classifier.training.console import Console, StopSignal, Watch
 
 
 @pytest.fixture

@@ -1,19 +1,22 @@
 """Who looks on while a training runs: training tells what happens, and knows nothing of who listens.
 
-An observer may keep what it is shown. It may raise :class:`Stopped` to end the training in order; any other error of
-its own costs the observer, not the training.
+An observer may keep what it is shown. It may raise :class:`Stopped` to end the training in order; any other error of its
+own costs the observer, not the training. Imports no torch.
 """
+
+from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor, nn
+from classifier.errors import Stopped
 
-from classifier.training.console import Stopped
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 Mode = Literal["train", "validation", "test"]
 # What a step takes. ``data`` is the wait for a batch; ``transfer`` takes it to the device, augmentation included.
