@@ -1,7 +1,7 @@
 """Who looks on while a training runs: training tells what happens, and knows nothing of who listens.
 
-An observer may keep what it is shown. It may raise :class:`Stopped` to end the training in order; any other error of its
-own costs the observer, not the training. Imports no torch.
+An observer may keep what it is shown. It may raise :class:`Stopped` to end the training in order; any other error of
+its own costs the observer, not the training. Imports no torch.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import argparse
 import base64
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.processes import shared_out_memory
+from benchmarks.processes import family, shared_out_memory
 from classifier.serving.engines import num_cores, open_engine
 from classifier.serving.export import export
 from classifier.vision.card import ModelCard
@@ -261,12 +262,19 @@ def _served(launch: Callable[[], Running], ping: str) -> Iterator[tuple[subproce
         _wait(f"http://127.0.0.1:{port}{ping}", process)
         yield process, port, time.perf_counter() - begun
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end; then see that its workers have, too, since LitServe's outlive their server."""
+    members = family(process.pid)
+    process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(30)
+    for member in members:
+        with suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+    process.wait()
 
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -33,7 +33,7 @@ class FrontWorker(Worker):
     """One process: one model, one front."""
 
     def load_wsgi(self) -> None:
-        _give_memory_back()
+        give_memory_back()
         # Loading may take longer than Gunicorn waits for a sign of life.
         loaded = threading.Event()
         ticker = threading.Thread(target=_tick_until, args=(loaded, self.notify), daemon=True)
@@ -64,7 +64,7 @@ class FrontWorker(Worker):
         return os.getppid() == self.ppid
 
 
-def _give_memory_back() -> None:
+def give_memory_back() -> None:
     # Left alone, glibc soon takes a large photo's blocks from heaps of each thread, and keeps them for good.
     # It has no mallopt where it isn't glibc.
     with suppress(AttributeError, OSError, TypeError):

@@ -1,0 +1,47 @@
+"""The most that this machine could serve: decode and infer on all cores, without HTTP, in a process as lean as `serve`.
+
+Started by serve.py; prints photos a second.
+"""
+
+import argparse
+import threading
+import time
+from pathlib import Path
+
+from classifier.serving.engines import num_cores, open_engine
+from classifier.serving.worker import give_memory_back
+from classifier.vision.card import ModelCard
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("seconds", type=float)
+    options = parser.parse_args()
+    print(measure(options.model, options.photo.read_bytes(), options.seconds))
+
+
+def measure(folder: Path, photo: bytes, seconds: float) -> float:
+    give_memory_back()
+    card = ModelCard.read(folder)
+    engine = open_engine(folder, card)
+    counts = [0] * num_cores()
+    end = time.perf_counter() + seconds
+
+    def work(lane: int) -> None:
+        while time.perf_counter() < end:
+            engine.infer(lane, card.preprocessing.pixels_of(photo)[None])
+            counts[lane] += 1
+
+    threads = [threading.Thread(target=work, args=(lane,)) for lane in range(len(counts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    engine.close()
+    return sum(counts) / seconds
+
+
+if __name__ == "__main__":
+    main()
