@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from classifier.errors import ConfigError, DataError
@@ -35,11 +35,17 @@ def _holds_folders(folder: Path) -> bool:
 
 
 def lay_out(
-    base: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str], *, links: bool = True
+    base: Path,
+    channels: Mapping[str, Path],
+    hyperparameters: Mapping[str, str],
+    *,
+    links: bool = True,
+    config: Mapping[str, object] | None = None,
 ) -> None:
     """Make ``base`` afresh, with the config files of a training job and links to the channels' folders.
 
-    Without ``links`` the channels are empty folders, for an engine to mount over.
+    Without ``links`` the channels are empty folders, for an engine to mount over. ``config`` holds further files of
+    ``input/config`` by their names without ``.json``, and others in the place of this module's own.
 
     Raises:
         ConfigError: ``base`` holds something else, or a channel, which would be lost.
@@ -53,8 +59,8 @@ def lay_out(
                 f"channel {name!r}: {folder} lies in --output {base}, which is made afresh: name another --output"
             )
     _clear(base)
-    config = base / "input" / "config"
-    for folder in (config, base / "input" / "data", base / "model", base / "output" / "data"):
+    folder_of_config = base / "input" / "config"
+    for folder in (folder_of_config, base / "input" / "data", base / "model", base / "output" / "data"):
         folder.mkdir(parents=True)
     for name, folder in channels.items():
         place = base / "input" / "data" / name
@@ -62,9 +68,14 @@ def lay_out(
             place.symlink_to(folder.resolve(), target_is_directory=True)
         else:
             place.mkdir()
-    _write(config / "hyperparameters.json", dict(hyperparameters))
-    _write(config / "inputdataconfig.json", {name: _channel(name) for name in channels})
-    _write(config / "resourceconfig.json", _resources())
+    files: dict[str, object] = {
+        "hyperparameters": dict(hyperparameters),
+        "inputdataconfig": {name: _channel(name) for name in channels},
+        "resourceconfig": resources("algo-1", ["algo-1"], "lo"),
+        **(config or {}),
+    }
+    for name, content in files.items():
+        _write(folder_of_config / f"{name}.json", content)
 
 
 def _clear(base: Path) -> None:
@@ -88,15 +99,16 @@ def _channel(name: str) -> dict[str, str]:
     }
 
 
-def _resources() -> dict[str, object]:
-    host, group, instance = "algo-1", "homogeneousCluster", "local"
+def resources(host: str, hosts: Sequence[str], interface: str) -> dict[str, object]:
+    """``resourceconfig.json`` as one of the hosts sees it."""
+    group, instance = "homogeneousCluster", "local"
     return {
         "current_host": host,
         "current_instance_type": instance,
         "current_group_name": group,
-        "hosts": [host],
-        "instance_groups": [{"instance_group_name": group, "instance_type": instance, "hosts": [host]}],
-        "network_interface_name": "lo",
+        "hosts": sorted(hosts),
+        "instance_groups": [{"instance_group_name": group, "instance_type": instance, "hosts": list(hosts)}],
+        "network_interface_name": interface,
         "topology": None,
     }
 
