@@ -1,5 +1,6 @@
 """The JSON files of ``input/config`` → frozen values, read once, at the door."""
 
+import ast
 import json
 import os
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_pascal
 
 from classifier.contract.hyperparameters import Hyperparameters
@@ -77,15 +78,67 @@ class HookConfig(_PlatformValue):
     collection_configurations: tuple[Collection, ...] = ()
 
 
+class StepRange(BaseModel):
+    """Steps that are looked at more closely; they count from 0."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start_step: Annotated[int, Field(ge=0)] = 5
+    num_steps: Annotated[int, Field(ge=1)] = 3
+
+
+def _parse_step_range(value: object) -> object:
+    """``{"StartStep": 5, "NumSteps": 3}``, which the SDK writes as JSON in a string, or as Python's text of it.
+
+    What can't be read asks for nothing: the profiler never fails a job.
+    """
+    if isinstance(value, str):
+        value = _parse_text(value)
+    if not isinstance(value, dict):
+        return value if isinstance(value, StepRange) else None
+    given = {str(key).lower(): item for key, item in value.items() if isinstance(item, int) and item >= 0}
+    steps = {"start_step": given.get("startstep", 5), "num_steps": given.get("numsteps", 3) or 1}
+    return steps if given else None
+
+
+def _parse_text(text: str) -> object:
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError):
+            continue
+    return None
+
+
+OptionalStepRange = Annotated[StepRange | None, BeforeValidator(_parse_step_range)]
+
+
 class ProfilingParameters(_PlatformValue):
-    profiler_enabled: bool = False
+    """``operators`` are looked at in the steps that one of the three configs names."""
+
+    profiler_enabled: bool = True
     local_path: Path = Path("/opt/ml/output/profiler")
+    detailed_profiling_config: OptionalStepRange = None
+    dataloader_profiling_config: OptionalStepRange = None
+    python_profiling_config: OptionalStepRange = None
+
+    @property
+    def operators(self) -> StepRange:
+        given = (self.detailed_profiling_config, self.python_profiling_config, self.dataloader_profiling_config)
+        return next((steps for steps in given if steps is not None), StepRange())
 
 
 class ProfilerConfig(_PlatformValue):
     """``profilerconfig.json``; there only when the profiler was asked for."""
 
     profiling_parameters: ProfilingParameters = Field(default_factory=ProfilingParameters)
+    profiling_interval_in_milliseconds: Annotated[int, Field(ge=100, le=60_000)] = 500
+    disable_profiler: bool = False
+
+    @property
+    def is_enabled(self) -> bool:
+        """The file asks for the profiler by being there, as in smdebug, unless it says otherwise."""
+        return self.profiling_parameters.profiler_enabled and not self.disable_profiler
 
 
 @dataclass(frozen=True)

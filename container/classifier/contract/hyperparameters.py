@@ -120,6 +120,7 @@ class Hyperparameters(BaseModel):
     optimize_for_cpu: Boolean = _row(
         True, "At the end, convert the model for serving on a CPU, and measure what that buys."
     )
+    profile: Boolean = _row(False, "Find out where the time goes: steps, operators, the machine; what would be faster.")
     seed: int = _row(0, "On one machine's CPU, the same seed gives the same model.", ge=0, le=2**32 - 1)
 
     @model_validator(mode="after")

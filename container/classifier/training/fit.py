@@ -128,7 +128,8 @@ def _describe_model(parameters: Hyperparameters, data: Data, preprocessing: Prep
         architecture=parameters.model,
         classes=data.classes,
         preprocessing=preprocessing,
-        hyperparameters=parameters.model_dump(),
+        # Who looked on does not belong to the model: its bytes are the same either way.
+        hyperparameters=parameters.model_dump(exclude={"debug", "profile"}),
         data_fingerprint=data.fingerprint,
         versions={
             "classifier": classifier.__version__,

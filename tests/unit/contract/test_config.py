@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.contract.config import Channel, TrainingConfig, read_training_config
+from classifier.contract.config import Channel, StepRange, TrainingConfig, read_training_config
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError
@@ -228,6 +228,52 @@ def test_the_profiler_was_asked_for(paths: Paths) -> None:
     assert profiler is not None
     assert profiler.profiling_parameters.profiler_enabled
     assert profiler.profiling_parameters.local_path == Path("/tmp/profile")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"StartStep": 7, "NumSteps": 2}',
+        "{'StartStep': 7, 'NumSteps': 2}",
+        '{"StartStep": 7, "NumSteps": 2, "ProfileDefaultSteps": true}',
+        '{"startstep": 7, "numsteps": 2}',
+        {"StartStep": 7, "NumSteps": 2},
+    ],
+)
+@pytest.mark.parametrize("name", ["DetailedProfilingConfig", "PythonProfilingConfig", "DataloaderProfilingConfig"])
+def test_the_steps_to_look_at_are_read_as_the_sdk_writes_them(paths: Paths, name: str, written: object) -> None:
+    write(paths, "profilerconfig", {"ProfilingIntervalInMilliseconds": 1000, "ProfilingParameters": {name: written}})
+    profiler = read(paths).profiler
+    assert profiler is not None
+    assert profiler.profiling_interval_in_milliseconds == 1000
+    operators = profiler.profiling_parameters.operators
+    assert (operators.start_step, operators.num_steps) == (7, 2)
+
+
+@pytest.mark.parametrize("written", ["", "{", "nonsense", 3, None, "{}", '{"StartStep": -1}', '{"StartUnixTime": "x"}'])
+def test_steps_that_cannot_be_read_leave_the_default(paths: Paths, written: object) -> None:
+    write(paths, "profilerconfig", {"ProfilingParameters": {"DetailedProfilingConfig": written}})
+    profiler = read(paths).profiler
+    assert profiler is not None
+    assert profiler.profiling_parameters.operators == StepRange()
+
+
+@pytest.mark.parametrize(
+    ("content", "is_enabled"),
+    [
+        ({}, True),
+        ({"ProfilingParameters": {"ProfilerEnabled": "true"}}, True),
+        ({"ProfilingParameters": {"ProfilerEnabled": "false"}}, False),
+        ({"DisableProfiler": True}, False),
+    ],
+)
+def test_the_profiler_is_on_where_its_file_is_unless_switched_off(
+    paths: Paths, content: dict[str, object], is_enabled: bool
+) -> None:
+    write(paths, "profilerconfig", content)
+    profiler = read(paths).profiler
+    assert profiler is not None
+    assert profiler.is_enabled == is_enabled
 
 
 def test_the_platforms_root_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
