@@ -15,16 +15,17 @@ import torch
 import torchvision
 from PIL import Image
 
-from classifier.serving.engines import MAX_BATCH, open_engine
+from classifier.serving.engines import MAX_BATCH, num_cores, open_engine
 from classifier.vision.card import ModelCard
 
 
 class _ImageClassifier(litserve.LitAPI):
     """What both kinds share: base64 in JSON comes in, a class goes out."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, num_threads: int, **options: Any) -> None:
         super().__init__(**options)
         self.folder = folder
+        self.num_threads = num_threads
 
     def decode_request(self, request: dict[str, str]) -> bytes:
         return base64.b64decode(request["image_data"])
@@ -44,6 +45,8 @@ class TorchClassifier(_ImageClassifier):
 
     def setup(self, device: str) -> None:
         self.transforms = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
+        # Workers that each take all cores would wait for each other at every layer, and answer next to nothing.
+        torch.set_num_threads(self.num_threads)
         num_classes = len(ModelCard.read(self.folder).classes)
         self.model = torchvision.models.resnet18(num_classes=num_classes).eval().to(device)
 
@@ -80,7 +83,8 @@ def main() -> None:
     options = parser.parse_args()
     kind = {"torch": TorchClassifier, "engine": EngineClassifier}[options.kind]
     size = min(options.batch, MAX_BATCH) if options.kind == "engine" else options.batch
-    api = kind(options.model, max_batch_size=size, batch_timeout=0.01 if size > 1 else 0.0)
+    threads = max(num_cores() // options.workers, 1)
+    api = kind(options.model, threads, max_batch_size=size, batch_timeout=0.01 if size > 1 else 0.0)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=options.workers)
     server.run(host="127.0.0.1", port=options.port, generate_client_file=False, log_level="warning")
 

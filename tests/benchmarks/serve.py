@@ -1,7 +1,7 @@
 """How fast `serve` answers, beside LitServe and beside the same work without HTTP, all in one run on this machine.
 
   make bench-serve
-  PYTHONPATH=tests .venv/bin/python -m benchmarks.serve --seconds 8
+  PYTHONPATH=tests .venv/bin/python -m benchmarks.serve --seconds 10
 
 ResNet-18 at 224 pixels with random weights, one 500 × 375 JPEG of about 50 KB, callers that each wait for their answer
 (wrk, which must be installed). LitServe is installed into .bench/venv; each of its kinds runs in the best of a few
@@ -22,18 +22,18 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.processes import family, shared_out_memory
-from classifier.serving.engines import num_cores, open_engine
+from classifier.serving.engines import num_cores
 from classifier.serving.export import export
-from classifier.vision.card import ModelCard
 from drawing import draw_photo
 from servers import drawn_pixels, free_port, start, write_artifact
 
@@ -46,6 +46,8 @@ SIDE = 224
 NUM_PHOTOS = 128
 CONNECTIONS = (1, 8, 32)
 COMPARED = 8
+ROUNDS = 5
+HEAD = f"{'':<34} {'conns':>5} {'requests/s':>10} {'p50 ms':>9} {'p99 ms':>9} {'errors':>7} {'MB':>8} {'ready s':>8}"
 PHOTO_BYTES = 50_000
 START_S = 120
 
@@ -73,23 +75,6 @@ class Rate:
     num_errors: int
 
 
-@dataclass
-class Side:
-    """One server's figures, by the number of connections."""
-
-    name: str
-    ready_s: float
-    rss_mb: float = 0.0
-    rates: dict[int, Rate] = field(default_factory=dict)
-
-    def lines(self) -> list[str]:
-        return [
-            f"{self.name:<34} {number:>5} {rate.per_s:>10.1f} {rate.p50_ms:>9.1f} {rate.p99_ms:>9.1f} "
-            f"{rate.num_errors:>7} {self.rss_mb:>8.0f} {self.ready_s:>8.2f}"
-            for number, rate in self.rates.items()
-        ]
-
-
 @dataclass(frozen=True)
 class Load:
     """What wrk sends, to where, and for how long."""
@@ -108,6 +93,34 @@ class Load:
         return Rate(num / micros * 1e6, p50 / 1e3, p99 / 1e3, int(errors))
 
 
+@dataclass
+class Side:
+    """One running server and its figures, by the number of connections."""
+
+    name: str
+    pid: int
+    port: int
+    load: Load
+    ready_s: float
+    rss_mb: float = 0.0
+    rates: dict[int, list[Rate]] = field(default_factory=dict)
+
+    def warm_up(self) -> None:
+        self.load.run(self.port, COMPARED, 1)
+
+    def measure(self, connections: int) -> None:
+        self.rates.setdefault(connections, []).append(self.load.run(self.port, connections))
+        self.rss_mb = shared_out_memory(self.pid) / 1e6
+
+    def lines(self) -> list[str]:
+        return [
+            f"{self.name:<34} {number:>5} {median(one.per_s for one in rates):>10.1f} "
+            f"{median(one.p50_ms for one in rates):>9.1f} {median(one.p99_ms for one in rates):>9.1f} "
+            f"{sum(one.num_errors for one in rates):>7} {self.rss_mb:>8.0f} {self.ready_s:>8.2f}"
+            for number, rates in sorted(self.rates.items())
+        ]
+
+
 def main() -> None:
     options = _parse()
     if shutil.which("wrk") is None:
@@ -119,15 +132,16 @@ def main() -> None:
         print("\n".join(report.lines()))
         photo = make_photo()
         print(f"{num_cores()} cores; a photo of {len(photo):,} bytes; TorchServe is not in the run", flush=True)
-        figures = compare(base, photo, python, options.seconds, quick=options.quick)
+        seconds = 2 if options.quick else options.seconds
+        figures = compare(base, photo, python, seconds, quick=options.quick)
     BENCH.mkdir(exist_ok=True)
     (BENCH / "serve.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8, help="for each measurement")
-    parser.add_argument("--quick", action="store_true", help="2 seconds each, and one setting of LitServe")
+    parser.add_argument("--seconds", type=float, default=5, help="for each measurement")
+    parser.add_argument("--quick", action="store_true", help="2 seconds each, one round, one setting of LitServe")
     return parser.parse_args()
 
 
@@ -176,21 +190,56 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def compare(base: Path, photo: bytes, python: Path, seconds: float, *, quick: bool) -> dict[str, Any]:
-    seconds = 2 if quick else seconds
+    """All sides up at once and measured in turn, since a machine's speed drifts: an idle server takes no time."""
     load = Load(_script(base, "ours", photo, "image/jpeg"), "/invocations", seconds)
     document = json.dumps({"image_data": base64.b64encode(photo).decode()}).encode()
     other_load = Load(_script(base, "litserve", document, "application/json"), "/predict", seconds)
-    print(
-        f"{'':<34} {'conns':>5} {'requests/s':>10} {'p50 ms':>9} {'p99 ms':>9} {'errors':>7} {'MB':>8} {'ready s':>8}"
-    )
-    before = ceiling(base / "model", photo, seconds)
-    ours = measure("ours", lambda: _ours(base), "/ping", load)
-    torch = best_litserve("torch", base, python, other_load, quick=quick)
-    engine = best_litserve("engine", base, python, other_load, quick=quick)
-    # Around the servers' turn, since a machine's speed drifts.
-    top = (before + ceiling(base / "model", photo, seconds)) / 2
-    print(f"{'ceiling: no HTTP':<34} {'':>5} {top:>10.1f}")
-    return _figures(ours, torch, engine, top)
+    settings = {kind: best_setting(kind, base, python, other_load, quick=quick) for kind in ("torch", "engine")}
+    with ExitStack() as stack:
+
+        def up(name: str, launch: Callable[[], Running], ping: str, load: Load) -> Side:
+            process, port, ready_s = stack.enter_context(_served(launch, ping))
+            side = Side(name, process.pid, port, load, ready_s)
+            side.warm_up()
+            return side
+
+        sides = [up("ours", lambda: _ours(base), "/ping", load)]
+        for kind, (workers, size) in settings.items():
+            launch = _litserve(kind, base, python, workers, size)
+            sides.append(up(f"LitServe, {kind}, {workers} workers, batch {size}", launch, "/health", other_load))
+        ceilings = []
+        for _ in range(1 if quick else ROUNDS):
+            ceilings.append(ceiling(base, seconds))
+            for side in sides:
+                side.measure(COMPARED)
+        for side in sides:
+            for number in set(CONNECTIONS) - {COMPARED}:
+                side.measure(number)
+        pings = pings_under(load, sides[0].port)
+        print(HEAD)
+        print("\n".join(line for side in sides for line in side.lines()))
+    print(f"{'ceiling: no HTTP':<34} {'':>5} {median(ceilings):>10.1f}")
+    ours, torch, engine = sides
+    figures = _figures(ours, torch, engine, ceilings)
+    print(f"  of {len(pings)} pings at {CONNECTIONS[-1]} connections the slowest took {max(pings):.1f} ms")
+    return {**figures, "slowest_ping_ms": round(max(pings), 1)}
+
+
+def pings_under(load: Load, port: int) -> list[float]:
+    """Milliseconds that each ``/ping`` took, on a connection of its own, while the server had all the work it can take.
+
+    Raises:
+        OSError: one was not answered, or not with 200.
+    """
+    thread = threading.Thread(target=load.run, args=(port, CONNECTIONS[-1]))
+    thread.start()
+    pings = []
+    while thread.is_alive():
+        begun = time.perf_counter()
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
+        pings.append((time.perf_counter() - begun) * 1e3)
+        time.sleep(0.02)
+    return pings
 
 
 def _script(base: Path, name: str, body: bytes, content_type: str) -> Path:
@@ -202,56 +251,36 @@ def _script(base: Path, name: str, body: bytes, content_type: str) -> Path:
     return script
 
 
-def _figures(ours: Side, torch: Side, engine: Side, top: float) -> dict[str, Any]:
-    rate = ours.rates[COMPARED]
+def _figures(ours: Side, torch: Side, engine: Side, ceilings: Sequence[float]) -> dict[str, Any]:
+    rates = ours.rates[COMPARED]
     ratios = {
-        "vs_litserve": rate.per_s / torch.rates[COMPARED].per_s,
-        "vs_litserve_same_engine": rate.per_s / engine.rates[COMPARED].per_s,
-        "vs_ceiling": rate.per_s / top,
-        "p99_over_p50": rate.p99_ms / rate.p50_ms,
+        "vs_litserve": _ratio(rates, torch.rates[COMPARED]),
+        "vs_litserve_same_engine": _ratio(rates, engine.rates[COMPARED]),
+        "vs_ceiling": median(one.per_s / top for one, top in zip(rates, ceilings, strict=True)),
+        "p99_over_p50": median(one.p99_ms / one.p50_ms for one in rates),
         "ready_s": ours.ready_s,
         "rss_mb": ours.rss_mb,
     }
-    print(f"\nours at {COMPARED} connections:")
+    print(f"\nours at {COMPARED} connections, medians of {len(ceilings)} rounds:")
     for name, value in ratios.items():
         print(f"  {name:<24} {value:8.2f}")
     return {name: round(value, 3) for name, value in ratios.items()}
 
 
-def ceiling(folder: Path, photo: bytes, seconds: float) -> float:
+def _ratio(ours: Sequence[Rate], others: Sequence[Rate]) -> float:
+    """The median of the rounds' ratios; a server that answered nothing stops the comparison."""
+    if any(one.per_s == 0 for one in others):
+        sys.exit("LitServe answered nothing in a round: the machine is too busy to compare on, or its log says why")
+    return median(one.per_s / other.per_s for one, other in zip(ours, others, strict=True))
+
+
+def ceiling(base: Path, seconds: float) -> float:
     """Photos a second when all cores decode and infer, and nothing else is done."""
-    card = ModelCard.read(folder)
-    engine = open_engine(folder, card)
-    counts = [0] * engine.num_lanes
-    end = time.perf_counter() + seconds
-
-    def work(lane: int) -> None:
-        while time.perf_counter() < end:
-            engine.infer(lane, card.preprocessing.pixels_of(photo)[None])
-            counts[lane] += 1
-
-    threads = [threading.Thread(target=work, args=(lane,)) for lane in range(engine.num_lanes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    engine.close()
-    return sum(counts) / seconds
+    command = [sys.executable, "-m", "benchmarks.ceiling", str(base / "model"), str(base / "ours.body"), str(seconds)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 Running = tuple[subprocess.Popen[bytes], int]
-
-
-def measure(name: str, launch: Callable[[], Running], ping: str, load: Load) -> Side:
-    """One server from its start to its end."""
-    with _served(launch, ping) as (process, port, ready_s):
-        side = Side(name, ready_s)
-        load.run(port, COMPARED, 1)
-        for number in CONNECTIONS:
-            side.rates[number] = load.run(port, number)
-        side.rss_mb = shared_out_memory(process.pid) / 1e6
-    print("\n".join(side.lines()), flush=True)
-    return side
 
 
 @contextmanager
@@ -294,13 +323,15 @@ def _ours(base: Path) -> Running:
     return server.process, server.port
 
 
-def best_litserve(kind: str, base: Path, python: Path, load: Load, *, quick: bool) -> Side:
-    """LitServe in the setting of workers and batch that answers most."""
+def best_setting(kind: str, base: Path, python: Path, load: Load, *, quick: bool) -> tuple[int, int]:
+    """The number of workers and the batch size by which LitServe answers most."""
     settings = [(num_cores(), 1)] if quick else [(1, 1), (num_cores(), 1), (1, 8), (num_cores(), 4)]
-    rates = {one: 0.0 if quick else _probe(_litserve(kind, base, python, *one), load) for one in settings}
-    workers, size = max(rates, key=lambda one: rates[one])
-    name = f"LitServe, {kind}, {workers} workers, batch {size}"
-    return measure(name, _litserve(kind, base, python, workers, size), "/health", load)
+    if len(settings) == 1:
+        return settings[0]
+    rates = {one: _probe(_litserve(kind, base, python, *one), load) for one in settings}
+    for (workers, size), rate in rates.items():
+        print(f"LitServe, {kind}, {workers} workers, batch {size}: {rate:.1f} requests/s", flush=True)
+    return max(rates, key=lambda one: rates[one])
 
 
 def _probe(launch: Callable[[], Running], load: Load) -> float:

@@ -8,18 +8,7 @@ import pytest
 import torch
 
 from classifier.vision import artifact
-from jobs import Platform
-
-FROZEN = {
-    "model": "mobilenet_v2",
-    "pretrained": "true",
-    "freeze": "backbone",
-    "image_size": "224",
-    "augmentation": "flip",
-    "lr": "0.003",
-    "scheduler": "onecycle",
-    "batch_size": "32",
-}
+from jobs import FROZEN, Platform
 
 
 def accuracy_of(folder: Path, photos: Path) -> float:
@@ -52,7 +41,7 @@ def test_a_few_real_photos_are_enough(
         "validation": take(clothing_photos / "validation", tmp_path / "validation", 5),
         "test": take(clothing_photos / "test", tmp_path / "test", 8),
     }
-    job = platform.train({**channels, "pretrained": imagenet_weights}, **FROZEN, epochs="10")
+    job = platform.train({**channels, "pretrained": imagenet_weights}, **{**FROZEN, "epochs": "10"})
     assert (job.exit_code, job.failure) == (0, None)
     assert job.metrics["test:accuracy"] > 0.6  # by chance it would be 0.1
     assert accuracy_of(job.paths.model, channels["test"]) == pytest.approx(job.metrics["test:accuracy"])
@@ -63,6 +52,6 @@ def test_clothing_is_learnt_as_well_as_by_a_reference_loop(
     platform: Platform, clothing_photos: Path, imagenet_weights: Path
 ) -> None:
     channels = {name: clothing_photos / name for name in ("train", "validation", "test")}
-    job = platform.train({**channels, "pretrained": imagenet_weights}, **FROZEN, epochs="5")
+    job = platform.train({**channels, "pretrained": imagenet_weights}, **FROZEN)
     assert job.metrics["test:accuracy"] >= 0.87
     assert accuracy_of(job.paths.model, channels["test"]) == pytest.approx(job.metrics["test:accuracy"])
