@@ -2,84 +2,11 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from classifier.contract.hyperparameters import Hyperparameters
-from classifier.contract.metrics import METRICS, Metric
-from classifier.contract.nearest import did_you_mean
-from classifier.errors import ConfigError
 from launch.requests.tags import tag_list
 from launch.requests.training import TrainingSpec, training_definition
-from launch.tuning.ranges import Choice, NumberRange, Ranges, canonical
-from launch.tuning.space import grid
-
-STRATEGIES = {"bayesian": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
-MAX_NAME = 32  # characters of a tuning job's name
-
-_MAX_PARENTS = 5
-_MIN_RUNTIME_S = 120
-_MIN_NOT_IMPROVING = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuningSpec:
-    """What is tuned, by what, and for how long. ``max_runtime_s`` and the rest of the ends are of the whole job."""
-
-    name: str
-    ranges: Ranges
-    objective: str = "validation:accuracy"
-    strategy: str = "bayesian"
-    jobs: int | None = 20
-    parallel: int = 2
-    early_stopping: bool = False
-    warm_start: tuple[str, ...] = ()
-    transfer: bool = False
-    target: float | None = None
-    max_runtime_s: int | None = None
-    no_improvement: int | None = None
-    seed: int | None = None
-
-    @property
-    def metric(self) -> Metric:
-        return METRICS[self.objective]
-
-    def num_jobs(self) -> int:
-        """For a grid, as many as it has points."""
-        return len(grid(self.ranges)) if self.strategy == "grid" else self.jobs or 20
-
-
-def check(spec: TuningSpec) -> None:
-    """What the platform would refuse, and this machine too.
-
-    Raises:
-        ConfigError: some settings don't go together, or are outside of the API's bounds.
-    """
-    if spec.objective not in METRICS:
-        hint = did_you_mean(spec.objective, METRICS)
-        raise ConfigError(f"--objective {spec.objective}: unknown metric{hint}; known are {', '.join(METRICS)}")
-    if spec.parallel < 1 or (spec.jobs is not None and spec.jobs < 1):
-        raise ConfigError("--jobs and --parallel are at least 1")
-    if spec.max_runtime_s is not None and spec.max_runtime_s < _MIN_RUNTIME_S:
-        raise ConfigError(f"--max-runtime {spec.max_runtime_s}: at least {_MIN_RUNTIME_S} seconds")
-    if spec.no_improvement is not None and spec.no_improvement < _MIN_NOT_IMPROVING:
-        raise ConfigError(f"--no-improvement {spec.no_improvement}: at least {_MIN_NOT_IMPROVING} trials")
-    if len(spec.warm_start) > _MAX_PARENTS:
-        raise ConfigError(f"--warm-start takes at most {_MAX_PARENTS} earlier tuning jobs, not {len(spec.warm_start)}")
-    _check_strategy(spec)
-
-
-def _check_strategy(spec: TuningSpec) -> None:
-    stops_early = spec.early_stopping or spec.strategy == "hyperband"
-    if stops_early and not spec.objective.startswith(("validation:", "train:")):
-        what = "--strategy hyperband" if spec.strategy == "hyperband" else "--early-stopping"
-        raise ConfigError(f"{what} needs an objective of each epoch, and {spec.objective} comes once, at the end")
-    if spec.strategy == "hyperband" and spec.early_stopping:
-        raise ConfigError("--strategy hyperband stops trials early by itself: leave --early-stopping out")
-    if spec.strategy == "grid":
-        num_points = len(grid(spec.ranges))
-        if spec.jobs is not None and spec.jobs != num_points:
-            raise ConfigError(f"--strategy grid tries all {num_points} combinations: leave --jobs {spec.jobs} out")
+from launch.tuning.spec import TuningSpec, check, max_epochs
 
 
 def tuning_request(spec: TuningSpec, training: TrainingSpec) -> dict[str, Any]:
@@ -105,7 +32,7 @@ def tuning_request(spec: TuningSpec, training: TrainingSpec) -> dict[str, Any]:
 
 def _config(spec: TuningSpec, static: Mapping[str, str]) -> dict[str, Any]:
     config: dict[str, Any] = {
-        "Strategy": STRATEGIES[spec.strategy],
+        "Strategy": spec.strategy.capitalize(),
         "HyperParameterTuningJobObjective": {"Type": spec.metric.direction, "MetricName": spec.objective},
         "ResourceLimits": {"MaxNumberOfTrainingJobs": spec.num_jobs(), "MaxParallelTrainingJobs": spec.parallel},
         "ParameterRanges": copy.deepcopy(dict(spec.ranges.request)),
@@ -131,14 +58,3 @@ def _completion_criteria(spec: TuningSpec) -> dict[str, Any]:
     if spec.no_improvement is not None:
         criteria["BestObjectiveNotImproving"] = {"MaxNumberOfTrainingJobsNotImproving": spec.no_improvement}
     return criteria
-
-
-def max_epochs(ranges: Ranges, static: Mapping[str, str]) -> int:
-    """The most epochs that a trial can have."""
-    for parameter in ranges.parameters:
-        if canonical(parameter.name) == "epochs":
-            if isinstance(parameter, NumberRange):
-                return int(parameter.high)
-            if isinstance(parameter, Choice):
-                return max(map(int, parameter.values))
-    return Hyperparameters.parse(static).epochs

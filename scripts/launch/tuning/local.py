@@ -1,0 +1,162 @@
+"""A tuning job on this machine: draws trials, runs some at a time, stops the hopeless, goes on after a kill."""
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from launch.local.client import LocalClient
+from launch.tuning.ends import reason_to_end
+from launch.tuning.spec import TuningSpec
+from launch.tuning.study import Study
+from launch.tuning.table import Watcher
+from launch.tuning.trials import RUNNING, Trial
+
+# A trial's name and hyperparameters → the request that trains it.
+Request = Callable[[str, Mapping[str, str]], dict[str, Any]]
+
+_POLL_S = 0.3
+
+
+@dataclass
+class _Job:
+    """A trial's training, running."""
+
+    number: int
+    name: str
+    num_reported: int = 0
+    is_pruned: bool = False
+
+
+@dataclass
+class LocalTuner:
+    """Runs trials until there are enough, or another end is reached."""
+
+    client: LocalClient
+    study: Study
+    spec: TuningSpec
+    request: Request
+    watcher: Watcher
+    _jobs: list[_Job] = field(default_factory=list)
+
+    def run(self) -> str:
+        """Returns why it ended. Trials that are interrupted, as by Ctrl-C, are stopped, and count for nothing."""
+        began = time.monotonic()
+        try:
+            while True:
+                self._collect()
+                trials = self.study.trials()
+                end = reason_to_end(self.spec, trials, time.monotonic() - began)
+                if end:
+                    self._stop_all()
+                    trials = self.study.trials()
+                else:
+                    trials = self._start_more(trials)
+                self.watcher.show(trials)
+                if end:
+                    return end
+                time.sleep(_POLL_S)
+        except BaseException:
+            self._interrupt()
+            raise
+
+    def stop_leftovers(self) -> int:
+        """Stop what a run that was killed has left running; returns how many trials that were."""
+        names = self.study.interrupt_leftovers()
+        for name in names:
+            self._ask_to_stop(name)
+        for name in names:
+            self._wait(name)
+        return len(names)
+
+    def _start_more(self, trials: Sequence[Trial]) -> Sequence[Trial]:
+        while len(self._jobs) < self.spec.parallel and len(trials) < self.spec.num_jobs():
+            asked = self.study.ask()
+            name = f"{self.spec.name}-{asked.number + 1:03}-{secrets.token_hex(4)}"
+            # Noted before it is created: a job that nobody knows of would run on after a kill.
+            self.study.note(asked.number, name=name, started=datetime.now(UTC).isoformat())
+            self._jobs.append(_Job(asked.number, name))
+            self.client.create_training_job(**self.request(name, asked.parameters))
+            trials = self.study.trials()
+        return trials
+
+    def _collect(self) -> None:
+        for job in list(self._jobs):
+            description = self.client.describe_training_job(TrainingJobName=job.name)
+            self._report(job)
+            if description["TrainingJobStatus"] not in RUNNING:
+                self._finish(job, description)
+
+    def _report(self, job: _Job) -> None:
+        """Tell the study each epoch's objective once; stop the job if it says so."""
+        for value in self._objectives(job.name)[job.num_reported :]:
+            job.num_reported += 1
+            if isfinite(value) and self.study.report(job.number, job.num_reported, value) and not job.is_pruned:
+                job.is_pruned = True
+                self._ask_to_stop(job.name)
+
+    def _objectives(self, name: str) -> list[float]:
+        """What the job's log has told so far, as the platform reads it: by the metric table's regex."""
+        logs = self.client.folder / "training-jobs" / name / "logs"
+        with suppress(FileNotFoundError):
+            text = (logs / "algo-1.log").read_text(encoding="utf-8", errors="replace")
+            # The last line may still be growing.
+            return [float(value) for value in re.findall(self.spec.metric.regex, text[: text.rfind("\n") + 1])]
+        return []
+
+    def _finish(self, job: _Job, description: Mapping[str, Any]) -> None:
+        self._jobs.remove(job)
+        ended = description.get("TrainingEndTime") or datetime.now(UTC)
+        started = description.get("TrainingStartTime") or ended
+        self.study.note(job.number, started=started.isoformat(), ended=ended.isoformat())
+        status, value = description["TrainingJobStatus"], (self._objectives(job.name) or [None])[-1]
+        if status == "Completed" and value is not None and isfinite(value):
+            self.study.complete(job.number, value)
+        elif status == "Stopped" and value is not None:
+            self.study.stop(job.number)
+        else:
+            self.study.note(job.number, failure=self._reason(description))
+            self.study.fail(job.number)
+
+    def _reason(self, description: Mapping[str, Any]) -> str:
+        if description.get("FailureReason"):
+            return description["FailureReason"].splitlines()[0]
+        is_stopped = description["TrainingJobStatus"] == "Stopped"
+        return "stopped before its first epoch ended" if is_stopped else f"no finite {self.spec.objective} in its log"
+
+    def _stop_all(self) -> None:
+        """The end is reached: those that still run count with what they have."""
+        for job in self._jobs:
+            self._ask_to_stop(job.name)
+        for job in list(self._jobs):
+            self._report(job)
+            self._finish(job, self._wait(job.name))
+
+    def _interrupt(self) -> None:
+        for job in self._jobs:
+            self._ask_to_stop(job.name)
+        for job in self._jobs:
+            self._wait(job.name)
+            self.study.interrupt(job.number)
+        self._jobs.clear()
+
+    def _ask_to_stop(self, name: str) -> None:
+        # It may have ended by itself, or never have been created.
+        with suppress(ClientError):
+            self.client.stop_training_job(TrainingJobName=name)
+
+    def _wait(self, name: str) -> Mapping[str, Any]:
+        description: Mapping[str, Any] = {}
+        with suppress(ClientError):
+            while (description := self.client.describe_training_job(TrainingJobName=name))[
+                "TrainingJobStatus"
+            ] in RUNNING:
+                time.sleep(_POLL_S)
+        return description
