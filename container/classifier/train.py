@@ -17,6 +17,7 @@ from classifier.contract.driver import check_driver, read_host
 from classifier.contract.hyperparameters import describe
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, Stopped, UserError
+from classifier.observer import Observer, Observers
 from classifier.training.console import Console, StopSignal, Watch
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths.failure.unlink(missing_ok=True)
         config = read_training_config(paths)
         check_driver(read_host(config.cluster.current_instance_type), "training")
-        _train(config, paths, console, stop)
+        from classifier.profiling.profiler import profiled  # noqa: PLC0415
+
+        with profiled(config, paths, console) as observers:
+            _train(config, paths, console, stop, observers)
     except Stopped as stopped:
         console.say(f"stopped     by {stopped}, before the first step: there is no model")
     except UserError as error:
@@ -62,13 +66,14 @@ def _list_models() -> int:
     return 0
 
 
-def _train(config: TrainingConfig, paths: Paths, console: Console, stop: StopSignal) -> None:
+def _train(
+    config: TrainingConfig, paths: Paths, console: Console, stop: StopSignal, observers: Sequence[Observer]
+) -> None:
     import torch  # noqa: PLC0415
 
-    from classifier.observer import Observers  # noqa: PLC0415
     from classifier.training.fit import fit  # noqa: PLC0415
 
-    watch, observer = Watch(console, stop), Observers([], console.warn)
+    watch, observer = Watch(console, stop), Observers(observers, console.warn)
     try:
         outcome = fit(config, paths, watch, record=lambda outcome: _write_tables(outcome, paths), observer=observer)
     except torch.OutOfMemoryError:

@@ -1,0 +1,96 @@
+"""A profile → ``profiler.json`` for the report, and lines for the log."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from classifier.contract.findings import Finding
+from classifier.profiling.profile import Profile
+from classifier.profiling.steps import PHASES, StepTable
+from classifier.profiling.system import Sample
+
+Item = TypeVar("Item")
+
+_MOST_STEPS, _MOST_SAMPLES = 2000, 600
+_WORDS = {"data": "data wait", "transfer": "to device"}
+
+
+def write_profile(path: Path, profile: Profile, trace: Path | None) -> None:
+    """What the report draws. The trace is named relative to the file's folder."""
+    content = {
+        "phases": {mode: _rounded(spent) for mode, spent in profile.phases.items() if profile.passes_s[mode]},
+        "initialization_s": round(profile.initialization_s, 3),
+        "total_s": round(profile.total_s, 3),
+        "images_per_s": round(profile.images_per_s, 1),
+        "steps": _steps(profile.steps.of("train")),
+        "utilisation": _utilisation(thinned(profile.samples, _MOST_SAMPLES), profile.began_s),
+        "operators": [_rounded(asdict(one)) for one in profile.operators],
+        "trace": os.path.relpath(trace, path.parent) if trace else None,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def lines(profile: Profile, findings: Sequence[Finding]) -> Iterator[str]:
+    """Where the training's time went, and what fired."""
+    spent, total = profile.phases["train"], profile.passes_s["train"] + profile.checkpoint_s
+    if total:
+        shares = [f"{_WORDS.get(name, name)} {100 * value / total:.0f} %" for name, value in spent.items()]
+        yield f"{' · '.join(shares)} of training; {profile.images_per_s:,.0f} photos/s"
+        passes = [f"{mode} {seconds:.1f} s" for mode, seconds in profile.passes_s.items() if seconds]
+        yield f"before the first step {profile.initialization_s:.1f} s, {', '.join(passes)}"
+    for finding in findings:
+        if finding.outcome == "fired":
+            yield f"{finding.rule}: {finding.seen}. {finding.meaning} {finding.advice}"
+
+
+def thinned(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most ``most`` of them, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    return [items[index] for index in np.linspace(0, len(items) - 1, most).astype(int)]
+
+
+def _steps(table: StepTable) -> list[list[Any]]:
+    """Of each: its number, its epoch, its seconds, and those of each of its phases."""
+    names = PHASES[: PHASES.index("checkpoint")]
+    return [
+        [
+            int(table.number[row]),
+            int(table.epoch[row]),
+            round(float(table.seconds[row]), 5),
+            {name: round(float(table.phases[row, column]), 5) for column, name in enumerate(names)},
+        ]
+        for row in thinned(range(len(table)), _MOST_STEPS)
+    ]
+
+
+def _utilisation(samples: Sequence[Sample], began_s: float) -> Mapping[str, list[Any]]:
+    has_gpu = bool(samples) and bool(samples[0].gpus)
+    return {
+        "t_s": [round(sample.time_s - began_s, 2) for sample in samples],
+        "cpu_percent": _series(sample.cores.mean() for sample in samples),
+        "cores": [_series(core) for core in np.array([sample.cores for sample in samples]).T],
+        "iowait_percent": _series(sample.iowait.mean() for sample in samples),
+        "memory_percent": _series(sample.memory for sample in samples),
+        "disk_read_bytes_s": _series(sample.disk_read for sample in samples),
+        "disk_write_bytes_s": _series(sample.disk_written for sample in samples),
+        "network_bytes_s": _series(sample.received + sample.sent for sample in samples),
+        "gpu_percent": _series(np.mean(sample.gpus) for sample in samples) if has_gpu else [],
+        "gpu_memory_percent": _series(np.mean(sample.gpu_memory) for sample in samples) if has_gpu else [],
+    }
+
+
+def _series(values: Any) -> list[float]:
+    return [round(float(value), 1) for value in values]
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}

@@ -1,0 +1,177 @@
+"""The profiler: looks on from before torch is loaded to the last step, then judges and writes what it saw.
+
+It never fails a training: what goes wrong here is a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from classifier.contract.config import ProfilerConfig, TrainingConfig
+from classifier.contract.findings import write_findings
+from classifier.contract.paths import Paths
+from classifier.observer import Mode, Observer, Phase, Scene
+from classifier.profiling.operators import OperatorWatch
+from classifier.profiling.outputs import lines, write_profile
+from classifier.profiling.profile import Profile
+from classifier.profiling.rules import evaluate
+from classifier.profiling.steps import DeviceClock, HostClock, StepTimer
+from classifier.profiling.system import Sampler
+from classifier.profiling.timeline import Timeline
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_OPT_ML = Path("/opt/ml")
+
+
+class Voice(Protocol):
+    """Who speaks to the person who watches."""
+
+    def say(self, line: str) -> None: ...
+
+    def warn(self, line: str) -> None: ...
+
+
+@contextmanager
+def profiled(config: TrainingConfig, paths: Paths, console: Voice) -> Iterator[Sequence[Observer]]:
+    """The profiler as an observer, already at work on the machine, where it was asked for; else nobody."""
+    profiler = open_profiler(config, paths, console)
+    try:
+        yield [profiler] if profiler else []
+    finally:
+        if profiler:
+            profiler.close()
+
+
+def open_profiler(config: TrainingConfig, paths: Paths, console: Voice) -> Profiler | None:
+    """None where it was not asked for, or can't start."""
+    asked = config.profiler is not None and config.profiler.is_enabled
+    if not (asked or config.hyperparameters.profile):
+        return None
+    try:
+        return Profiler(config, paths, console)
+    except Exception:
+        console.warn(f"the profiler can't start; the training is not affected\n{traceback.format_exc()}")
+        return None
+
+
+class Profiler(Observer):
+    """Sampler, timer and operators, as one observer."""
+
+    def __init__(self, config: TrainingConfig, paths: Paths, console: Voice) -> None:
+        self._parameters, self._paths, self._console = config.hyperparameters, paths, console
+        settings, folder = config.profiler or ProfilerConfig(), profiler_folder(config, paths)
+        self._timeline = Timeline(folder, _node(config))
+        self._operators = OperatorWatch(settings.profiling_parameters.operators, folder / "trace.json.gz")
+        self._timer: StepTimer | None = None
+        self._mode: Mode = "train"
+        self._num_images = 0
+        self._began_s = time.time()
+        self._first_step_s: float | None = None
+        self._sampler = Sampler(folder, _node(config), settings.profiling_interval_in_milliseconds / 1000)
+        self._sampler.start()
+
+    def close(self) -> None:
+        """Stop looking at the machine."""
+        self._sampler.stop()
+
+    def begin(self, scene: Scene) -> None:
+        on_gpu = scene.device.type == "cuda"
+        self._timer = StepTimer(DeviceClock() if on_gpu else HostClock(), self._timeline)
+        self._operators.plan(scene.num_epochs * scene.steps_per_epoch, on_gpu=on_gpu)
+
+    def begin_epoch(self, mode: Mode, number: int) -> None:
+        self._first_step_s = self._first_step_s or time.time()
+        self._mode = mode
+        self._timed.begin_pass(mode, number)
+
+    def begin_step(self) -> None:
+        if self._mode == "train":
+            self._timed.leave_out(self._operators.begin_step(self._timed.number))
+        self._timed.begin_step()
+
+    def phase(self, name: Phase) -> AbstractContextManager[object]:
+        if not self._operators.is_watching:
+            return self._timed.phase(name)
+        stack = ExitStack()
+        stack.enter_context(self._operators.phase(name))
+        stack.enter_context(self._timed.phase(name))
+        return stack
+
+    def see_outputs(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:  # noqa: ARG002 - an observer's
+        if self._mode == "train":
+            self._num_images += len(labels)
+
+    def end_step(self) -> None:
+        number, is_watched = self._timed.number, self._operators.is_watching
+        self._timed.end_step(is_usual=not is_watched)
+        if is_watched:
+            self._timed.leave_out(self._operators.end_step(number))
+
+    def end_epoch(self, metrics: dict[str, float]) -> None:  # noqa: ARG002 - an observer's
+        self._timed.end_pass()
+
+    def end(self) -> None:
+        self._sampler.stop()
+        if self._sampler.failure:
+            self._console.warn(f"the profiler lost sight of the machine: {self._sampler.failure}")
+        if self._timer is None:
+            return
+        self._operators.end()
+        self._timer.end_pass()
+        self._timeline.flush()
+        self._tell(self._profile(self._timer))
+
+    @property
+    def _timed(self) -> StepTimer:
+        assert self._timer is not None, "begin comes first"
+        return self._timer
+
+    def _profile(self, timer: StepTimer) -> Profile:
+        ended_s = time.time()
+        workers = self._parameters.num_workers
+        return Profile(
+            parameters=self._parameters,
+            began_s=self._began_s,
+            first_step_s=self._first_step_s or ended_s,
+            ended_s=ended_s,
+            samples=self._sampler.samples,
+            steps=timer.table(),
+            passes_s=timer.passes_s,
+            checkpoint_s=timer.checkpoint_s,
+            operators=self._operators.operators,
+            num_images=self._num_images,
+            num_workers=len(os.sched_getaffinity(0)) if workers == "auto" else workers,
+        )
+
+    def _tell(self, profile: Profile) -> None:
+        findings = evaluate(profile)
+        write_findings(self._paths.output_data / "profiler_findings.json", findings)
+        write_profile(self._paths.output_data / "profiler.json", profile, self._operators.trace)
+        for line in lines(profile, findings):
+            self._console.say(f"profiler    {line}")
+
+
+def profiler_folder(config: TrainingConfig, paths: Paths) -> Path:
+    """Where ``profilerconfig.json`` says, which the platform sends to S3; without it, with the job's other reports.
+
+    A path under ``/opt/ml`` moves with the platform's root.
+    """
+    if config.profiler is None:
+        return paths.output_data / "profiler"
+    path = config.profiler.profiling_parameters.local_path
+    return paths.base / path.relative_to(_OPT_ML) if path.is_relative_to(_OPT_ML) else path
+
+
+def _node(config: TrainingConfig) -> str:
+    """smdebug's readers open files of hosts that are called ``algo-1``, ``algo-2``, and of no others."""
+    host = config.cluster.current_host
+    return host if re.fullmatch(r"algo-\d+", host) else f"algo-{config.cluster.rank + 1}"

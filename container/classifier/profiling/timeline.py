@@ -1,0 +1,74 @@
+"""Steps and their phases → the trace files that smdebug's readers of framework metrics open.
+
+The files are those of its own writer: ``framework/pevents/YYYYMMDDHH/<end in µs>_<node>_pythontimeline.json``, Chrome's
+trace events with a process a kind of event. They are written between the epochs, not by a thread at each step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+from classifier.observer import Mode, Phase
+
+_MODES = {"train": "TRAIN", "validation": "EVAL", "test": "PREDICT"}
+_PHASES = {
+    "data": "DataLoaderIter",
+    "transfer": "HostToDevice",
+    "forward": "Forward",
+    "backward": "Backward",
+    "optimizer": "Optimizer",
+    "checkpoint": "Checkpoint",
+}
+_FILE_S, _FILE_EVENTS = 60, 50_000
+# Of a very long training every step is counted, and one in a hundred of the later ones is written down.
+_ALL_STEPS, _ONE_IN = 10_000, 100
+
+
+class Timeline:
+    """Events, in files of a minute's worth or more."""
+
+    def __init__(self, folder: Path, node: str) -> None:
+        self._folder, self._node = folder / "framework" / "pevents", f"{os.getpid()}-{node}"
+        self._base_us = int(time.time() * 1e6)
+        self._events: list[tuple[str, int, int, int]] = []
+        self._written_at = time.monotonic()
+
+    def add(self, what: Phase | Literal["step"], mode: Mode, step: int, start_s: float, seconds: float) -> None:
+        """``start_s`` is in seconds since the epoch."""
+        if step < _ALL_STEPS or step % _ONE_IN == 0:
+            name = f"Step:ModeKeys.{_MODES[mode]}" if what == "step" else f"{_PHASES[what]}-{_MODES[mode]}"
+            self._events.append((name, step, int(start_s * 1e6), int(seconds * 1e6)))
+
+    def flush_if_due(self) -> None:
+        if time.monotonic() - self._written_at > _FILE_S or len(self._events) > _FILE_EVENTS:
+            self.flush()
+
+    def flush(self) -> None:
+        self._written_at = time.monotonic()
+        if not self._events:
+            return
+        end = max(start + took for _, _, start, took in self._events)
+        hour = time.strftime("%Y%m%d%H", time.gmtime(end / 1e6))
+        path = self._folder / hour / f"{end}_{self._node}_pythontimeline.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(",\n".join(["[" + json.dumps(self._base()), *self._lines()]) + "\n]\n", encoding="utf-8")
+        self._events.clear()
+
+    def _base(self) -> dict[str, object]:
+        start = {"start_time_since_epoch_in_micros": self._base_us}
+        return {"name": "process_name", "ph": "M", "pid": 0, "args": start}
+
+    def _lines(self) -> list[str]:
+        """Every kind of event is a process, named before its first event."""
+        pids = {name: 1 + index for index, name in enumerate(dict.fromkeys(event[0] for event in self._events))}
+        named = [{"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}} for name, pid in pids.items()]
+        events = [
+            {"name": name, "pid": pids[name], "ph": "X", "ts": start - self._base_us, "dur": took,
+             "args": {"step_num": step}}
+            for name, step, start, took in self._events
+        ]  # fmt: skip
+        return [json.dumps(line) for line in (*named, *events)]
