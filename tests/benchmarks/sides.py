@@ -94,7 +94,11 @@ class Side:
     rates: dict[int, list[Rate]] = field(default_factory=dict)
 
     def warm_up(self) -> None:
-        self.load.run(self.port, 8, 1)
+        """Ask until it answers: TorchServe says that it is well before its workers have a model."""
+        deadline = time.monotonic() + START_S
+        while (rate := self.load.run(self.port, 8, 1)).per_s == 0 or rate.num_errors:
+            if time.monotonic() > deadline:
+                sys.exit(f"{self.name} does not answer")
 
     def measure(self, connections: int) -> None:
         self.rates.setdefault(connections, []).append(self.load.run(self.port, connections))
