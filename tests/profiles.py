@@ -1,0 +1,92 @@
+"""Profiles as a test wants them, smdebug's own reader of what a profiler wrote, and AWS's table of rules."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classifier.contract.hyperparameters import Hyperparameters
+from classifier.profiling.profile import Profile
+from classifier.profiling.steps import MODES, PHASES, StepTable
+from classifier.profiling.system import Sample
+
+START_S = 1_795_000_000.0
+
+
+def sample(number: int = 0, **values: Any) -> Sample:
+    """The ``number``-th of a machine with two cores, half busy, two samples a second; ``values`` as one likes."""
+    cores, iowait = values.pop("cores", (50, 50)), values.pop("iowait", (0, 0))
+    return Sample(
+        time_s=START_S + number / 2,
+        cores=np.array(cores, dtype=np.float32),
+        iowait=np.array(iowait, dtype=np.float32),
+        memory=values.pop("memory", 20.0),
+        **values,
+    )
+
+
+def samples(num: int, **values: Any) -> Sequence[Sample]:
+    return [sample(number, **values) for number in range(num)]
+
+
+def steps(seconds: Sequence[float], *, mode: str = "train", data: Sequence[float] | None = None) -> StepTable:
+    """Steps of so many seconds, spent on the forward pass but for the wait for ``data``."""
+    count = len(seconds)
+    phases = np.zeros((count, len(PHASES)))
+    phases[:, PHASES.index("data")] = data if data is not None else 0
+    phases[:, PHASES.index("forward")] = np.array(seconds) - phases[:, PHASES.index("data")]
+    return StepTable(
+        mode=np.full(count, MODES.index(mode)),  # pyright: ignore[reportArgumentType]
+        epoch=np.ones(count, dtype=int),
+        number=np.arange(count),
+        start_s=START_S + np.cumsum(seconds) - seconds,
+        seconds=np.array(seconds, dtype=float),
+        phases=phases,
+        is_usual=np.ones(count, dtype=bool),
+    )
+
+
+def profile(**values: Any) -> Profile:
+    """A minute of training without a fault, on a machine without a GPU; ``values`` as one likes."""
+    table = values.get("steps", steps([0.5] * 120))
+    healthy = Profile(
+        parameters=Hyperparameters(),
+        began_s=START_S - 10,
+        first_step_s=START_S,
+        ended_s=START_S + 61,
+        samples=samples(120),
+        steps=table,
+        passes_s={"train": float(table.of("train").seconds.sum()), "validation": 0.0, "test": 0.0},
+        checkpoint_s=0.5,
+        operators=(),
+        num_images=120 * 32,
+        num_workers=2,
+    )
+    return replace(healthy, **values)
+
+
+def read_frames(folder: Path) -> Any:
+    """smdebug's own ``PandasFrame`` of a profiler's folder."""
+    with warnings.catch_warnings():
+        # smdebug is of an older Python's time.
+        warnings.simplefilter("ignore")
+        from smdebug.profiler.analysis.utils.profiler_data_to_pandas import PandasFrame  # noqa: PLC0415
+
+        return PandasFrame(str(folder))
+
+
+def aws_rules() -> dict[str, Any]:
+    """AWS's profiler rules by name; called without arguments, each has its defaults in ``rule_parameters``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from smdebug_rulesconfig.profiler_rules import rules  # noqa: PLC0415
+
+    base = rules.ProfilerRuleBase
+    return {
+        name: value
+        for name, value in vars(rules).items()
+        if isinstance(value, type) and issubclass(value, base) and value not in (base, rules.ProfilerReport)
+    }
