@@ -1,9 +1,15 @@
+# ruff: noqa: N803 (the API's own names)
 """The client: the same calls with the same requests as boto3's, answered by this machine."""
 
 from pathlib import Path
 from typing import Any
 
+from launch.local.endpoints import Endpoints
+from launch.local.invoking import invoke, invoke_async
+from launch.local.records import Records
+from launch.local.refusals import invalid
 from launch.local.training import TrainingJobs
+from launch.local.transforms import TransformJobs
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[3] / "local_test" / "sagemaker"
 GRACE_S = 120.0
@@ -24,29 +30,116 @@ class LocalClient:
     def __init__(self, folder: Path = DEFAULT_FOLDER, *, grace_s: float = GRACE_S) -> None:
         self.folder = folder.resolve()
         self._training = TrainingJobs(self.folder, grace_s)
+        self._endpoints = Endpoints(self.folder)
+        self._transforms = TransformJobs(self.folder, self._endpoints.models)
 
     def create_training_job(self, **request: Any) -> dict[str, Any]:
         return self._training.create(request)
 
-    def describe_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:  # noqa: N803
+    def describe_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
         return self._training.describe(TrainingJobName)
 
-    def stop_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:  # noqa: N803
+    def stop_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
         self._training.stop(TrainingJobName)
         return {}
 
-    def delete_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:  # noqa: N803
+    def delete_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
         self._training.delete(TrainingJobName)
         return {}
 
     def list_training_jobs(
         self,
         *,
-        NameContains: str = "",  # noqa: N803
-        StatusEquals: str | None = None,  # noqa: N803
-        MaxResults: int | None = None,  # noqa: N803
+        NameContains: str = "",
+        StatusEquals: str | None = None,
+        MaxResults: int | None = None,
         **_: Any,
     ) -> dict[str, Any]:
         found = [one for one in self._training.summaries() if NameContains in one["TrainingJobName"]]
         found = [one for one in found if StatusEquals in (None, one["TrainingJobStatus"])]
         return {"TrainingJobSummaries": found[:MaxResults]}
+
+    def create_model(self, **request: Any) -> dict[str, Any]:
+        return self._endpoints.create_model(request)
+
+    def describe_model(self, *, ModelName: str) -> dict[str, Any]:
+        return self._endpoints.models.read(ModelName)
+
+    def delete_model(self, *, ModelName: str) -> dict[str, Any]:
+        self._endpoints.delete_model(ModelName)
+        return {}
+
+    def list_models(self, *, NameContains: str = "", **_: Any) -> dict[str, Any]:
+        return {"Models": _summaries(self._endpoints.models, ("ModelName", "ModelArn"), NameContains)}
+
+    def create_endpoint_config(self, **request: Any) -> dict[str, Any]:
+        return self._endpoints.create_config(request)
+
+    def describe_endpoint_config(self, *, EndpointConfigName: str) -> dict[str, Any]:
+        return self._endpoints.configs.read(EndpointConfigName)
+
+    def delete_endpoint_config(self, *, EndpointConfigName: str) -> dict[str, Any]:
+        self._endpoints.delete_config(EndpointConfigName)
+        return {}
+
+    def list_endpoint_configs(self, *, NameContains: str = "", **_: Any) -> dict[str, Any]:
+        fields = ("EndpointConfigName", "EndpointConfigArn")
+        return {"EndpointConfigs": _summaries(self._endpoints.configs, fields, NameContains)}
+
+    def create_endpoint(self, **request: Any) -> dict[str, Any]:
+        return self._endpoints.create(request)
+
+    def describe_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
+        return self._endpoints.describe(EndpointName)
+
+    def update_endpoint(self, **request: Any) -> dict[str, Any]:
+        return self._endpoints.update(request)
+
+    def delete_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
+        self._endpoints.delete(EndpointName)
+        return {}
+
+    def list_endpoints(self, *, NameContains: str = "", **_: Any) -> dict[str, Any]:
+        for name in self._endpoints.records.names():
+            self._endpoints.describe(name)
+        fields = ("EndpointName", "EndpointArn", "EndpointStatus", "LastModifiedTime")
+        return {"Endpoints": _summaries(self._endpoints.records, fields, NameContains)}
+
+    def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
+        return invoke(self._endpoints, request)
+
+    def invoke_endpoint_async(self, **request: Any) -> dict[str, Any]:
+        return invoke_async(self._endpoints, request)
+
+    def create_transform_job(self, **request: Any) -> dict[str, Any]:
+        return self._transforms.create(request)
+
+    def describe_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:
+        return self._transforms.describe(TransformJobName)
+
+    def stop_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:
+        self._transforms.stop(TransformJobName)
+        return {}
+
+    def list_transform_jobs(
+        self, *, NameContains: str = "", StatusEquals: str | None = None, **_: Any
+    ) -> dict[str, Any]:
+        found = [one for one in self._transforms.summaries() if NameContains in one["TransformJobName"]]
+        found = [one for one in found if StatusEquals in (None, one["TransformJobStatus"])]
+        return {"TransformJobSummaries": found}
+
+    def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
+        kind, _, name = ResourceArn.rpartition(":")[2].partition("/")
+        records = {one.kind: one for one in self._kinds()}
+        if kind not in records:
+            raise invalid(f"{ResourceArn}: on this machine there is no such resource")
+        return {"Tags": records[kind].read(name).get("Tags", [])}
+
+    def _kinds(self) -> tuple[Records, ...]:
+        one = self._endpoints
+        return self._training.records, self._transforms.records, one.models, one.configs, one.records
+
+
+def _summaries(records: Records, fields: tuple[str, ...], part: str) -> list[dict[str, Any]]:
+    found = [records.read(name) for name in records.names() if part in name]
+    return [{key: one[key] for key in (*fields, "CreationTime") if key in one} for one in found]

@@ -27,6 +27,9 @@ class Network:
         return {"VpcConfig": {"SecurityGroupIds": list(self.security_groups), "Subnets": list(self.subnets)}}
 
 
+NO_NETWORK = Network()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
     """A training, as a person thinks of it.
@@ -54,7 +57,7 @@ class TrainingSpec:
     save_interval: int | None = None
     profiler: bool = False
     network_isolation: bool = False
-    network: Network = Network()
+    network: Network = NO_NETWORK
     kms_key: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,165 @@
+"""The models, endpoint configs and endpoints of this machine. An endpoint's server runs until it is deleted."""
+
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from classifier.errors import UserError
+from launch.local.records import Record, Records, now
+from launch.local.refusals import check, in_use, invalid
+from launch.local.servers import Server, remove, start_server
+
+_START_LIMIT = timedelta(minutes=8)
+_NUM_LOG_LINES = 5
+
+
+class Endpoints:
+    """As on the platform, an update starts the new server first, and the old one serves until the new one can."""
+
+    def __init__(self, folder: Path) -> None:
+        self.models = Records(folder, "model")
+        self.configs = Records(folder, "endpoint-config")
+        self.records = Records(folder, "endpoint")
+
+    def create_model(self, request: dict[str, Any]) -> dict[str, Any]:
+        check("CreateModel", request)
+        if "PrimaryContainer" not in request or "Image" not in request["PrimaryContainer"]:
+            raise invalid("on this machine a model has a PrimaryContainer with an Image")
+        arn = self.models.arn(request["ModelName"])
+        self.models.create(request["ModelName"], {**request, "ModelArn": arn, "CreationTime": now()})
+        return {"ModelArn": arn}
+
+    def create_config(self, request: dict[str, Any]) -> dict[str, Any]:
+        check("CreateEndpointConfig", request)
+        if len(request["ProductionVariants"]) != 1:
+            raise invalid("on this machine an endpoint has one production variant")
+        self.models.read(request["ProductionVariants"][0]["ModelName"])
+        name = request["EndpointConfigName"]
+        arn = self.configs.arn(name)
+        self.configs.create(name, {**request, "EndpointConfigArn": arn, "CreationTime": now()})
+        return {"EndpointConfigArn": arn}
+
+    def create(self, request: dict[str, Any]) -> dict[str, Any]:
+        check("CreateEndpoint", request)
+        name, moment = request["EndpointName"], now()
+        container = self._container(request["EndpointConfigName"])
+        record = {
+            **request,
+            "EndpointArn": self.records.arn(name),
+            "EndpointStatus": "Creating",
+            "CreationTime": moment,
+            "LastModifiedTime": moment,
+        }
+        self.records.create(name, record)
+        self._launch(name, container, request["EndpointConfigName"])
+        return {"EndpointArn": self.records.arn(name)}
+
+    def update(self, request: dict[str, Any]) -> dict[str, Any]:
+        check("UpdateEndpoint", request)
+        name = request["EndpointName"]
+        status = self.describe(name)["EndpointStatus"]
+        if status != "InService":
+            raise invalid(f"the endpoint {name!r} is {status}: it can't be updated now")
+        container = self._container(request["EndpointConfigName"])
+        with self.records.changing(name) as record:
+            record.update({"EndpointStatus": "Updating", "LastModifiedTime": now()})
+            record.pop("FailureReason", None)
+        self._launch(name, container, request["EndpointConfigName"])
+        return {"EndpointArn": self.records.arn(name)}
+
+    def describe(self, name: str) -> Record:
+        if self.records.read(name)["EndpointStatus"] in ("Creating", "Updating", "InService"):
+            with self.records.changing(name) as record:
+                self._look(name, record)
+        return self.records.read(name)
+
+    def delete(self, name: str) -> None:
+        record = self.records.read(name)
+        for key in ("Server", "Next"):
+            if key in record:
+                remove(Server.of(record[key]))
+        self.records.delete(name)
+
+    def server(self, name: str) -> Server:
+        """The server that answers for an endpoint.
+
+        Raises:
+            ClientError: it does not serve, yet or any more.
+        """
+        record = self.describe(name)
+        if "Server" not in record or record["EndpointStatus"] not in ("InService", "Updating"):
+            raise invalid(f"endpoint {name!r} is {record['EndpointStatus']}: it does not answer now")
+        return Server.of(record["Server"])
+
+    def config_of(self, name: str) -> Record:
+        return self.configs.read(self.records.read(name)["EndpointConfigName"])
+
+    def container_of(self, name: str) -> dict[str, Any]:
+        return self._container(self.records.read(name)["EndpointConfigName"])
+
+    def log(self, name: str) -> Path:
+        return self.records.folder(name) / "logs" / "AllTraffic.log"
+
+    def delete_model(self, name: str) -> None:
+        self.models.delete(name)
+
+    def delete_config(self, name: str) -> None:
+        users = [one for one in self.records.names() if self.records.read(one)["EndpointConfigName"] == name]
+        if users:
+            raise in_use(f"endpoint config {name!r} is used by endpoint {users[0]!r}")
+        self.configs.delete(name)
+
+    def _container(self, config: str) -> dict[str, Any]:
+        model = self.configs.read(config)["ProductionVariants"][0]["ModelName"]
+        return self.models.read(model)["PrimaryContainer"]
+
+    def _launch(self, name: str, container: Mapping[str, Any], config: str) -> None:
+        folder = self.records.folder(name) / f"server-{uuid.uuid4().hex[:8]}"
+        with self.records.changing(name) as record:
+            record["NextConfigName"] = config
+            try:
+                record["Next"] = start_server(container, folder, self.log(name), {}).record()
+            except (UserError, ClientError) as error:
+                self._fail(record, str(error))
+
+    def _look(self, name: str, record: Record) -> None:
+        """Bring a record up to date with its servers."""
+        if "Next" in record:
+            following = Server.of(record["Next"])
+            if following.is_running and following.is_ready:
+                self._switch(record, following)
+            elif not following.is_running:
+                self._fail(record, f"the server ended before it was ready: {self._last_lines(name)}")
+                remove(following)
+            elif now() - record["LastModifiedTime"] > _START_LIMIT:
+                self._fail(record, "the server did not pass its health check in 8 minutes")
+                remove(following)
+        elif record["EndpointStatus"] == "InService" and not Server.of(record["Server"]).is_running:
+            record["EndpointStatus"] = "Failed"
+            record["FailureReason"] = f"the server has ended: {self._last_lines(name)}"
+
+    def _switch(self, record: Record, following: Server) -> None:
+        before = record.get("Server")
+        record.update({"Server": following.record(), "EndpointStatus": "InService", "LastModifiedTime": now()})
+        record["EndpointConfigName"] = record.pop("NextConfigName")
+        del record["Next"]
+        if before:
+            remove(Server.of(before))
+
+    def _fail(self, record: Record, reason: str) -> None:
+        """A first server that fails fails the endpoint; after an update the one before goes on serving."""
+        record.pop("Next", None)
+        record.pop("NextConfigName", None)
+        record["EndpointStatus"] = "InService" if "Server" in record else "Failed"
+        record.update({"FailureReason": reason[:1024], "LastModifiedTime": now()})
+
+    def _last_lines(self, name: str) -> str:
+        try:
+            lines = self.log(name).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            lines = []
+        return " | ".join(lines[-_NUM_LOG_LINES:]) or "it said nothing"

@@ -1,0 +1,280 @@
+"""A training job: from the command line to a spec, started, watched, and what it left looked at."""
+
+import argparse
+import os
+import tarfile
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from classifier.contract.hyperparameters import Hyperparameters
+from classifier.errors import ConfigError, DataError
+from launch.cloud import CloudError, check_bucket, client, explained, role_arn, s3_client
+from launch.following import Follower
+from launch.local.addresses import folder_of, is_local
+from launch.logs import TRAINING_JOBS, LogTail
+from launch.opt_ml import find_channels
+from launch.options import pairs, say, unique_name
+from launch.platform import Platform, command, is_finished, is_terminal
+from launch.prices import describe_hourly
+from launch.requests.training import NO_IMAGE, Network, TrainingSpec
+from launch.waiting import wait
+
+_CHANNELS = ("train", "validation", "test", "pretrained")
+_NUM_LAST_LINES = 10
+LOCAL_ROLE = "arn:aws:iam::000000000000:role/local"
+_REPORT = "report.html"
+
+
+def spec_of(options: argparse.Namespace, values: Mapping[str, str], parsed: Hyperparameters) -> TrainingSpec:
+    """The command line → a spec.
+
+    Raises:
+        ConfigError: something is missing or does not fit.
+        DataError: a channel's folder does not exist.
+        CloudError: there is no role, or S3 does not answer about the channels.
+    """
+    name = options.name or unique_name("image-classifier")
+    output = _place(options.output, options.folder / "artifacts" if options.local else None, "--output")
+    checkpoints = _place(options.checkpoints, None, "--checkpoints") if options.checkpoints else None
+    return TrainingSpec(
+        job_name=name,
+        image=image_of(options),
+        role=LOCAL_ROLE if options.local else role_arn(options.role, options.region),
+        channels=channels_of(options),
+        output=output,
+        hyperparameters=values,
+        instance_type=options.instance,
+        num_instances=options.instances,
+        volume_gb=options.volume,
+        max_run_s=options.max_run,
+        input_mode="FastFile" if options.fast_file else "File",
+        spot=options.spot,
+        max_wait_s=_max_wait(options),
+        checkpoints=checkpoints or (f"{output}/{name}/checkpoints" if options.spot else None),
+        debugger=options.debugger or getattr(parsed, "debug", False),
+        save_interval=options.save_interval,
+        profiler=options.profiler or getattr(parsed, "profile", False),
+        network_isolation=options.network_isolation,
+        network=Network(subnets=tuple(options.vpc_subnets), security_groups=tuple(options.security_groups)),
+        kms_key=options.kms_key,
+        environment=pairs(options.env, "--env KEY=VALUE"),
+        tags=pairs(options.tag, "--tag KEY=VALUE"),
+    )
+
+
+def image_of(options: argparse.Namespace) -> str:
+    """
+    Raises:
+        ConfigError: none is given, and this is not this machine, which does without.
+    """
+    image = options.image or (None if options.local else os.environ.get("IMAGE_URI"))
+    if image:
+        return image
+    if options.local:
+        return NO_IMAGE
+    raise ConfigError("no image is given: --image URI, or set IMAGE_URI; scripts/build_and_push.sh pushes one")
+
+
+def channels_of(options: argparse.Namespace) -> dict[str, str]:
+    """
+    Raises:
+        ConfigError: there is none, or one is of the wrong kind.
+        DataError: a folder does not exist.
+        CloudError: S3 does not answer about --data.
+    """
+    channels: dict[str, str] = {}
+    if options.data and options.data.startswith("s3://"):
+        channels = _channels_in_s3(options.data, options.region)
+    elif options.data:
+        channels = {name: str(folder) for name, folder in find_channels(Path(options.data)).items()}
+    channels.update(pairs(options.channel, "--channel NAME=PLACE"))
+    if "train" not in channels:
+        raise ConfigError("there is no channel train: --data PLACE, or --channel train=PLACE")
+    return {name: _channel(name, place, local=options.local) for name, place in channels.items()}
+
+
+def _channel(name: str, place: str, *, local: bool) -> str:
+    if place.startswith("s3://"):
+        return place
+    if not local:
+        raise ConfigError(
+            f"channel {name!r}: {place} is on this machine; upload it first: "
+            f"{command('upload_data', place, 's3://BUCKET/PREFIX')}"
+        )
+    if not Path(place).is_dir():
+        raise DataError(f"channel {name!r}: there is no folder {place}")
+    return Path(place).resolve().as_uri()
+
+
+def _channels_in_s3(place: str, region: str | None) -> dict[str, str]:
+    bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    start = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
+    with explained(place):
+        s3 = client("s3", region=region)
+        answer = s3.list_objects_v2(Bucket=bucket, Prefix=start, Delimiter="/")
+    names = [item["Prefix"][len(start) :].rstrip("/") for item in answer.get("CommonPrefixes", ())]
+    if not names:
+        raise DataError(f"{place} holds no folders: upload_data puts train/, validation/ and test/ there")
+    found = {name: f"s3://{bucket}/{start}{name}/" for name in _CHANNELS if name in names}
+    return found if "train" in found else {"train": f"s3://{bucket}/{start}"}
+
+
+def _place(text: str | None, default: Path | None, option: str) -> str:
+    if text and text.startswith("s3://"):
+        return text.rstrip("/")
+    if default is None and not text:
+        raise ConfigError(f"no {option} is given: {option} s3://BUCKET/PREFIX, a bucket of yours in the same region")
+    if text and text.startswith("file://"):
+        return text
+    return Path(text or str(default)).resolve().as_uri()
+
+
+def _max_wait(options: argparse.Namespace) -> int | None:
+    if options.max_wait is None:
+        return None
+    if not options.spot:
+        raise ConfigError("--max-wait goes with --spot")
+    if options.max_wait < options.max_run:
+        raise ConfigError(f"--max-wait {options.max_wait} is less than --max-run {options.max_run}: raise it")
+    return options.max_wait
+
+
+def check_places(spec: TrainingSpec, region: str | None) -> None:
+    """
+    Raises:
+        CloudError: a bucket does not exist.
+        ConfigError: a place is on this machine, and the image is not.
+    """
+    places = [*spec.channels.values(), spec.output, *([spec.checkpoints] if spec.checkpoints else [])]
+    away = [place for place in places if place.startswith("s3://")]
+    if spec.role != LOCAL_ROLE and len(away) < len(places):
+        here = next(place for place in places if place not in away)
+        raise ConfigError(f"{here} is on this machine, and the training is not: give s3://BUCKET/PREFIX")
+    if not away:
+        return
+    s3 = client("s3", region=region)
+    for bucket in dict.fromkeys(place.removeprefix("s3://").partition("/")[0] for place in away):
+        check_bucket(s3, f"s3://{bucket}")
+
+
+def start(platform: Platform, request: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        CloudError: AWS refuses the request.
+    """
+    with explained(f"training job {request['TrainingJobName']}"):
+        platform.sagemaker.create_training_job(**request)
+    print(f"job         {request['TrainingJobName']}", flush=True)
+
+
+def stop(platform: Platform, name: str) -> int:
+    """
+    Raises:
+        CloudError: there is no such job, or it has ended.
+    """
+    with explained(f"training job {name}"):
+        platform.sagemaker.stop_training_job(TrainingJobName=name)
+    say(f"{name} is asked to stop; it keeps its best model so far")
+    return 0
+
+
+def watch(platform: Platform, name: str, options: argparse.Namespace) -> int:
+    """Follow a job to its end; 0 if it completed or stopped, else 1.
+
+    Raises:
+        CloudError: AWS refuses, or can't be reached any more; the job goes on, which is said.
+    """
+    tail = LogTail(platform.logs, TRAINING_JOBS, f"{name}/")
+    follower = Follower(tail, lambda line: print(line, flush=True))
+    seen: dict[str, Any] = {}
+
+    def show(record: Mapping[str, Any]) -> None:
+        seen.update(record)
+        follower(record)
+
+    try:
+        record = wait(
+            lambda: platform.sagemaker.describe_training_job(TrainingJobName=name),
+            what=f"training job {name}",
+            done=lambda one: is_finished(one, "TrainingJobStatus"),
+            each=show,
+            interval_s=platform.interval_s,
+        )
+    except (KeyboardInterrupt, CloudError) as error:
+        follower.close()
+        _say_what_goes_on(platform, name, seen, local=options.local)
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        raise
+    follower.close()
+    return _conclude(platform, record, tail, options)
+
+
+def _say_what_goes_on(platform: Platform, name: str, record: Mapping[str, Any], *, local: bool) -> None:
+    machines = "on this machine"
+    if not local:
+        resources = record.get("ResourceConfig", {})
+        kind, num = resources.get("InstanceType"), resources.get("InstanceCount", 1)
+        machines = f"on {num} × {kind}, {describe_hourly(kind, num)}"
+    say(f"train: no longer watching; the training goes on {machines}")
+    say(f"  stop it:        {command('train', '--stop', name)}{platform.flags}")
+    say(f"  watch it again: {command('train', '--watch', name)}{platform.flags}")
+
+
+def _conclude(platform: Platform, record: Mapping[str, Any], tail: LogTail, options: argparse.Namespace) -> int:
+    name, status = record["TrainingJobName"], record["TrainingJobStatus"]
+    reports = _fetch_reports(record, options)
+    if status == "Failed":
+        reason = record.get("FailureReason", "no reason is given").strip().partition("\n")[0]
+        lines = "".join(f"\n  {line}" for line in tail.last_lines(_NUM_LAST_LINES))
+        say(f"train: {name} failed: {reason}{f'{chr(10)}last lines of its log:{lines}' if lines else ''}")
+        return 1
+    for metric in record.get("FinalMetricDataList", ()):
+        print(f"metric      {metric['MetricName']}={metric['Value']:.4g}")
+    if "BillableTimeInSeconds" in record and not options.local:
+        print(f"billed      {record['BillableTimeInSeconds']} s")
+    if status == "Stopped":
+        print(f"stopped     {'after --max-run' if record['SecondaryStatus'] == 'MaxRuntimeExceeded' else 'as asked'}")
+    artifact = record.get("ModelArtifacts", {}).get("S3ModelArtifacts")
+    print(f"artifact    {artifact or 'none'}")
+    _show(reports)
+    if artifact:
+        print(f"next        {command('deploy', artifact)}{platform.flags}")
+    return 0
+
+
+def _fetch_reports(record: Mapping[str, Any], options: argparse.Namespace) -> Path | None:
+    """Unpack output.tar.gz; none, where the job left none."""
+    name = record["TrainingJobName"]
+    place = f"{record['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/output/output.tar.gz"
+    folder: Path = options.reports or options.folder / "reports" / name
+    try:
+        archive = folder_of(place, "output") if is_local(place) else _download(place, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, filter="data")
+    except (FileNotFoundError, CloudError):
+        return None
+    except (tarfile.TarError, OSError) as error:
+        say(f"train: {place} can't be unpacked: {error}")
+        return None
+    return folder
+
+
+def _download(place: str, folder: Path) -> Path:
+    bucket, _, key = place.removeprefix("s3://").partition("/")
+    folder.mkdir(parents=True, exist_ok=True)
+    with explained(place):
+        s3_client(num_connections=1).download_file(bucket, key, str(folder / "output.tar.gz"))
+    return folder / "output.tar.gz"
+
+
+def _show(reports: Path | None) -> None:
+    if reports is None:
+        return
+    page = next(iter(sorted(reports.rglob(_REPORT))), None)
+    print(f"reports     {page or reports}", flush=True)
+    if page and is_terminal():
+        webbrowser.open(page.as_uri())
