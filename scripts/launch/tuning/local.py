@@ -13,6 +13,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from launch.local.client import LocalClient
+from launch.local.log_client import LocalLogs
+from launch.logs import TRAINING_JOBS, LogTail
 from launch.tuning.ends import reason_to_end
 from launch.tuning.spec import TuningSpec
 from launch.tuning.study import Study
@@ -31,7 +33,8 @@ class _Job:
 
     number: int
     name: str
-    num_reported: int = 0
+    tail: LogTail
+    values: list[float] = field(default_factory=list)
     is_pruned: bool = False
 
 
@@ -82,7 +85,8 @@ class LocalTuner:
             name = f"{self.spec.name}-{asked.number + 1:03}-{secrets.token_hex(4)}"
             # Noted before it is created: a job that nobody knows of would run on after a kill.
             self.study.note(asked.number, name=name, started=datetime.now(UTC).isoformat())
-            self._jobs.append(_Job(asked.number, name))
+            tail = LogTail(LocalLogs(self.client.folder), TRAINING_JOBS, f"{name}/")
+            self._jobs.append(_Job(asked.number, name, tail))
             self.client.create_training_job(**self.request(name, asked.parameters))
             trials = self.study.trials()
         return trials
@@ -95,41 +99,31 @@ class LocalTuner:
                 self._finish(job, description)
 
     def _report(self, job: _Job) -> None:
-        """Tell the study each epoch's objective once; stop the job if it says so."""
-        for value in self._objectives(job.name)[job.num_reported :]:
-            job.num_reported += 1
-            if isfinite(value) and self.study.report(job.number, job.num_reported, value) and not job.is_pruned:
-                job.is_pruned = True
-                self._ask_to_stop(job.name)
-
-    def _objectives(self, name: str) -> list[float]:
-        """What the job's log has told so far, as the platform reads it: by the metric table's regex."""
-        logs = self.client.folder / "training-jobs" / name / "logs"
-        with suppress(FileNotFoundError):
-            text = (logs / "algo-1.log").read_text(encoding="utf-8", errors="replace")
-            # The last line may still be growing.
-            return [float(value) for value in re.findall(self.spec.metric.regex, text[: text.rfind("\n") + 1])]
-        return []
+        """Tell the study each epoch's objective, read from the log as the platform does; stop the job if it says so."""
+        for line in job.tail.new_lines():
+            for text in re.findall(self.spec.metric.regex, line):
+                job.values.append(float(text))
+                if not isfinite(job.values[-1]):
+                    continue
+                is_hopeless = self.study.report(job.number, len(job.values), job.values[-1])
+                if is_hopeless and not job.is_pruned:
+                    job.is_pruned = True
+                    self._ask_to_stop(job.name)
 
     def _finish(self, job: _Job, description: Mapping[str, Any]) -> None:
         self._jobs.remove(job)
         ended = description.get("TrainingEndTime") or datetime.now(UTC)
         started = description.get("TrainingStartTime") or ended
         self.study.note(job.number, started=started.isoformat(), ended=ended.isoformat())
-        status, value = description["TrainingJobStatus"], (self._objectives(job.name) or [None])[-1]
+        status, value = description["TrainingJobStatus"], (job.values or [None])[-1]
         if status == "Completed" and value is not None and isfinite(value):
             self.study.complete(job.number, value)
-        elif status == "Stopped" and value is not None:
+        elif status == "Stopped":
             self.study.stop(job.number)
         else:
-            self.study.note(job.number, failure=self._reason(description))
+            reason = description.get("FailureReason") or f"no finite {self.spec.objective} in its log"
+            self.study.note(job.number, failure=reason.splitlines()[0])
             self.study.fail(job.number)
-
-    def _reason(self, description: Mapping[str, Any]) -> str:
-        if description.get("FailureReason"):
-            return description["FailureReason"].splitlines()[0]
-        is_stopped = description["TrainingJobStatus"] == "Stopped"
-        return "stopped before its first epoch ended" if is_stopped else f"no finite {self.spec.objective} in its log"
 
     def _stop_all(self) -> None:
         """The end is reached: those that still run count with what they have."""

@@ -10,6 +10,7 @@ from launch.cloud import explained
 from launch.tuning.spec import TuningSpec
 from launch.tuning.table import Watcher
 from launch.tuning.trials import Trial, from_summary
+from launch.waiting import wait
 
 _POLL_S = 15.0
 _RUNNING = ("InProgress", "Stopping")
@@ -27,39 +28,43 @@ class RemoteTuner:
     spec: TuningSpec
     watcher: Watcher
     poll_s: float = _POLL_S
-    sleep: Callable[[float], object] = time.sleep
+    sleep: Callable[[float], None] = time.sleep
 
     def create(self, request: Mapping[str, Any]) -> str:
-        """Start it; returns its ARN."""
-        with explained("create_hyper_parameter_tuning_job"):
-            answer = self.client.create_hyper_parameter_tuning_job(**request)
-        return answer["HyperParameterTuningJobArn"]
+        """Start it; returns its ARN.
+
+        Raises:
+            CloudError: AWS refuses it.
+        """
+        with explained(f"tuning job {self.spec.name}"):
+            return self.client.create_hyper_parameter_tuning_job(**request)["HyperParameterTuningJobArn"]
 
     def follow(self) -> tuple[str, Sequence[Trial]]:
         """Show the trials until the job has ended → its status, and all trials.
 
         Raises:
             TuningFailedError: the job as a whole has failed.
+            CloudError: AWS refuses to tell.
         """
-        while True:
-            description = self._describe()
-            trials = self.trials()
-            self.watcher.show(trials)
-            status = description["HyperParameterTuningJobStatus"]
-            if status == "Failed":
-                raise TuningFailedError(f"tuning job {self.spec.name}: {description.get('FailureReason', 'it failed')}")
-            if status not in _RUNNING:
-                return status, trials
-            self.sleep(self.poll_s)
-
-    def trials(self) -> list[Trial]:
-        """All trials, in the order in which they were created."""
-        with explained("list_training_jobs_for_hyper_parameter_tuning_job"):
-            pages = self.client.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
-                HyperParameterTuningJobName=self.spec.name, SortBy="CreationTime", SortOrder="Ascending"
+        record = wait(
+            self._look,
+            what=f"tuning job {self.spec.name}",
+            done=lambda one: one["HyperParameterTuningJobStatus"] not in _RUNNING,
+            each=lambda one: self.watcher.show(one["Trials"]),
+            interval_s=self.poll_s,
+            sleep=self.sleep,
+        )
+        if record["HyperParameterTuningJobStatus"] == "Failed":
+            raise TuningFailedError(
+                f"tuning job {self.spec.name} failed: {record.get('FailureReason', 'AWS says no more')}"
             )
-            return [from_summary(summary) for page in pages for summary in page["TrainingJobSummaries"]]
+        return record["HyperParameterTuningJobStatus"], record["Trials"]
 
-    def _describe(self) -> Mapping[str, Any]:
-        with explained("describe_hyper_parameter_tuning_job"):
-            return self.client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=self.spec.name)
+    def _look(self) -> dict[str, Any]:
+        """The job's description, and its trials in the order in which they were created."""
+        name = self.spec.name
+        description = self.client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+        pages = self.client.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
+            HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending"
+        )
+        return {**description, "Trials": [from_summary(one) for page in pages for one in page["TrainingJobSummaries"]]}

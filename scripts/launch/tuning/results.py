@@ -31,3 +31,12 @@ def write_results(
 
 def _in_order(parameters: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     return {name: parameters[name] for name in names if name in parameters}
+
+
+def tell_results(best: Trial | None, written: Sequence[Path], spec: TuningSpec) -> None:
+    """What came out, on standard output."""
+    if best is not None:
+        parameters = " ".join(f"{name}={value}" for name, value in best.parameters.items())
+        print(f"best        {spec.objective}={best.objective:.4f} by {best.name}: {parameters}", flush=True)
+    for path in written:
+        print(f"wrote       {path}", flush=True)

@@ -37,10 +37,6 @@ class Watcher:
         else:
             self._tell_news(trials)
 
-    def end(self) -> None:
-        """Leave the table where it stands; what is written next comes below it."""
-        self._num_lines = 0
-
     def _redraw(self, trials: Sequence[Trial]) -> None:
         size = shutil.get_terminal_size()
         lines = table(trials, self.names, self.metric, rows=max(3, size.lines - 4))

@@ -1,0 +1,68 @@
+"""A tuning on AWS from end to end: its request, its trials as they come, its results."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from classifier.errors import UserError
+from launch.cloud import client
+from launch.platform import command
+from launch.prices import describe_hourly
+from launch.requests.training import TrainingSpec
+from launch.requests.tuning import tuning_request
+from launch.training_job import check_places
+from launch.tuning.remote import RemoteTuner
+from launch.tuning.results import tell_results, write_results
+from launch.tuning.spec import TuningSpec
+from launch.tuning.table import Watcher
+
+
+@dataclass(frozen=True)
+class RemoteTuning:
+    """``folder``, on this machine, gets the results."""
+
+    spec: TuningSpec
+    training: TrainingSpec
+    folder: Path
+    region: str | None = None
+
+    def run(self, *, wait: bool = True) -> int:
+        """Returns the exit code.
+
+        Raises:
+            UserError: AWS refuses the job, or ends it as failed.
+            KeyboardInterrupt: it was interrupted; what goes on at AWS has been told.
+        """
+        check_places(self.training, self.region)
+        watcher = Watcher(self.spec.metric, self.spec.ranges.names, self.spec.num_jobs())
+        tuner = RemoteTuner(client("sagemaker", region=self.region), self.spec, watcher)
+        arn = tuner.create(tuning_request(self.spec, self.training))
+        print(f"tuning job  {arn}", flush=True)
+        price = describe_hourly(self.training.instance_type, self.training.num_instances * self.spec.parallel)
+        print(f"costs       {self.spec.parallel} trials at a time: {price}, until it ends", flush=True)
+        if not wait:
+            self._tell_what_goes_on()
+            return 0
+        try:
+            status, trials = tuner.follow()
+        except KeyboardInterrupt:
+            self._tell_what_goes_on()
+            raise
+        print(f"ended       {status}", flush=True)
+        best, written = write_results(self.folder, self.spec, self.training.hyperparameters, trials)
+        tell_results(best, written, self.spec)
+        if best is None:
+            raise UserError(f"tuning job {self.spec.name}: no trial has completed")
+        artifact = f"{self.training.output}/{best.name}/output/model.tar.gz"
+        print(f"model       {artifact}", flush=True)
+        print(f"next        {command('deploy', artifact)}", flush=True)
+        return 0
+
+    def _tell_what_goes_on(self) -> None:
+        name = self.spec.name
+        print(
+            f"tuning job {name} runs on at AWS, and costs; this stops it:\n"
+            f"  aws sagemaker stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}",
+            file=sys.stderr,
+            flush=True,
+        )

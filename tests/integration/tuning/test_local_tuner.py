@@ -1,0 +1,119 @@
+"""The tuner on this machine: real jobs of the local client, whose programs are quick."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.local.processes import is_alive
+from launch.tuning.ranges import Choice, Ranges
+from launch.tuning.spec import TuningSpec
+from quick_trials import quick_spec, quick_study, quick_tuner
+
+TESTS = Path(__file__).resolve().parents[2]
+
+
+def test_as_many_trials_as_asked_for_are_run_and_their_last_objective_counts(tmp_path: Path) -> None:
+    tuner = quick_tuner(tmp_path, quick_spec(3))
+    assert tuner.run() == "all 3 trials are done"
+    trials = tuner.study.trials()
+    assert [trial.status for trial in trials] == ["Completed"] * 3
+    for trial in trials:
+        lr = float(trial.parameters["lr"])
+        assert trial.history == pytest.approx([lr * epoch / 10 for epoch in (1, 2, 3, 4)], abs=1e-4)
+        assert trial.objective == trial.history[-1]
+        assert trial.seconds is not None
+
+
+def test_a_trial_that_fails_is_a_failed_trial_with_its_reason(tmp_path: Path) -> None:
+    tuner = quick_tuner(tmp_path, quick_spec(4, low=0.6, high=1.1, strategy="random"))
+    tuner.run()
+    trials = tuner.study.trials()
+    assert len(trials) == 4
+    failed = [trial for trial in trials if float(trial.parameters["lr"]) > 0.9]
+    assert 0 < len(failed) < 4
+    assert {(trial.status, trial.failure, trial.objective) for trial in failed} == {
+        ("Failed", "ConfigError: lr is too high", None)
+    }
+
+
+def test_when_none_of_the_first_five_succeeds_the_tuning_ends(tmp_path: Path) -> None:
+    tuner = quick_tuner(tmp_path, quick_spec(20, low=0.91, high=0.99, parallel=1))
+    assert tuner.run() == "no trial succeeded in 5 attempts"
+
+
+def test_a_trial_without_a_finite_objective_is_a_failed_trial(tmp_path: Path) -> None:
+    tuner = quick_tuner(tmp_path, quick_spec(1, objective="validation:loss"))
+    tuner.run()
+    (trial,) = tuner.study.trials()
+    assert (trial.status, trial.failure) == ("Failed", "no finite validation:loss in its log")
+
+
+def test_a_trial_that_falls_behind_is_stopped(tmp_path: Path) -> None:
+    quick_tuner(tmp_path, quick_spec(5, low=0.5, early_stopping=True)).run()
+    # Whatever is drawn here is worse than all of those, from its first epoch on.
+    hopeless = quick_tuner(tmp_path, quick_spec(6, low=0.1, high=0.2, early_stopping=True), epoch_s=1.0)
+    hopeless.run()
+    (last,) = hopeless.study.trials()[5:]
+    assert last.status == "Stopped"
+    assert 1 <= len(last.history) < 4
+    assert last.objective == last.history[-1]
+
+
+def test_the_tuning_ends_when_the_target_is_reached(tmp_path: Path) -> None:
+    tuner = quick_tuner(tmp_path, quick_spec(20, target=0.01, parallel=1))
+    assert tuner.run() == "the target 0.01 is reached"
+    assert len(tuner.study.trials()) == 1
+
+
+def test_a_grid_is_tried_whole_and_once(tmp_path: Path) -> None:
+    entry = {"Name": "lr", "Values": ["0.1", "0.2", "0.3"]}
+    ranges = Ranges({"CategoricalParameterRanges": [entry]}, (Choice("lr", ("0.1", "0.2", "0.3")),))
+    tuner = quick_tuner(tmp_path, TuningSpec(name="quick", ranges=ranges, strategy="grid", jobs=None))
+    tuner.run()
+    assert sorted(trial.parameters["lr"] for trial in tuner.study.trials()) == ["0.1", "0.2", "0.3"]
+
+
+def run_in_a_process(folder: Path, jobs: int, epoch_s: float) -> subprocess.Popen[str]:
+    command = [sys.executable, str(TESTS / "quick_trials.py"), str(folder), str(jobs), str(epoch_s)]
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent / "scripts")])
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
+
+
+def kill_after(process: subprocess.Popen[str], num_done: int) -> None:
+    assert process.stdout
+    while num_done:
+        line = process.stdout.readline()
+        assert line, "it has ended by itself"
+        num_done -= "  done  " in line
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_tuning_that_was_killed_goes_on_and_ends_with_all_its_trials(tmp_path: Path) -> None:
+    kill_after(run_in_a_process(tmp_path, 4, 0.3), num_done=1)
+    running = list((tmp_path / "sagemaker" / "training-jobs").glob("*/algo-1.lock"))
+    again = run_in_a_process(tmp_path, 4, 0.0)
+    out, _ = again.communicate()
+    assert again.returncode == 0
+    leftovers = json.loads(out.splitlines()[0])["leftovers"]
+    assert leftovers >= 1, "at least one trial ran when it was killed"
+    assert not any(is_alive(lock) for lock in running), "what the killed run left has been stopped"
+    study = quick_study(tmp_path, quick_spec(4))
+    assert [trial.status for trial in study.trials()] == ["Completed"] * 4
+    assert study.num_interrupted == leftovers
+    assert len({trial.parameters["lr"] for trial in study.trials()}) == 4, "nothing is drawn twice by the resumption"
+
+
+def test_a_tuning_that_is_complete_runs_nothing_more_and_more_jobs_go_on(tmp_path: Path) -> None:
+    quick_tuner(tmp_path, quick_spec(2)).run()
+    before = set((tmp_path / "sagemaker" / "training-jobs").iterdir())
+    quick_tuner(tmp_path, quick_spec(2)).run()
+    assert set((tmp_path / "sagemaker" / "training-jobs").iterdir()) == before
+    more = quick_tuner(tmp_path, quick_spec(3))
+    more.run()
+    assert len(more.study.trials()) == 3

@@ -1,0 +1,105 @@
+"""``tune.py --local``: from a ranges file to the best hyperparameters, by real trainings."""
+
+import csv
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jobs import TINY
+from launch.sample_data import write_digits
+from launch.tuning.trials import COLUMNS
+from tune_command import ROOT, close, read_until, start_tune, tune
+
+RANGES = {
+    "ContinuousParameterRanges": [
+        {"Name": "lr", "MinValue": "0.0001", "MaxValue": "0.1", "ScalingType": "Logarithmic"}
+    ],
+    "CategoricalParameterRanges": [{"Name": "batch_size", "Values": ["32", "64"]}],
+}
+
+
+@pytest.fixture
+def ranges(tmp_path: Path) -> Path:
+    path = tmp_path / "ranges.json"
+    path.write_text(json.dumps(RANGES), encoding="utf-8")
+    return path
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def train_local(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(ROOT / "local_test" / "train_local.sh"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_tuning_leaves_what_the_next_commands_take(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
+    fixed = {name: value for name, value in TINY.items() if name != "batch_size"}
+    out = tmp_path / "out"
+    arguments = [ranges, "--local", "--data", image_folder, "--output", out, "--folder", tmp_path / "sagemaker"]
+    done = tune(*arguments, "--jobs", 2, *(f"{name}={value}" for name, value in fixed.items()))
+    assert done.returncode == 0, done.stderr
+    assert "ended       all 2 trials are done" in done.stdout
+    rows = read_table(out)
+    assert [row["TrainingJobStatus"] for row in rows] == ["Completed"] * 2
+    assert tuple(rows[0]) == ("lr", "batch_size", *COLUMNS)
+    best = json.loads((out / "best_hyperparameters.json").read_text())
+    assert best == {**fixed, "lr": best["lr"], "batch_size": best["batch_size"]}
+    log = (tmp_path / "sagemaker" / "training-jobs" / rows[0]["TrainingJobName"] / "logs" / "algo-1.log").read_text()
+    assert "CPU, 1 thread" in log, "each trial has its share of the cores"
+    trained = train_local(
+        "--data", image_folder, "--hyperparameters", out / "best_hyperparameters.json", "--output", tmp_path / "opt_ml"
+    )
+    assert trained.returncode == 0, trained.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_the_trials_and_says_how_to_go_on(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = [ranges, "--local", "--data", image_folder, "--output", out, "--folder", tmp_path / "sagemaker"]
+    process = start_tune(*arguments, "--jobs", 4, "model=squeezenet1_1", "pretrained=false", "epochs=50")
+    read_until(process, "running", 2)
+    process.send_signal(signal.SIGINT)
+    out_text, err = process.communicate()
+    assert process.returncode == 130
+    assert "0 of 4 trials are done; those that ran were stopped, and count for nothing" in out_text
+    assert "the same command goes on from there" in err
+    assert "Traceback" not in err
+    assert read_table(out) == []
+    for record in (tmp_path / "sagemaker" / "training-jobs").glob("*/record.json"):
+        assert json.loads(record.read_text())["TrainingJobStatus"] == "Stopped"
+
+
+@pytest.mark.slow
+def test_twenty_trials_on_the_digits_killed_halfway_end_with_twenty_and_are_worth_it(
+    ranges: Path, tmp_path: Path
+) -> None:
+    digits, out = tmp_path / "digits", tmp_path / "out"
+    write_digits(digits)
+    fixed = ["pretrained=false", "image_size=32", "epochs=2", "augmentation=none", "scheduler=onecycle"]
+    arguments = [ranges, "--local", "--data", digits, "--output", out, "--folder", tmp_path / "sagemaker"]
+    arguments += ["--jobs", 20, "--parallel", 2, *fixed]
+    killed = start_tune(*arguments)
+    read_until(killed, "  done  ", 10)
+    killed.kill()
+    close(killed)
+    again = tune(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "count for nothing" in again.stdout
+    rows = read_table(out)
+    assert [row["TrainingJobStatus"] for row in rows] == ["Completed"] * 20
+    settings = {"best": ["--hyperparameters", out / "best_hyperparameters.json"], "defaults": fixed}
+    accuracy: dict[str, float] = {}
+    for name, given in settings.items():
+        done = train_local("--data", digits, "--output", tmp_path / name, "optimize_for_cpu=false", *given)
+        assert done.returncode == 0, done.stderr
+        metrics = json.loads((tmp_path / name / "output" / "data" / "metrics.json").read_text())
+        accuracy[name] = metrics["test:accuracy"]
+    print(accuracy)
+    assert accuracy["best"] >= accuracy["defaults"]
