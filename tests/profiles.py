@@ -13,7 +13,7 @@ from classifier.profiling.profile import Profile
 from classifier.profiling.steps import MODES, PHASES, StepTable
 from classifier.profiling.system import Sample
 
-START_S = 1_795_000_000.0
+START_S = 1_795_000_020.0
 
 
 def sample(number: int = 0, **values: Any) -> Sample:
