@@ -37,18 +37,22 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Browser:
-    """One page."""
+    """One page. ``complaints``: exceptions and errors of the page that is open; ``requests``: the URLs it asked for."""
 
     def __init__(self, to_browser: IO[bytes], from_browser: IO[bytes]) -> None:
         self._to = to_browser
         self._from = from_browser
         self._number = 0
         self._session: str | None = None
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Runtime", "Log", "Network", "Page"):
+            self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command and its result; events in between are passed over."""
+        """One command and its result; of the events in between, what the page complains of and asks for is kept."""
         self._number += 1
         command = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -56,7 +60,7 @@ class Browser:
         self._to.write(json.dumps(command).encode() + b"\0")
         self._to.flush()
         while (answer := self._read()).get("id") != self._number:
-            pass
+            self._notice(answer.get("method"), answer.get("params", {}))
         assert "error" not in answer, answer
         return answer["result"]
 
@@ -66,6 +70,7 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.complaints, self.requests = [], []
         self.call("Page.navigate", url=url)
         self.wait_for("document.readyState === 'complete'")
 
@@ -87,8 +92,26 @@ class Browser:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
+    def print(self) -> bytes:
+        """The page on A4, as a PDF."""
+        paper = {"paperWidth": 8.27, "paperHeight": 11.69, "preferCSSPageSize": True, "printBackground": True}
+        return base64.b64decode(self.call("Page.printToPDF", **paper)["data"])
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+
+    def _notice(self, event: str | None, parameters: dict[str, Any]) -> None:
+        if event == "Runtime.exceptionThrown":
+            details = parameters["exceptionDetails"]
+            self.complaints.append(details.get("exception", {}).get("description", details["text"]))
+        elif event == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            self.complaints.append(
+                " ".join(str(one.get("value", one.get("description"))) for one in parameters["args"])
+            )
+        elif event == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+            self.complaints.append(parameters["entry"]["text"])
+        elif event == "Network.requestWillBeSent":
+            self.requests.append(parameters["request"]["url"])
 
     def _read(self) -> dict[str, Any]:
         message = bytearray()

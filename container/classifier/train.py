@@ -8,19 +8,25 @@ Torch takes seconds to import, so whatever can go wrong without it is told befor
 
 import argparse
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from classifier.contract.config import TrainingConfig, read_training_config
 from classifier.contract.driver import check_driver, read_host
-from classifier.contract.hyperparameters import describe
+from classifier.contract.hyperparameters import Hyperparameters, describe
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, Stopped, UserError
 from classifier.observer import Observer, Observers
 from classifier.training.console import Console, StopSignal, Watch
 
 if TYPE_CHECKING:
+    from classifier.reporting.record import Record
+    from classifier.reporting.summary import Summary
+    from classifier.serving.export import EngineReport
     from classifier.training.epochs import Outcome
 
 
@@ -42,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with profiled(config, paths, console) as observers:
             _train(config, paths, console, stop, observers)
+        _write_page(paths, console)
     except Stopped as stopped:
         console.say(f"stopped     by {stopped}, before the first step: there is no model")
     except UserError as error:
@@ -71,47 +78,51 @@ def _train(
 ) -> None:
     import torch  # noqa: PLC0415
 
+    from classifier.reporting.record import Record  # noqa: PLC0415
     from classifier.training.fit import fit  # noqa: PLC0415
 
-    watch, observer = Watch(console, stop), Observers(observers, console.warn)
+    began, watch, record = time.time(), Watch(console, stop), Record(paths.output_data, paths.tensorboard)
+    observer = Observers([*record.observers, *observers], console.warn)
     try:
-        outcome = fit(config, paths, watch, record=lambda outcome: _write_tables(outcome, paths), observer=observer)
+        outcome = fit(config, paths, watch, record=lambda outcome: _keep(outcome, record), observer=observer)
     except torch.OutOfMemoryError:
         parameters = config.hyperparameters
         raise ConfigError(
             f"the GPU's memory is too small for batch_size={parameters.batch_size} of image_size="
             f"{parameters.image_size} with {parameters.model}: lower one of them, or take a larger instance"
         ) from None
+    engines = None
     if config.hyperparameters.optimize_for_cpu and outcome.best is not None:
-        _optimize(outcome, paths, console)
+        engines = _optimize(outcome, paths, console)
     _write_pictures(outcome, paths, console)
+    try:
+        _finish_record(_summarise(config, outcome, began), outcome, engines, record, console)
+    except Exception:
+        console.warn(f"the record is not complete; the model is not affected\n{traceback.format_exc()}")
     console.say(f"artifact    {paths.model}")
-    console.say(f"reports     {paths.output_data}")
 
 
-def _write_tables(outcome: "Outcome", paths: Paths) -> None:
-    from classifier.reporting.tables import write_history, write_metrics  # noqa: PLC0415
-
-    write_history(paths.output_data / "history.csv", outcome.rows)
-    write_metrics(paths.output_data / "metrics.json", outcome.card.metrics)
+def _keep(outcome: "Outcome", record: "Record") -> None:
+    record.keep_epoch(outcome.rows, outcome.card.metrics, outcome.best.number if outcome.best else None)
 
 
-def _optimize(outcome: "Outcome", paths: Paths, console: Console) -> None:
+def _optimize(outcome: "Outcome", paths: Paths, console: Console) -> "EngineReport | None":
     """Convert the artifact for serving on a CPU. Where that fails, the artifact is served as it is: a warning."""
     import numpy as np  # noqa: PLC0415
 
     from classifier.serving.export import MAX_PHOTOS, export  # noqa: PLC0415
 
     # Every k-th, since they are sorted by class.
-    photos = outcome.validation[:: -(-len(outcome.validation) // MAX_PHOTOS)]
+    photos = outcome.data.validation[:: -(-len(outcome.data.validation) // MAX_PHOTOS)]
     try:
         pixels = np.stack([outcome.card.preprocessing.pixels_of(photo.path.read_bytes()) for photo in photos])
         report = export(paths.model, pixels, np.array([photo.label for photo in photos]))
     except Exception:
         console.warn(f"the model could not be converted for serving on a CPU\n{traceback.format_exc()}")
-        return
+        return None
     for line in report.lines():
         console.say(f"engines     {line}")
+    return report
 
 
 def _write_pictures(outcome: "Outcome", paths: Paths, console: Console) -> None:
@@ -120,17 +131,65 @@ def _write_pictures(outcome: "Outcome", paths: Paths, console: Console) -> None:
 
     if outcome.best is None or outcome.confusion is None:
         return
-    tested = "test:accuracy" in outcome.card.metrics
     try:
         plot_curves(paths.output_data / "curves.png", outcome.rows, outcome.best.number)
         plot_confusion(
             paths.output_data / "confusion_matrix.png",
             outcome.confusion.numpy(),
             [item.class_name for item in outcome.card.classes],
-            f"Confusion on {'test' if tested else 'validation'}, {outcome.confusion.sum():,} photos",
+            f"Confusion on {outcome.judged_on}, {outcome.confusion.sum():,} photos",
         )
     except Exception:
         console.warn(f"a picture could not be drawn; the model is not affected\n{traceback.format_exc()}")
+
+
+def _summarise(config: TrainingConfig, outcome: "Outcome", began: float) -> "Summary":
+    from classifier.reporting.summary import Summary, changed, display_names  # noqa: PLC0415
+
+    card = outcome.card
+    return Summary(
+        job_name=config.job_name,
+        model=card.architecture,
+        pretrained=outcome.source,
+        channels=tuple(config.channels),
+        classes=display_names(card.classes),
+        photos=outcome.data.counts,
+        data_fingerprint=card.data_fingerprint,
+        hyperparameters=card.hyperparameters,
+        changed=changed(card.hyperparameters, Hyperparameters().model_dump()),
+        device=outcome.device,
+        versions=card.versions,
+        started=f"{datetime.fromtimestamp(began, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        duration_s=round(time.time() - began, 1),
+        num_epochs=len(outcome.history),
+        best_epoch=outcome.best.number if outcome.best else None,
+        judged_on=outcome.judged_on,
+        metrics=card.metrics,
+        ended=outcome.ended,
+    )
+
+
+def _finish_record(
+    summary: "Summary", outcome: "Outcome", engines: "EngineReport | None", record: "Record", console: Console
+) -> None:
+    record.finish(
+        summary,
+        confusion=None if outcome.confusion is None else outcome.confusion.numpy(),
+        photos=outcome.data.test if outcome.judged_on == "test" else outcome.data.validation,
+        engines=[asdict(row) for row in engines.rows] if engines else [],
+        warn=console.warn,
+    )
+
+
+def _write_page(paths: Paths, console: Console) -> None:
+    """The last thing of all, since it shows what everyone else has written."""
+    from classifier.reporting.page import write_page  # noqa: PLC0415
+
+    console.say(f"reports     {paths.output_data}")
+    try:
+        console.say(f"report      {write_page(paths.output_data)}")
+    except Exception:
+        console.warn(f"report.html could not be written; the model is not affected\n{traceback.format_exc()}")
 
 
 def _fail(paths: Paths, code: int, reason: str) -> int:

@@ -32,5 +32,9 @@ class Paths:
         return self.base / "output" / "data"
 
     @property
+    def tensorboard(self) -> Path:
+        return self.base / "output" / "tensorboard"
+
+    @property
     def failure(self) -> Path:
         return self.base / "output" / "failure"

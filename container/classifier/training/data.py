@@ -1,7 +1,7 @@
 """Channels → the photos to train, validate and test on."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -40,6 +40,13 @@ class Data:
     validation: list[Sample]
     test: list[Sample]
     fingerprint: str
+
+    @property
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Each channel's number of photos of each class, in the order of ``classes``; without channels of none."""
+        channels = {"train": self.train, "validation": self.validation, "test": self.test}
+        numbers = {name: Counter(sample.label for sample in samples) for name, samples in channels.items() if samples}
+        return {name: tuple(counter[label] for label in range(len(self.classes))) for name, counter in numbers.items()}
 
 
 def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, ...]:

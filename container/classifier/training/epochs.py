@@ -1,7 +1,7 @@
 """The epochs of a training: what each comes to, which is best, when it ends, and what is kept of it."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 
@@ -20,7 +20,6 @@ from classifier.training.loop import Evaluation, Trainer, evaluate
 from classifier.training.optimization import build_optimizer, build_schedule, class_weights
 from classifier.training.precision import Precision
 from classifier.training.stages import Reader, Stage, Stages
-from classifier.training.survey import Sample
 from classifier.vision import artifact
 from classifier.vision.artifact import Classifier
 from classifier.vision.card import ModelCard
@@ -50,14 +49,18 @@ class Epoch:
 class Outcome:
     """What a training came to.
 
-    ``confusion`` is of ``test``, or of ``validation`` where there is no test channel; ``validation`` are its photos.
+    ``confusion`` is of ``test``, or of ``validation`` where there is no test channel. ``source`` tells where the
+    weights came from that it started with; ``ended`` why, when it was not after the last epoch.
     """
 
     card: ModelCard
+    data: Data
+    device: str
+    source: str
     history: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
     confusion: Tensor | None = None
-    validation: Sequence[Sample] = ()
+    ended: str = ""
 
     @property
     def rows(self) -> list[dict[str, float]]:
@@ -66,6 +69,11 @@ class Outcome:
             {"epoch": epoch.number, **epoch.metrics, "lr": epoch.lr, "seconds": round(epoch.seconds, 3)}
             for epoch in self.history
         ]
+
+    @property
+    def judged_on(self) -> str:
+        """The channel that ``confusion`` is of."""
+        return "test" if "test:accuracy" in self.card.metrics else "validation"
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
         self.card = self.card.model_copy(update={"metrics": {**self.card.metrics, **metrics}})
@@ -97,6 +105,7 @@ class Training:
             if self.data.test:
                 self._test()
         except Stopped as stopped:
+            self.outcome.ended = f"stopped by {stopped}"
             self.watch.console.say(f"stopped     by {stopped}; the best model so far is kept")
             if self.outcome.best is None:
                 self._save({})
@@ -202,10 +211,12 @@ class Training:
             advice = f"lower lr (now {self.parameters.lr:g}) or add warmup_epochs"
             if best is None:
                 raise ConfigError(f"{what}: {advice}")
+            self.outcome.ended = f"{what}: {advice}"
             say(f"warning: {what}, and ends here: {advice}")
             return True
         if patience and best is not None and epoch.number - best.number >= patience:
-            say(f"stopped     early: {patience} epochs without a better {self.parameters.best_metric}")
+            self.outcome.ended = f"{patience} epochs without a better {self.parameters.best_metric}"
+            say(f"stopped     early: {self.outcome.ended}")
             return True
         return False
 

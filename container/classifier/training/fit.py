@@ -85,7 +85,9 @@ def fit(
             watch=watch,
             record=record,
             observer=observer,
-            outcome=Outcome(_describe_model(parameters, data, preprocessing), validation=data.validation),
+            outcome=Outcome(
+                _describe_model(parameters, data, preprocessing), data, _describe_device(precision), source
+            ),
         )
         return training.run()
 

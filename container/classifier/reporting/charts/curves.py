@@ -1,0 +1,79 @@
+"""Loss, accuracy and learning rate over the steps."""
+
+from collections.abc import Mapping, Sequence
+
+from classifier.reporting.charts.figure import PERCENT, Figure, Point, axis, line, smooth, thin, upright
+
+_FEW = 60  # steps that are shown as they are
+
+Rows = Sequence[Mapping[str, float]]
+
+
+def curves(steps: Rows, history: Rows, best_epoch: int | None) -> list[Figure]:
+    """From the rows of ``steps.csv`` and ``history.csv``; without the first, over the epochs."""
+    ends = {row["epoch"]: row["step"] for row in steps}  # the last step of each epoch
+    x_title = "step" if steps else "epoch"
+    place = {row["epoch"]: ends.get(row["epoch"], row["epoch"]) for row in history}
+    mark = upright(place[best_epoch], f"best, epoch {best_epoch}") if best_epoch in place else {}
+    if not steps:
+        steps = [{"step": row["epoch"], "loss": row["train:loss"], "lr": row["lr"]} for row in history]
+
+    def per_epoch(metric: str) -> list[Point]:
+        return [(place[row["epoch"]], row[metric]) for row in history if metric in row]
+
+    def per_step(column: str) -> list[Point]:
+        return [(row["step"], row[column]) for row in steps if column in row]
+
+    loss = [*_training(per_step("loss")), _validation(per_epoch("validation:loss"), "validation", "@accent")]
+    accuracy = [
+        *_training(per_step("accuracy")),
+        _validation(per_epoch("validation:top5"), "validation, one of five", "@second", dash="dot"),
+        _validation(per_epoch("validation:accuracy"), "validation", "@accent"),
+    ]
+    rate = [line(thin(per_step("lr")), "learning rate", "@accent")]
+    shared = {"xaxis": axis(x_title), **mark}
+    return [
+        Figure(
+            name="loss",
+            label=_told("Loss", history, "validation:loss", ".3f"),
+            traces=loss,
+            layout={**shared, "yaxis": axis(rangemode="tozero")},
+            height=330,
+        ),
+        Figure(
+            name="accuracy",
+            label=_told("Accuracy", history, "validation:accuracy", ".1%"),
+            traces=accuracy,
+            layout={**shared, "yaxis": axis(**PERCENT, range=[0, 1.02])},
+            height=330,
+        ),
+        Figure(
+            name="lr",
+            label=f"Learning rate over the {x_title}s.",
+            traces=rate,
+            layout={"xaxis": axis(x_title), "yaxis": axis(rangemode="tozero", exponentformat="power")},
+            height=190,
+        ),
+    ]
+
+
+def _training(points: Sequence[Point]) -> list[dict]:
+    """Each step faintly, and the course of them."""
+    points = thin(points)
+    if len(points) <= _FEW:
+        return [line(points, "training, each step", "@quiet", mode="lines+markers", marker={"size": 4})]
+    faint = line(points, "training, each step", "@faint", width=1, hoverinfo="skip")
+    return [faint, line(smooth(points, len(points) / 40), "training, smoothed", "@quiet")]
+
+
+def _validation(points: Sequence[Point], name: str, colour: str, dash: str = "solid") -> dict:
+    markers = {"mode": "lines+markers", "marker": {"size": 6 if len(points) <= 40 else 3}}
+    return line(points, name, colour, dash=dash, **markers)
+
+
+def _told(what: str, history: Rows, metric: str, form: str) -> str:
+    values = [row[metric] for row in history if metric in row]
+    if not values:
+        return f"{what} over the training steps."
+    course = f"from {values[0]:{form}} after the first epoch to {values[-1]:{form}} after the last"
+    return f"{what} over the training steps; on validation {course}."

@@ -1,0 +1,138 @@
+"""Where the time went, step by step, and how busy the machine was."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from classifier.reporting.charts.figure import Figure, axis, line, thin
+
+PHASES = {
+    "data": ("waiting for photos", "@third"),
+    "transfer": ("to the device", "@fourth"),
+    "forward": ("forward", "@accent"),
+    "backward": ("backward", "@second"),
+    "optimizer": ("optimizer", "@fifth"),
+    "checkpoint": ("checkpoint", "@wrong"),
+    "other": ("other", "@faint"),
+}
+_MOST_BARS = 120
+
+
+def profiler_figures(profile: Mapping[str, Any]) -> list[Figure]:
+    figures = [_time(profile["phases"])] if profile.get("phases") else []
+    if profile.get("steps"):
+        figures.append(_steps(profile["steps"]))
+    usage = profile.get("utilisation") or {}
+    if usage.get("t_s"):
+        figures += [_busy(usage), _bytes(usage)]
+        if usage.get("cores") and len(usage["cores"][0]) > 1:
+            figures.append(_cores(usage))
+    return [figure for figure in figures if figure.traces]
+
+
+def _time(phases: Mapping[str, Mapping[str, float]]) -> Figure:
+    modes = list(phases)
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": title,
+            "y": modes,
+            "x": [phases[mode].get(phase, 0) for mode in modes],
+            "marker": {"color": colour},
+            "hovertemplate": f"%{{y}}, {title}: %{{x:.2f}} s<extra></extra>",
+        }
+        for phase, (title, colour) in PHASES.items()
+        if any(phases[mode].get(phase, 0) for mode in modes)
+    ]
+    longest = max(modes, key=lambda mode: sum(phases[mode].values()))
+    return Figure(
+        name="time",
+        label=f"Seconds by phase, for {', '.join(modes)}; {longest} took longest.",
+        traces=traces,
+        layout={
+            "barmode": "stack",
+            "bargap": 0.35,
+            "xaxis": axis("seconds"),
+            "yaxis": axis(autorange="reversed", showgrid=False),
+            "hovermode": "closest",
+        },
+        height=150 + 44 * len(modes),
+    )
+
+
+def _steps(steps: Sequence[Sequence[Any]]) -> Figure:
+    """A bar a step, or the mean of neighbouring ones."""
+    size = math.ceil(len(steps) / _MOST_BARS)
+    groups = [steps[start : start + size] for start in range(0, len(steps), size)]
+    traces = [
+        {
+            "type": "bar",
+            "name": title,
+            "x": [group[0][0] for group in groups],
+            "y": [1000 * sum(step[3].get(phase, 0) for step in group) / len(group) for group in groups],
+            "marker": {"color": colour},
+            "hovertemplate": f"step %{{x}}, {title}: %{{y:.1f}} ms<extra></extra>",
+        }
+        for phase, (title, colour) in PHASES.items()
+        if any(step[3].get(phase, 0) for step in steps)
+    ]
+    what = f"a bar is the mean of {size} steps" if size > 1 else "a bar a step"
+    layout = {"barmode": "stack", "bargap": 0, "xaxis": axis("step"), "yaxis": axis("ms"), "hovermode": "closest"}
+    return Figure(name="steps", label=f"How long training steps took, by phase; {what}.", traces=traces, layout=layout)
+
+
+def _busy(usage: Mapping[str, Any]) -> Figure:
+    lines = (
+        ("cpu_percent", "CPU", "@accent"),
+        ("gpu_percent", "GPU", "@second"),
+        ("memory_percent", "memory", "@quiet"),
+        ("gpu_memory_percent", "GPU memory", "@fourth"),
+        ("iowait_percent", "waiting for the disk", "@third"),
+    )
+    layout = {"xaxis": axis("seconds"), "yaxis": axis("%", range=[0, 101])}
+    label = "How busy the CPU, the memory and, where there is one, the GPU were over time, in percent."
+    return Figure(name="busy", label=label, traces=_lines(usage, lines), layout=layout, height=260)
+
+
+def _bytes(usage: Mapping[str, Any]) -> Figure:
+    lines = (
+        ("disk_read_bytes_s", "disk, read", "@accent"),
+        ("disk_write_bytes_s", "disk, written", "@third"),
+        ("network_bytes_s", "network", "@quiet"),
+    )
+    layout = {"xaxis": axis("seconds"), "yaxis": axis("bytes a second", rangemode="tozero", exponentformat="SI")}
+    label = "Bytes a second of the disk and the network over time."
+    return Figure(name="bytes", label=label, traces=_lines(usage, lines), layout=layout, height=260)
+
+
+def _lines(usage: Mapping[str, Any], lines: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    return [
+        line(thin(list(zip(usage["t_s"], usage[key], strict=False))), title, colour, width=1.5)
+        for key, title, colour in lines
+        if usage.get(key)
+    ]
+
+
+def _cores(usage: Mapping[str, Any]) -> Figure:
+    every = math.ceil(len(usage["t_s"]) / 400)
+    samples = usage["cores"][::every]
+    trace = {
+        "type": "heatmap",
+        "x": usage["t_s"][::every],
+        "y": [f"core {number}" for number in range(len(samples[0]))],
+        "z": [list(row) for row in zip(*samples, strict=True)],
+        "zmin": 0,
+        "zmax": 100,
+        "colorscale": [[0, "@card"], [1, "@accent"]],
+        "colorbar": {"title": {"text": "%"}, "thickness": 10, "outlinewidth": 0},
+        "hovertemplate": "%{y}, %{x:.1f} s: %{z:.0f} %<extra></extra>",
+    }
+    layout = {
+        "xaxis": axis("seconds", showgrid=False),
+        "yaxis": axis(autorange="reversed", showgrid=False, nticks=16),
+        "hovermode": "closest",
+    }
+    height = int(min(420, 110 + 22 * len(samples[0])))
+    label = f"How busy each of {len(samples[0])} CPU cores was over time."
+    return Figure(name="cores", label=label, traces=[trace], layout=layout, height=height)
