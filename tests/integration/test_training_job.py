@@ -191,7 +191,8 @@ def test_config_files_of_the_whole_contract_are_taken(platform: Platform, image_
         ),
     )
     platform.write_config(
-        "profilerconfig.json", '{"ProfilingParameters": {"ProfilerEnabled": true, "LocalPath": "/x"}}'
+        "profilerconfig.json",
+        '{"ProfilingParameters": {"ProfilerEnabled": true, "LocalPath": "/opt/ml/output/profiler"}}',
     )
     platform.write_config("init-config.json", "not for us, and not even JSON")
     assert platform.run().exit_code == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,16 @@ class Operator:
 
 
 class OperatorWatch:
-    """Watches ``steps`` of the training, or its last ones where it is shorter; ``trace`` is written then."""
+    """Watches ``steps`` of the training, or its last ones where it is shorter; ``trace`` is written then.
+
+    It never raises: ``failure`` says why it saw nothing.
+    """
 
     def __init__(self, steps: StepRange, trace: Path) -> None:
         self.operators: Sequence[Operator] = ()
+        self.failure: Exception | None = None
         self._steps, self._trace = steps, trace
-        self._first, self._last, self._on_gpu = 0, -1, False
+        self._first, self._last, self._on_gpu = -1, -1, False
         self._profiler: Any = None
 
     @property
@@ -42,26 +46,18 @@ class OperatorWatch:
 
     @property
     def trace(self) -> Path | None:
-        return self._trace if self.operators else None
+        return self._trace if self.operators and not self.failure else None
 
-    def plan(self, num_steps: int, *, on_gpu: bool) -> None:
-        """``num_steps`` of the whole training."""
-        self._on_gpu = on_gpu
-        self._first = max(0, min(self._steps.start_step, num_steps - self._steps.num_steps))
-        self._last = self._first + self._steps.num_steps - 1
+    def plan(self, num_epochs: int, steps_per_epoch: int, *, on_gpu: bool) -> None:
+        """Choose the steps of one epoch, lest a validation be seen among them."""
+        wanted = min(self._steps.num_steps, steps_per_epoch)
+        first = max(0, min(self._steps.start_step, num_epochs * steps_per_epoch - wanted))
+        self._first = first - max(0, first % steps_per_epoch + wanted - steps_per_epoch)
+        self._last, self._on_gpu = self._first + wanted - 1, on_gpu
 
     def begin_step(self, number: int) -> float:
         """Seconds that starting to watch took."""
-        if number != self._first or self.is_watching or self._last < 0:
-            return 0.0
-        began = time.perf_counter()
-        # Imported late, since the profiler starts before torch is imported.
-        from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415
-
-        gpu = [ProfilerActivity.CUDA] if self._on_gpu else []
-        self._profiler = profile(activities=[ProfilerActivity.CPU, *gpu], acc_events=True)
-        self._profiler.start()
-        return time.perf_counter() - began
+        return self._spend(self._start) if number == self._first else 0.0
 
     def end_step(self, number: int) -> float:
         """Seconds that ending to watch took."""
@@ -69,14 +65,7 @@ class OperatorWatch:
 
     def end(self) -> float:
         """End to watch, however far it has come."""
-        if not self.is_watching:
-            return 0.0
-        began, profiler, self._profiler, self._last = time.perf_counter(), self._profiler, None, -1
-        profiler.stop()
-        self.operators = _table(profiler.key_averages())
-        self._trace.parent.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(self._trace))
-        return time.perf_counter() - began
+        return self._spend(self._stop) if self.is_watching else 0.0
 
     def phase(self, name: Phase) -> AbstractContextManager[Any]:
         """Names the phase in the trace."""
@@ -85,6 +74,29 @@ class OperatorWatch:
         from torch.profiler import record_function  # noqa: PLC0415
 
         return record_function(name)
+
+    def _spend(self, what: Callable[[], None]) -> float:
+        began = time.perf_counter()
+        try:
+            what()
+        except Exception as error:
+            self._profiler, self.failure = None, error
+        return time.perf_counter() - began
+
+    def _start(self) -> None:
+        # Imported late, since the profiler starts before torch is imported.
+        from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415
+
+        gpu = [ProfilerActivity.CUDA] if self._on_gpu else []
+        self._profiler = profile(activities=[ProfilerActivity.CPU, *gpu], acc_events=True)
+        self._profiler.start()
+
+    def _stop(self) -> None:
+        profiler, self._profiler = self._profiler, None
+        profiler.stop()
+        self.operators = _table(profiler.key_averages())
+        self._trace.parent.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(self._trace))
 
 
 def _table(events: Any) -> Sequence[Operator]:

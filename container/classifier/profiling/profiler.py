@@ -86,10 +86,11 @@ class Profiler(Observer):
     def begin(self, scene: Scene) -> None:
         on_gpu = scene.device.type == "cuda"
         self._timer = StepTimer(DeviceClock() if on_gpu else HostClock(), self._timeline)
-        self._operators.plan(scene.num_epochs * scene.steps_per_epoch, on_gpu=on_gpu)
+        self._operators.plan(scene.num_epochs, scene.steps_per_epoch, on_gpu=on_gpu)
 
     def begin_epoch(self, mode: Mode, number: int) -> None:
         self._first_step_s = self._first_step_s or time.time()
+        self._timed.leave_out(self._operators.end())
         self._mode = mode
         self._timed.begin_pass(mode, number)
 
@@ -121,14 +122,19 @@ class Profiler(Observer):
 
     def end(self) -> None:
         self._sampler.stop()
-        if self._sampler.failure:
-            self._console.warn(f"the profiler lost sight of the machine: {self._sampler.failure}")
         if self._timer is None:
             return
         self._operators.end()
         self._timer.end_pass()
         self._timeline.flush()
+        self._warn_of_failures()
         self._tell(self._profile(self._timer))
+
+    def _warn_of_failures(self) -> None:
+        parts = {"the machine": self._sampler, "the operators": self._operators, "the steps": self._timeline}
+        for what, part in parts.items():
+            if part.failure:
+                self._console.warn(f"the profiler has not all of {what}: {part.failure}")
 
     @property
     def _timed(self) -> StepTimer:

@@ -29,13 +29,14 @@ _ALL_STEPS, _ONE_IN = 10_000, 100
 
 
 class Timeline:
-    """Events, in files of a minute's worth or more."""
+    """Events, in files of a minute's worth or more. It never raises: ``failure`` says why a file is missing."""
 
     def __init__(self, folder: Path, node: str) -> None:
         self._folder, self._node = folder / "framework" / "pevents", f"{os.getpid()}-{node}"
         self._base_us = int(time.time() * 1e6)
         self._events: list[tuple[str, int, int, int]] = []
         self._written_at = time.monotonic()
+        self.failure: OSError | None = None
 
     def add(self, what: Phase | Literal["step"], mode: Mode, step: int, start_s: float, seconds: float) -> None:
         """``start_s`` is in seconds since the epoch."""
@@ -49,14 +50,19 @@ class Timeline:
 
     def flush(self) -> None:
         self._written_at = time.monotonic()
-        if not self._events:
-            return
+        try:
+            if self._events:
+                self._write()
+        except OSError as error:
+            self.failure = error
+        self._events.clear()
+
+    def _write(self) -> None:
         end = max(start + took for _, _, start, took in self._events)
         hour = time.strftime("%Y%m%d%H", time.gmtime(end / 1e6))
         path = self._folder / hour / f"{end}_{self._node}_pythontimeline.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(",\n".join(["[" + json.dumps(self._base()), *self._lines()]) + "\n]\n", encoding="utf-8")
-        self._events.clear()
 
     def _base(self) -> dict[str, object]:
         start = {"start_time_since_epoch_in_micros": self._base_us}

@@ -1,0 +1,149 @@
+"""A job with profile=true, or a profilerconfig.json: what it writes, what it prints, and what it leaves alone."""
+
+import gzip
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier.contract.findings import read_findings
+from classifier.contract.paths import Paths
+from drawing import write_classes
+from jobs import Job, Platform
+from profiles import aws_rules, read_frames
+
+
+@pytest.fixture
+def channels(tmp_path: Path) -> dict[str, Path]:
+    return {
+        name: write_classes(tmp_path / name, seed=seed) for seed, name in enumerate(("train", "validation", "test"))
+    }
+
+
+def read_profile(job: Job) -> dict[str, Any]:
+    return json.loads((job.paths.output_data / "profiler.json").read_text(encoding="utf-8"))
+
+
+def artifact(paths: Paths) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in paths.model.iterdir()}
+
+
+def test_a_profile_tells_where_the_time_went(platform: Platform, channels: dict[str, Path]) -> None:
+    job = platform.train(channels, profile="true", epochs="3")
+    assert (job.exit_code, job.failure) == (0, None)
+    assert "warning" not in job.log.lower(), job.log
+    profile = read_profile(job)
+    assert set(profile["phases"]) == {"train", "validation", "test"}
+    train = profile["phases"]["train"]
+    assert set(train) == {"data", "transfer", "forward", "backward", "optimizer", "checkpoint", "other"}
+    assert all(train[name] > 0 for name in ("data", "forward", "backward", "optimizer", "checkpoint"))
+    assert [row[:2] for row in profile["steps"]] == [[number, 1 + number // 3] for number in range(9)]
+    assert sum(train.values()) + profile["initialization_s"] <= profile["total_s"]
+    assert profile["images_per_s"] > 0
+    assert any(row["name"].startswith("aten::") and row["self_cpu_ms"] > 0 for row in profile["operators"])
+    findings = read_findings(job.paths.output_data / "profiler_findings.json")
+    assert {finding.rule for finding in findings} == set(aws_rules())
+    printed = [line for line in job.log.splitlines() if line.startswith("profiler ")]
+    assert printed[0].startswith("profiler    data wait ")
+    assert len(printed) == 2 + sum(finding.outcome == "fired" for finding in findings)
+    assert not any(thread.name == "profiler" for thread in threading.enumerate())
+
+
+def test_smdebug_and_perfetto_open_what_was_written(platform: Platform, channels: dict[str, Path]) -> None:
+    job = platform.train(channels, profile="true", epochs="3")
+    folder = job.paths.output_data / "profiler"
+    frames = read_frames(folder)
+    system, framework = frames.get_all_system_metrics(), frames.get_all_framework_metrics()
+    assert {"CPUUtilization", "I/OWaitPercentage"} <= set(system["dimension"])
+    assert "MemoryUsedPercent" in set(system["system_metric"])
+    train = framework[framework["process"] == "Step:ModeKeys.TRAIN"]
+    assert sorted(train["step"]) == list(range(9))
+    (system_metrics, _) = frames.get_profiler_data_by_step(0, 8)
+    assert len(system_metrics) <= len(system)
+    trace = job.paths.output_data / read_profile(job)["trace"]
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    names = {event.get("name") for event in events}
+    assert {"data", "transfer", "forward", "backward", "optimizer"} <= names
+    assert sum(event.get("name") == "forward" and event["ph"] == "X" for event in events) == 3
+
+
+def test_profiling_does_not_change_the_artifact(platform: Platform, channels: dict[str, Path]) -> None:
+    plain = platform.train(channels, epochs="3", augmentation="strong")
+    before = artifact(plain.paths)
+    assert not (plain.paths.output_data / "profiler.json").exists()
+    platform.train(channels, epochs="3", augmentation="strong", profile="true")
+    assert (platform.paths.output_data / "profiler.json").exists()
+    assert artifact(platform.paths) == before
+
+
+def test_a_frozen_backbone_is_profiled(platform: Platform, channels: dict[str, Path]) -> None:
+    first = platform.train(channels, model="mobilenet_v3_small")
+    pretrained = first.paths.model.rename(platform.paths.base.with_name("pretrained"))
+    job = platform.train(
+        {**channels, "pretrained": pretrained},
+        model="mobilenet_v3_small",
+        pretrained="true",
+        freeze="backbone",
+        augmentation="flip",
+        profile="true",
+    )
+    assert job.exit_code == 0
+    assert "warning" not in job.log.lower(), job.log
+    assert len(read_profile(job)["steps"]) == 3
+
+
+def test_profilerconfig_says_where_and_when(platform: Platform, channels: dict[str, Path]) -> None:
+    platform.lay_out(channels, {"epochs": "2"})
+    parameters = {
+        "ProfilerEnabled": "true",
+        "LocalPath": "/opt/ml/output/measured",
+        "DetailedProfilingConfig": '{"StartStep": 1, "NumSteps": 2}',
+    }
+    content = {"ProfilingIntervalInMilliseconds": 200, "ProfilingParameters": parameters}
+    platform.write_config("profilerconfig.json", json.dumps(content))
+    job = platform.run()
+    folder = job.paths.base / "output" / "measured"
+    assert {path.name for path in folder.iterdir()} == {"framework", "system", "trace.json.gz"}
+    events = json.loads(gzip.decompress((folder / "trace.json.gz").read_bytes()))["traceEvents"]
+    assert sum(event.get("name") == "forward" and event["ph"] == "X" for event in events) == 2
+    assert read_profile(job)["trace"] == "../measured/trace.json.gz"
+
+
+@pytest.mark.parametrize(
+    "content", ['{"ProfilingParameters": {"ProfilerEnabled": "false"}}', '{"DisableProfiler": true}']
+)
+def test_a_profiler_that_is_switched_off_is_off(platform: Platform, channels: dict[str, Path], content: str) -> None:
+    platform.lay_out(channels)
+    platform.write_config("profilerconfig.json", content)
+    job = platform.run()
+    assert job.exit_code == 0
+    assert not (job.paths.output_data / "profiler.json").exists()
+    assert "profiler " not in job.log
+
+
+def test_a_profiler_that_cannot_write_costs_a_warning_and_no_job(
+    platform: Platform, channels: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    platform.lay_out(channels)
+    content = {"ProfilingParameters": {"LocalPath": str(tmp_path / "file")}}
+    platform.write_config("profilerconfig.json", json.dumps(content))
+    job = platform.run()
+    assert (job.exit_code, job.failure) == (0, None)
+    told = [line for line in job.log.splitlines() if line.startswith("warning: ")]
+    assert [line.partition(":")[2].partition(":")[0] for line in told] == [
+        f" the profiler has not all of {what}" for what in ("the machine", "the operators", "the steps")
+    ]
+    assert read_profile(job)["phases"]["train"]["forward"] > 0, "what needs no folder is told all the same"
+    assert (job.paths.model / "model.safetensors").exists()
+    assert "test:accuracy" in job.metrics
+
+
+def test_bad_data_fails_as_without_a_profile(platform: Platform, channels: dict[str, Path]) -> None:
+    for photo in channels["train"].rglob("*.jpg"):
+        photo.write_bytes(b"no photo")
+    job = platform.train(channels, profile="true")
+    assert job.exit_code == 1
+    assert not any(thread.name == "profiler" for thread in threading.enumerate())

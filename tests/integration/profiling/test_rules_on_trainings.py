@@ -1,0 +1,84 @@
+"""Rules that fire on trainings of which something is slow, and are quiet on those of which nothing is."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from classifier.contract.config import Channel, TrainingConfig
+from classifier.contract.findings import Finding, read_findings
+from classifier.contract.hyperparameters import Hyperparameters
+from classifier.contract.paths import Paths
+from classifier.observer import Observers, Scene
+from classifier.profiling.profiler import profiled
+from classifier.training.batches import Batch
+from classifier.training.console import Console
+from classifier.training.loop import Trainer
+from classifier.training.optimization import build_optimizer, build_schedule
+from classifier.training.precision import Precision
+
+
+class Slow(nn.Module):
+    """A layer whose n-th call takes as long as it is told."""
+
+    def __init__(self, wait_s: Callable[[int], float]) -> None:
+        super().__init__()
+        self.layer, self._wait_s, self._calls = nn.Linear(8, 3), wait_s, 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        time.sleep(self._wait_s(self._calls))
+        self._calls += 1
+        return self.layer(inputs)
+
+
+def batches(count: int, wait_s: float) -> Iterator[Batch]:
+    for _ in range(count):
+        time.sleep(wait_s)
+        yield Batch(torch.zeros(4, 8), torch.zeros(4, dtype=torch.int64))
+
+
+def train(folder: Path, *, reading_s: float = 0.0, step_s: Callable[[int], float] = lambda _: 0.0) -> Sequence[Finding]:
+    """A training of 40 steps through the real loop, profiled; what the rules found."""
+    parameters = Hyperparameters(profile=True, epochs=1)
+    config = TrainingConfig(parameters, channels={"train": Channel.model_validate({})})
+    module, precision, paths = Slow(step_s), Precision(torch.device("cpu"), "fp32"), Paths(folder)
+    optimizer, criterion = build_optimizer(module, parameters), nn.CrossEntropyLoss()
+    schedule = build_schedule(optimizer, parameters, 40)
+    trainer = Trainer(module, module, optimizer, schedule, criterion, precision, None)
+    scene = Scene(
+        network=module, module=module, trained=module, criterion=criterion, optimizer=optimizer,
+        device=precision.device, num_epochs=1, steps_per_epoch=40,
+    )  # fmt: skip
+    with profiled(config, paths, Console()) as profilers:
+        observer = Observers(profilers, pytest.fail)
+        observer.begin(scene)
+        observer.begin_epoch("train", 1)
+        trainer.train_epoch(batches(40, reading_s), seed=0, advance=lambda: None, observer=observer)
+        observer.end_epoch({})
+        observer.end()
+    return read_findings(paths.output_data / "profiler_findings.json")
+
+
+def outcome(findings: Sequence[Finding], rule: str) -> str:
+    return next(finding.outcome for finding in findings if finding.rule == rule)
+
+
+def test_photos_that_come_slowly_fire_dataloader(tmp_path: Path) -> None:
+    findings = train(tmp_path, reading_s=0.03)
+    assert outcome(findings, "Dataloader") == "fired"
+
+
+def test_slow_steps_leave_dataloader_quiet(tmp_path: Path) -> None:
+    findings = train(tmp_path, step_s=lambda _: 0.03)
+    assert outcome(findings, "Dataloader") == "quiet"
+    assert outcome(findings, "MaxInitializationTime") == "quiet"
+
+
+def test_a_step_that_stalls_fires_step_outlier(tmp_path: Path) -> None:
+    findings = train(tmp_path, step_s=lambda number: 2.0 if number == 30 else 0.01)
+    (finding,) = (finding for finding in findings if finding.rule == "StepOutlier")
+    assert (finding.outcome, finding.step) == ("fired", 30)
+    assert "most of it in forward" in finding.seen
