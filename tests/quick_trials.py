@@ -13,7 +13,8 @@ from typing import Any
 from launch.local.client import LocalClient
 from launch.requests.training import TrainingSpec, training_request
 from launch.tuning.local import LocalTuner
-from launch.tuning.ranges import NumberRange, Ranges
+from launch.tuning.parameters import NumberRange
+from launch.tuning.ranges import Ranges
 from launch.tuning.spec import TuningSpec
 from launch.tuning.study import Study
 from launch.tuning.table import Watcher

@@ -15,7 +15,7 @@ from launch.requests.tuning import tuning_request
 from launch.tuning.inheritance import REQUEST, inherit
 from launch.tuning.local import LocalTuner
 from launch.tuning.machine import only_one, share_of_cores
-from launch.tuning.ranges import canonical
+from launch.tuning.parameters import canonical
 from launch.tuning.results import tell_results, write_results
 from launch.tuning.spec import TuningSpec, max_epochs
 from launch.tuning.study import Study

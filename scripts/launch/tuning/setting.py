@@ -6,7 +6,8 @@ from pathlib import Path
 
 from classifier.errors import ConfigError
 from launch.options import read_hyperparameters
-from launch.tuning.ranges import canonical, read_ranges
+from launch.tuning.parameters import canonical
+from launch.tuning.ranges import read_ranges
 from launch.tuning.spec import TuningSpec, check
 
 LOCAL_TEST = Path(__file__).resolve().parents[3] / "local_test"

@@ -7,7 +7,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from classifier.errors import ConfigError
-from launch.tuning.ranges import Choice, NumberRange, Range, Ranges
+from launch.tuning.parameters import Choice, NumberRange, Range
+from launch.tuning.ranges import Ranges
 
 
 def distributions(ranges: Ranges) -> dict[str, BaseDistribution]:

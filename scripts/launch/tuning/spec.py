@@ -8,7 +8,8 @@ from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS, Metric
 from classifier.contract.nearest import did_you_mean
 from classifier.errors import ConfigError
-from launch.tuning.ranges import Choice, NumberRange, Ranges, canonical
+from launch.tuning.parameters import Choice, NumberRange, canonical
+from launch.tuning.ranges import Ranges
 from launch.tuning.space import grid
 
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")

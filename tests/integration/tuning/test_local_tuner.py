@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from launch.local.processes import is_alive
-from launch.tuning.ranges import Choice, Ranges
+from launch.tuning.parameters import Choice
+from launch.tuning.ranges import Ranges
 from launch.tuning.spec import TuningSpec
 from quick_trials import quick_spec, quick_study, quick_tuner
 

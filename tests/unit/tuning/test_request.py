@@ -1,0 +1,146 @@
+"""The CreateHyperParameterTuningJob request, by botocore's own model of the service."""
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+
+from classifier.contract.metrics import METRICS
+from classifier.errors import ConfigError
+from launch.requests.training import TrainingSpec
+from launch.requests.tuning import tuning_request
+from launch.tuning.ranges import Ranges, read_ranges
+from launch.tuning.spec import STRATEGIES, TuningSpec
+
+TRAINING = TrainingSpec(
+    job_name="trial",
+    image="1.dkr.ecr.eu-west-1.amazonaws.com/image-classifier:1",
+    role="arn:aws:iam::000000000000:role/sagemaker",
+    channels={"train": "s3://bucket/train/"},
+    output="s3://bucket/out",
+    hyperparameters={"model": "resnet18", "epochs": "9"},
+)
+LR = {"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1", "ScalingType": "Logarithmic"}
+LR_VALUES = {"Name": "lr", "Values": ["0.1", "0.01", "0.001"]}
+
+
+@pytest.fixture
+def ranges(tmp_path: Path) -> Ranges:
+    return write_ranges(tmp_path, {"ContinuousParameterRanges": [LR]})
+
+
+def write_ranges(folder: Path, content: object) -> Ranges:
+    path = folder / "ranges.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return read_ranges(path, {})
+
+
+def check(request: dict[str, Any]) -> None:
+    model = cast(Any, botocore.session.get_session().get_service_model("sagemaker"))
+    shape = model.operation_model("CreateHyperParameterTuningJob").input_shape
+    errors = ParamValidator().validate(request, shape)
+    assert not errors.has_errors(), errors.generate_report()
+    config = request["HyperParameterTuningJobConfig"]
+    assert config["Strategy"] in shape.members["HyperParameterTuningJobConfig"].members["Strategy"].enum
+
+
+@pytest.mark.parametrize(
+    ("strategy", "objective"),
+    # Hyperband has no use for an objective that comes once, at the end.
+    [pair for pair in product(STRATEGIES, METRICS) if not (pair[0] == "hyperband" and pair[1].startswith("test:"))],
+)
+def test_the_api_takes_the_request(tmp_path: Path, strategy: str, objective: str) -> None:
+    grid = strategy == "grid"
+    content = {"CategoricalParameterRanges": [LR_VALUES]} if grid else {"ContinuousParameterRanges": [LR]}
+    spec = TuningSpec(
+        name="dogs",
+        ranges=write_ranges(tmp_path, content),
+        strategy=strategy,
+        objective=objective,
+        jobs=None if grid else 20,
+        early_stopping=strategy in ("bayesian", "random") and not objective.startswith("test:"),
+        warm_start=("dogs-1", "dogs-2"),
+        target=0.9,
+        max_runtime_s=3600,
+        no_improvement=5,
+        seed=3,
+    )
+    check(tuning_request(spec, replace(TRAINING, spot=True, kms_key="key", tags={"team": "vision"})))
+
+
+def test_the_request_says_what_was_asked_for(ranges: Ranges) -> None:
+    spec = TuningSpec(name="dogs", ranges=ranges, objective="validation:loss", jobs=12, parallel=3, early_stopping=True)
+    request = tuning_request(spec, TRAINING)
+    assert request["HyperParameterTuningJobName"] == "dogs"
+    assert request["HyperParameterTuningJobConfig"] == {
+        "Strategy": "Bayesian",
+        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "validation:loss"},
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": 12, "MaxParallelTrainingJobs": 3},
+        "ParameterRanges": {"ContinuousParameterRanges": [LR]},
+        "TrainingJobEarlyStoppingType": "Auto",
+    }
+    definition = request["TrainingJobDefinition"]
+    assert definition["StaticHyperParameters"] == {"model": "resnet18", "epochs": "9"}
+    assert "validation:loss" in [one["Name"] for one in definition["AlgorithmSpecification"]["MetricDefinitions"]]
+    assert {"Key": "project", "Value": "image-classifier"} in request["Tags"]
+
+
+def test_hyperband_knows_the_epochs(ranges: Ranges, tmp_path: Path) -> None:
+    def resources(ranges: Ranges) -> dict[str, int]:
+        config = tuning_request(TuningSpec(name="dogs", ranges=ranges, strategy="hyperband"), TRAINING)
+        return config["HyperParameterTuningJobConfig"]["StrategyConfig"]["HyperbandStrategyConfig"]
+
+    assert resources(ranges) == {"MinResource": 1, "MaxResource": 9}
+    epochs = {"Name": "epochs", "MinValue": "2", "MaxValue": "30"}
+    assert resources(write_ranges(tmp_path, {"IntegerParameterRanges": [epochs]}))["MaxResource"] == 30
+    values = {"Name": "epochs", "Values": ["5", "10", "20"]}
+    assert resources(write_ranges(tmp_path, {"CategoricalParameterRanges": [values]}))["MaxResource"] == 20
+
+
+def test_a_grid_has_as_many_jobs_as_points(tmp_path: Path) -> None:
+    ranges = write_ranges(tmp_path, {"CategoricalParameterRanges": [LR_VALUES]})
+    spec = TuningSpec(name="dogs", ranges=ranges, strategy="grid", jobs=None)
+    limits = tuning_request(spec, TRAINING)["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    assert limits["MaxNumberOfTrainingJobs"] == 3
+
+
+@pytest.mark.parametrize(("transfer", "kind"), [(False, "IdenticalDataAndAlgorithm"), (True, "TransferLearning")])
+def test_earlier_jobs_are_named(ranges: Ranges, transfer: bool, kind: str) -> None:
+    spec = TuningSpec(name="dogs", ranges=ranges, warm_start=("first",), transfer=transfer)
+    assert tuning_request(spec, TRAINING)["WarmStartConfig"] == {
+        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "first"}],
+        "WarmStartType": kind,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "validation:acuracy"}, r"unknown metric \(did you mean 'validation:accuracy'\?\); known are"),
+        ({"name": "a" * 33}, "up to 32 letters, digits and hyphens"),
+        ({"name": "my_job"}, "--name my_job: up to 32 letters"),
+        ({"jobs": 0}, "--jobs and --parallel are at least 1"),
+        ({"parallel": 0}, "--jobs and --parallel are at least 1"),
+        ({"max_runtime_s": 60}, "--max-runtime 60: at least 120 seconds"),
+        ({"no_improvement": 2}, "--no-improvement 2: at least 3 trials"),
+        ({"warm_start": tuple("abcdef")}, "--warm-start takes at most 5 earlier tuning jobs, not 6"),
+        ({"strategy": "hyperband", "early_stopping": True}, "hyperband stops trials early by itself"),
+        ({"strategy": "hyperband", "objective": "test:loss"}, "--strategy hyperband needs an objective of each epoch"),
+        ({"early_stopping": True, "objective": "test:f1"}, "--early-stopping needs an objective of each epoch"),
+        ({"strategy": "grid"}, "lr is a range: list its values under CategoricalParameterRanges"),
+    ],
+)
+def test_what_the_platform_would_refuse_is_told_before(ranges: Ranges, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tuning_request(TuningSpec(**{"name": "dogs", "ranges": ranges, **settings}), TRAINING)
+
+
+def test_a_grid_has_no_other_number_of_jobs(tmp_path: Path) -> None:
+    ranges = write_ranges(tmp_path, {"CategoricalParameterRanges": [LR_VALUES]})
+    with pytest.raises(ConfigError, match="grid tries all 3 combinations: leave --jobs 20 out"):
+        tuning_request(TuningSpec(name="dogs", ranges=ranges, strategy="grid", jobs=20), TRAINING)

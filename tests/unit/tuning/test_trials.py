@@ -1,0 +1,186 @@
+"""Trials: the SDK's table, the best of them, the terminal's table, and the page in a browser."""
+
+import csv
+import io
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from browser import browsing
+from classifier.contract.metrics import METRICS
+from launch.tuning.page import write_page
+from launch.tuning.parameters import Choice, NumberRange
+from launch.tuning.table import Watcher, shorten, table
+from launch.tuning.trials import COLUMNS, Trial, best_trial, from_summary, write_best, write_csv
+
+ACCURACY, LOSS = METRICS["validation:accuracy"], METRICS["validation:loss"]
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+RANGES = (
+    NumberRange("lr", 1e-4, 1e-1, "Logarithmic", False),
+    NumberRange("epochs", 2, 8, "Linear", True),
+    Choice("optimizer", ("sgd", "adamw")),
+)
+NAMES = ("lr", "epochs", "optimizer")
+
+
+def trial(number: int, status: str = "Completed", objective: float | None = None, failure: str | None = None) -> Trial:
+    return Trial(
+        name=f"dogs-{number:03}",
+        status=status,
+        parameters={"lr": repr(0.01 / number), "epochs": str(number), "optimizer": "sgd" if number % 2 else "adamw"},
+        objective=objective,
+        started=START,
+        ended=None if status == "InProgress" else START + timedelta(seconds=20.5),
+        failure=failure,
+        history=() if objective is None else (objective / 2, objective),
+    )
+
+
+TRIALS = [
+    trial(1, objective=0.9),
+    trial(2, objective=0.95),
+    trial(3, "Stopped", 0.99),
+    trial(4, "Failed", failure="ConfigError: <b>diverged</b> & more"),
+    trial(5, objective=0.95),
+]
+
+
+def test_the_best_is_the_first_completed_of_the_best_objective() -> None:
+    assert best_trial(TRIALS, ACCURACY) == TRIALS[1]
+    assert best_trial(TRIALS, LOSS) == TRIALS[0]
+    assert best_trial([trial(1, "Failed"), trial(2, "InProgress"), trial(3, objective=float("nan"))], ACCURACY) is None
+
+
+def test_the_table_has_the_columns_of_the_sdk(tmp_path: Path) -> None:
+    write_csv(tmp_path / "trials.csv", [*TRIALS, trial(6, "InProgress")], NAMES)
+    with (tmp_path / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == (*NAMES, *COLUMNS)
+    assert rows[0] == {
+        "lr": "0.01",
+        "epochs": "1",
+        "optimizer": "sgd",
+        "TrainingJobName": "dogs-001",
+        "TrainingJobStatus": "Completed",
+        "FinalObjectiveValue": "0.9",
+        "TrainingStartTime": "2026-01-02 03:04:05+00:00",
+        "TrainingEndTime": "2026-01-02 03:04:25+00:00",
+        "TrainingElapsedTimeSeconds": "20.5",
+    }
+    assert rows[3]["FinalObjectiveValue"] == ""
+    assert rows[5]["TrainingEndTime"] == rows[5]["TrainingElapsedTimeSeconds"] == ""
+
+
+def test_a_trial_of_aws_reads_as_one_of_this_machine() -> None:
+    summary = {
+        "TrainingJobName": "dogs-001",
+        "TrainingJobArn": "arn",
+        "CreationTime": START,
+        "TrainingJobStatus": "Completed",
+        "TunedHyperParameters": {"lr": "0.01"},
+        "TrainingStartTime": START,
+        "TrainingEndTime": START + timedelta(seconds=9),
+        "FinalHyperParameterTuningJobObjectiveMetric": {
+            "MetricName": "validation:accuracy",
+            "Value": 0.9632999897003174,
+        },
+    }
+    read = from_summary(summary)
+    assert (read.name, read.objective, read.seconds) == ("dogs-001", 0.9633, 9.0)
+    pending = {name: summary[name] for name in ("TrainingJobName", "TunedHyperParameters")}
+    assert from_summary({**pending, "TrainingJobStatus": "InProgress"}).objective is None
+
+
+def test_the_best_hyperparameters_are_all_that_the_trial_was_told(tmp_path: Path) -> None:
+    write_best(tmp_path / "best.json", TRIALS[1], {"model": "resnet18"})
+    written = json.loads((tmp_path / "best.json").read_text())
+    assert written == {"model": "resnet18", "lr": "0.005", "epochs": "2", "optimizer": "adamw"}
+
+
+def test_a_log_gets_a_line_an_event() -> None:
+    stream = io.StringIO()
+    watcher = Watcher(ACCURACY, NAMES, 3, stream)
+    watcher.show([trial(1, "InProgress")])
+    watcher.show([trial(1, "InProgress")])
+    watcher.show([TRIALS[0], TRIALS[3]])
+    assert stream.getvalue().splitlines() == [
+        "trial 1/3  running   lr=0.01  epochs=1  optimizer=sgd",
+        "trial 1/3  done      validation:accuracy=0.9000  lr=0.01  epochs=1  optimizer=sgd  20 s",
+        "trial 2/3  failed    lr=0.0025  epochs=4  optimizer=adamw  20 s  · ConfigError: <b>diverged</b> & more",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_one_table_that_renews_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "24")
+    stream = Terminal()
+    watcher = Watcher(ACCURACY, NAMES, 9, stream)
+    watcher.show(TRIALS)
+    num_lines = stream.getvalue().count("\n")
+    watcher.show(TRIALS)
+    assert f"\x1b[{num_lines}F" in stream.getvalue()
+    lines = re.sub(r"\x1b\[\d*[FJK]", "", stream.getvalue()).splitlines()
+    assert max(map(len, lines)) < 60, "no line wraps"
+    assert lines[num_lines - 1].startswith("5 of 9 trials done · 1 failed · best validation:accuracy")
+
+
+def test_a_long_table_keeps_the_last_trials_and_the_best() -> None:
+    many = [TRIALS[1], *(trial(number, objective=0.5) for number in range(2, 40))]
+    lines = table(many, NAMES, ACCURACY, rows=5)
+    assert len(lines) == 6
+    assert lines[1].split()[:3] == ["*", "1", "done"]
+    assert lines[-1].split()[:2] == ["39", "done"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("0.01390030725982051", "0.0139"), ("128", "128"), ("adamw", "adamw"), ("1e-08", "1e-08")]
+)
+def test_values_are_shortened_for_the_eye(value: str, shown: str) -> None:
+    assert shorten(value) == shown
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    write_page(tmp_path / "tuning.html", "dogs </script><b>", ACCURACY, RANGES, TRIALS)
+    return tmp_path / "tuning.html"
+
+
+def test_the_page_needs_nothing_else(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "dogs &lt;/script&gt;" in text
+    assert "&lt;b&gt;diverged&lt;/b&gt; &amp; more" in text
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"(?!data:)", text)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_draws_the_page(page: Path, tmp_path: Path, dark: bool) -> None:
+    with browsing(tmp_path / "profile") as browser:
+        browser.open(page.as_uri(), dark=dark)
+        browser.wait_for("document.body.dataset.drawn === 'yes'")
+        num_points = "document.querySelectorAll('#{} .point').length"
+        assert browser.evaluate(num_points.format("progress")) == 5, "four measured, one failed"
+        assert browser.evaluate("document.querySelectorAll('#panels .js-plotly-plot').length") == 3
+        assert browser.evaluate(num_points.format("panel-0")) == 4
+        assert browser.evaluate("document.querySelectorAll('#parallel .scatterlayer .trace').length") == 4
+        assert browser.evaluate("document.querySelectorAll('tbody tr').length") == 5
+        assert browser.evaluate("document.querySelector('tr.best td').textContent") == "2"
+        browser.evaluate("document.querySelectorAll('th')[2].click()")
+        assert browser.evaluate("document.querySelector('tbody tr td').textContent") == "4", "sorted by its objective"
+        background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(22, 23, 26)") is dark
+
+
+def test_a_page_without_any_completed_trial_is_drawn_too(tmp_path: Path) -> None:
+    write_page(tmp_path / "tuning.html", "dogs", ACCURACY, RANGES, [TRIALS[3]])
+    with browsing(tmp_path / "profile") as browser:
+        browser.open((tmp_path / "tuning.html").as_uri())
+        browser.wait_for("document.body.dataset.drawn === 'yes'")
+        assert "No trial has completed." in browser.evaluate("document.body.innerText")
