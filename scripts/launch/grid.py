@@ -37,7 +37,7 @@ def draw_grid(photos: Sequence[Seen], path: Path) -> None:
         left, top = _GAP + index % columns * width, _GAP + index // columns * height
         _draw_title(ImageDraw.Draw(grid), seen, left, top)
         tile = _tile(seen.path)
-        grid.paste(tile, (left + (_TILE - tile.width) // 2, top + _TITLE + (_TILE - tile.height) // 2))
+        grid.paste(tile, (left + (_TILE - tile.width) // 2, top + _TITLE))
     # Whole or not at all.
     unfinished = path.with_name(f"{path.name}.part")
     grid.save(unfinished, "PNG")

@@ -3,7 +3,7 @@
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,10 +128,10 @@ class Deployment:
         with explained(f"endpoint {name}"):
             if not exists(self.platform.sagemaker, "endpoint", "EndpointName", name):
                 return None
-        return self._wait(name)
+        return self._wait(name, told=("InService",))
 
-    def _wait(self, name: str) -> Mapping[str, Any]:
-        shown: list[str] = []
+    def _wait(self, name: str, told: Sequence[str] = ()) -> Mapping[str, Any]:
+        shown = list(told)
 
         def show(record: Mapping[str, Any]) -> None:
             if [record["EndpointStatus"]] != shown[-1:]:

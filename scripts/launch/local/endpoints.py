@@ -14,7 +14,6 @@ from launch.local.refusals import check, in_use, invalid
 from launch.local.servers import Server, remove, start_server
 
 _START_LIMIT = timedelta(minutes=8)
-_NUM_LOG_LINES = 5
 
 
 class Endpoints:
@@ -101,9 +100,6 @@ class Endpoints:
     def container_of(self, name: str) -> dict[str, Any]:
         return self._container(self.records.read(name)["EndpointConfigName"])
 
-    def log(self, name: str) -> Path:
-        return self.records.folder(name) / "logs" / "AllTraffic.log"
-
     def delete_model(self, name: str) -> None:
         self.models.delete(name)
 
@@ -118,11 +114,13 @@ class Endpoints:
         return self.models.read(model)["PrimaryContainer"]
 
     def _launch(self, name: str, container: Mapping[str, Any], config: str) -> None:
-        folder = self.records.folder(name) / f"server-{uuid.uuid4().hex[:8]}"
+        identity = f"{now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
+        folder = self.records.folder(name) / f"server-{identity}"
+        log = self.records.folder(name) / "logs" / f"AllTraffic-{identity}.log"
         with self.records.changing(name) as record:
             record["NextConfigName"] = config
             try:
-                record["Next"] = start_server(container, folder, self.log(name), {}).record()
+                record["Next"] = start_server(container, folder, log, {}).record()
             except (UserError, ClientError) as error:
                 self._fail(record, str(error))
 
@@ -133,14 +131,14 @@ class Endpoints:
             if following.is_running and following.is_ready:
                 self._switch(record, following)
             elif not following.is_running:
-                self._fail(record, f"the server ended before it was ready: {self._last_lines(name)}")
+                self._fail(record, f"the server ended before it was ready: {self._last_line(name)}")
                 remove(following)
             elif now() - record["LastModifiedTime"] > _START_LIMIT:
                 self._fail(record, "the server did not pass its health check in 8 minutes")
                 remove(following)
         elif record["EndpointStatus"] == "InService" and not Server.of(record["Server"]).is_running:
             record["EndpointStatus"] = "Failed"
-            record["FailureReason"] = f"the server has ended: {self._last_lines(name)}"
+            record["FailureReason"] = f"the server has ended: {self._last_line(name)}"
 
     def _switch(self, record: Record, following: Server) -> None:
         before = record.get("Server")
@@ -157,9 +155,8 @@ class Endpoints:
         record["EndpointStatus"] = "InService" if "Server" in record else "Failed"
         record.update({"FailureReason": reason[:1024], "LastModifiedTime": now()})
 
-    def _last_lines(self, name: str) -> str:
-        try:
-            lines = self.log(name).read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            lines = []
-        return " | ".join(lines[-_NUM_LOG_LINES:]) or "it said nothing"
+    def _last_line(self, name: str) -> str:
+        """Of the server that was started last."""
+        logs = sorted((self.records.folder(name) / "logs").glob("*.log"))
+        lines = logs[-1].read_text(encoding="utf-8", errors="replace").split("\n") if logs else []
+        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
