@@ -8,7 +8,7 @@ const FONT = getComputedStyle(document.body).fontFamily;
 // "@accent" → the theme's colour, everywhere in a figure.
 function coloured(value, theme) {
   if (typeof value === "string") return value[0] === "@" && theme[value.slice(1)] || value;
-  if (Array.isArray(value)) return value.length && typeof value[0] === "number" ? value : value.map(one => coloured(one, theme));
+  if (Array.isArray(value)) return value.map(one => coloured(one, theme));
   if (value && typeof value === "object")
     return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, coloured(one, theme)]));
   return value;
@@ -18,8 +18,8 @@ function coloured(value, theme) {
 function laidOut(trace) {
   if (!trace.cells) return trace;
   const { cells, names, ...rest } = trace;
-  const empty = () => names.map(() => names.map(() => null));
-  const [z, text, customdata] = [empty(), empty(), empty()];
+  const empty = content => names.map(() => names.map(() => content));
+  const [z, text, customdata] = [empty(null), empty(""), empty("")];
   for (const [row, column, value, count, share] of cells) {
     z[row][column] = value;
     text[row][column] = count;
@@ -42,7 +42,7 @@ function layoutOf(figure, chart, theme, width) {
   const base = {
     width, height: chart.clientHeight || parseInt(chart.style.height), autosize: false,
     font: { family: FONT, size: 12, color: theme.ink }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 48, r: 12, t: 34, b: 42 }, hovermode: "x unified", dragmode: width < 600 ? false : "zoom",
+    margin: { l: 48, r: 12, t: 28, b: 42 }, hovermode: "x unified", dragmode: width < 600 ? false : "zoom",
     legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 11.5, color: theme.quiet } },
     hoverlabel: { bgcolor: theme.card, bordercolor: theme.line, font: { color: theme.ink, family: FONT, size: 12 } },
     xaxis: axis, yaxis: axis,

@@ -242,12 +242,12 @@ def _of_the_training(summary: Summary) -> list[dict[str, str]]:
         found.append(_notice("Training ended before its last epoch", f"{summary.ended}.", ""))
     if summary.judged_on == "validation" and summary.best_epoch is not None:
         seen = "The figures are of the validation photos, by which the best epoch was chosen: a little flattered."
-        found.append(_notice("There is no test channel", seen, "Set some photos apart in a channel “test”."))
+        found.append(_notice("There is no test channel", seen, "Set some photos apart in a channel “test”.", "hint"))
     if summary.best_epoch is not None and summary.best_epoch == summary.num_epochs >= 3 and not summary.ended:
         seen = f"Epoch {summary.best_epoch} of {summary.num_epochs} was the best so far."
-        found.append(_notice("The last epoch was the best", seen, "More epochs may still help: raise epochs."))
+        found.append(_notice("The last epoch was the best", seen, "More epochs may still help: raise epochs.", "hint"))
     return found
 
 
-def _notice(title: str, seen: str, advice: str) -> dict[str, str]:
-    return {"title": title, "seen": seen, "advice": advice}
+def _notice(title: str, seen: str, advice: str, kind: str = "warning") -> dict[str, str]:
+    return {"title": title, "seen": seen, "advice": advice, "kind": kind}

@@ -1,6 +1,7 @@
 """Loss, accuracy and learning rate over the steps."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from classifier.reporting.charts.figure import PERCENT, Figure, Point, axis, line, smooth, thin, upright
 
@@ -14,7 +15,10 @@ def curves(steps: Rows, history: Rows, best_epoch: int | None) -> list[Figure]:
     ends = {row["epoch"]: row["step"] for row in steps}  # the last step of each epoch
     x_title = "step" if steps else "epoch"
     place = {row["epoch"]: ends.get(row["epoch"], row["epoch"]) for row in history}
-    mark = upright(place[best_epoch], f"best, epoch {best_epoch}") if best_epoch in place else {}
+
+    def mark(at: float) -> dict[str, Any]:
+        return upright(place[best_epoch], f"best, epoch {best_epoch}", at=at) if best_epoch in place else {}
+
     if not steps:
         steps = [{"step": row["epoch"], "loss": row["train:loss"], "lr": row["lr"]} for row in history]
 
@@ -27,24 +31,23 @@ def curves(steps: Rows, history: Rows, best_epoch: int | None) -> list[Figure]:
     loss = [*_training(per_step("loss")), _validation(per_epoch("validation:loss"), "validation", "@accent")]
     accuracy = [
         *_training(per_step("accuracy")),
-        _validation(per_epoch("validation:top5"), "validation, one of five", "@second", dash="dot"),
+        _validation(per_epoch("validation:top5"), "top 5", "@second", dash="dot"),
         _validation(per_epoch("validation:accuracy"), "validation", "@accent"),
     ]
     rate = [line(thin(per_step("lr")), "learning rate", "@accent")]
-    shared = {"xaxis": axis(x_title), **mark}
     return [
         Figure(
             name="loss",
             label=_told("Loss", history, "validation:loss", ".3f"),
             traces=loss,
-            layout={**shared, "yaxis": axis(rangemode="tozero")},
+            layout={"xaxis": axis(x_title), "yaxis": axis(rangemode="tozero"), **mark(at=1)},
             height=330,
         ),
         Figure(
             name="accuracy",
             label=_told("Accuracy", history, "validation:accuracy", ".1%"),
             traces=accuracy,
-            layout={**shared, "yaxis": axis(**PERCENT, range=[0, 1.02])},
+            layout={"xaxis": axis(x_title), "yaxis": axis(**PERCENT, range=[0, 1.02]), **mark(at=0)},
             height=330,
         ),
         Figure(
@@ -61,9 +64,9 @@ def _training(points: Sequence[Point]) -> list[dict]:
     """Each step faintly, and the course of them."""
     points = thin(points)
     if len(points) <= _FEW:
-        return [line(points, "training, each step", "@quiet", mode="lines+markers", marker={"size": 4})]
-    faint = line(points, "training, each step", "@faint", width=1, hoverinfo="skip")
-    return [faint, line(smooth(points, len(points) / 40), "training, smoothed", "@quiet")]
+        return [line(points, "training", "@quiet", mode="lines+markers", marker={"size": 4})]
+    faint = line(points, "each step", "@faint", width=1, hoverinfo="skip")
+    return [faint, line(smooth(points, len(points) // 60), "training", "@quiet")]
 
 
 def _validation(points: Sequence[Point], name: str, colour: str, dash: str = "solid") -> dict:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 MOST_POINTS = 1_200  # of a line; more can't be told apart on a page
@@ -37,14 +38,14 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def smooth(points: Sequence[Point], span: float) -> list[Point]:
-    """An exponential mean over about ``span`` points, unbiased at the start; what is not finite is passed over."""
-    decay, mean, weight, result = 1 - 1 / max(1.0, span), 0.0, 0.0, []
-    for x, value in points:
-        if math.isfinite(value):
-            mean, weight = decay * mean + (1 - decay) * value, decay * weight + 1 - decay
-            result.append((x, mean / weight) if weight else (x, value))
-    return result
+def smooth(points: Sequence[Point], reach: int) -> list[Point]:
+    """Each value's mean with its neighbours, ``reach`` on either side; what is not finite is passed over."""
+    points = [point for point in points if math.isfinite(point[1])]
+    sums = [0.0, *accumulate(value for _, value in points)]
+    windows = [(max(0, place - reach), min(len(points), place + reach + 1)) for place in range(len(points))]
+    return [
+        (x, (sums[end] - sums[start]) / (end - start)) for (x, _), (start, end) in zip(points, windows, strict=True)
+    ]
 
 
 def line(points: Sequence[Point], name: str, colour: str, **options: Any) -> dict[str, Any]:
@@ -54,14 +55,14 @@ def line(points: Sequence[Point], name: str, colour: str, **options: Any) -> dic
     return {"type": "scatter", "mode": "lines", "name": name, "x": xs, "y": ys, "line": style, **options}
 
 
-def upright(x: float, text: str) -> dict[str, Any]:
-    """A dotted line over the whole height, and its name: a part of a layout."""
+def upright(x: float, text: str, *, at: float) -> dict[str, Any]:
+    """A dotted line over the whole height, and its name at the top (1) or the bottom (0): a part of a layout."""
     style = {"color": "@quiet", "width": 1, "dash": "dot"}
     return {
         "shapes": [{"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": style}],
         "annotations": [
-            {"x": x, "y": 1, "yref": "paper", "text": text, "showarrow": False, "xanchor": "right", "xshift": -4}
-            | {"yanchor": "top", "font": {"size": 11, "color": "@quiet"}}
+            {"x": x, "y": at, "yref": "paper", "text": text, "showarrow": False, "xanchor": "right", "xshift": -4}
+            | {"yanchor": "top" if at else "bottom", "font": {"size": 11, "color": "@quiet"}}
         ],
     }
 
