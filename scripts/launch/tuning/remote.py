@@ -1,6 +1,5 @@
 """A tuning job on AWS, watched: its trials while it runs, and how it ended."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ from launch.tuning.table import Watcher
 from launch.tuning.trials import Trial, from_summary
 from launch.waiting import wait
 
-_POLL_S = 15.0
 _RUNNING = ("InProgress", "Stopping")
 
 
@@ -27,8 +25,8 @@ class RemoteTuner:
     client: Any
     spec: TuningSpec
     watcher: Watcher
-    poll_s: float = _POLL_S
-    sleep: Callable[[float], None] = time.sleep
+    poll_s: float
+    sleep: Callable[[float], None]
 
     def create(self, request: Mapping[str, Any]) -> str:
         """Start it; returns its ARN.

@@ -1,6 +1,8 @@
 """A tuning on AWS from end to end: its request, its trials as they come, its results."""
 
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +21,14 @@ from launch.tuning.table import Watcher
 
 @dataclass(frozen=True)
 class RemoteTuning:
-    """``folder``, on this machine, gets the results."""
+    """``folder``, on this machine, gets the results; AWS is asked every ``poll_s`` seconds."""
 
     spec: TuningSpec
     training: TrainingSpec
     folder: Path
     region: str | None = None
+    poll_s: float = 15.0
+    sleep: Callable[[float], None] = time.sleep
 
     def run(self, *, wait: bool = True) -> int:
         """Returns the exit code.
@@ -35,7 +39,7 @@ class RemoteTuning:
         """
         check_places(self.training, self.region)
         watcher = Watcher(self.spec.metric, self.spec.ranges.names, self.spec.num_jobs())
-        tuner = RemoteTuner(client("sagemaker", region=self.region), self.spec, watcher)
+        tuner = RemoteTuner(client("sagemaker", region=self.region), self.spec, watcher, self.poll_s, self.sleep)
         arn = tuner.create(tuning_request(self.spec, self.training))
         print(f"tuning job  {arn}", flush=True)
         price = describe_hourly(self.training.instance_type, self.training.num_instances * self.spec.parallel)

@@ -1,0 +1,193 @@
+"""``tune.py`` on AWS, as moto's server plays it over HTTP, with a script where moto knows no trials."""
+
+import csv
+import json
+import secrets
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from classifier.errors import UserError
+from launch.requests.training import TrainingSpec
+from launch.tuning.ranges import read_ranges
+from launch.tuning.remote import TuningFailedError
+from launch.tuning.spec import TuningSpec
+from launch.tuning.there import RemoteTuning
+from tune_command import tune
+from tuning_service import Script, tuning_service
+
+CONTENT = {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1"}]}
+ROLE = "arn:aws:iam::123456789012:role/sagemaker"
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier:1"
+PLACES = ("--channel", "train=s3://photos/dogs/train/", "--output", "s3://photos/models")
+ARGUMENTS = (*PLACES, "--role", ROLE, "--image", IMAGE)
+
+
+@pytest.fixture
+def ranges(tmp_path: Path) -> Path:
+    path = tmp_path / "ranges.json"
+    path.write_text(json.dumps(CONTENT), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def name() -> str:
+    return f"dogs-{secrets.token_hex(4)}"
+
+
+def describe(name: str) -> dict[str, Any]:
+    with closing(boto3.client("sagemaker")) as client:
+        return client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+
+
+def trial(number: int, status: str, value: float | None = None, **more: object) -> dict[str, Any]:
+    objective = {"Type": "Maximize", "MetricName": "validation:accuracy", "Value": value}
+    return {
+        "TrainingJobName": f"dogs-{number:03}",
+        "TrainingJobArn": f"arn:aws:sagemaker:us-east-1:123456789012:training-job/dogs-{number:03}",
+        "CreationTime": 1.78e9 + number,
+        "TrainingJobStatus": status,
+        "TunedHyperParameters": {"lr": str(number / 100)},
+        **({"FinalHyperParameterTuningJobObjectiveMetric": objective} if value is not None else {}),
+        **({"TrainingStartTime": 1.78e9, "TrainingEndTime": 1.78e9 + 60} if status != "InProgress" else {}),
+        **more,
+    }
+
+
+@pytest.mark.usefixtures("aws")
+def test_the_job_that_aws_gets_is_the_one_that_dry_run_shows(ranges: Path, name: str) -> None:
+    arguments = [ranges, *ARGUMENTS, "--name", name, "--strategy", "random", "--jobs", 7, "--target", 0.9, "epochs=3"]
+    shown = tune(*arguments, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    request = json.loads(shown.stdout)
+    done = tune(*arguments, "--no-wait")
+    assert done.returncode == 0, done.stderr
+    assert f"hyper-parameter-tuning-job/{name}" in done.stdout
+    assert "an hour" in done.stdout
+    assert f"stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}" in done.stderr
+    kept = describe(name)
+    for part in ("HyperParameterTuningJobConfig", "TrainingJobDefinition"):
+        assert kept[part] == request[part]
+
+
+def test_dry_run_needs_no_account(ranges: Path, name: str, tmp_path: Path) -> None:
+    nothing = {"AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}
+    nothing["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
+    done = tune(ranges, *ARGUMENTS, "--name", name, "--dry-run", environment=nothing)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def tuning(aws: pytest.MonkeyPatch, ranges: Path, name: str, tmp_path: Path) -> RemoteTuning:  # noqa: ARG001
+    training = TrainingSpec(
+        job_name="trial",
+        image="image",
+        role=ROLE,
+        channels={"train": "s3://photos/dogs/train/"},
+        output="s3://photos/models",
+        hyperparameters={"epochs": "3"},
+    )
+    spec = TuningSpec(name=name, ranges=read_ranges(ranges, {}), jobs=3)
+    return RemoteTuning(spec, training, tmp_path / "results", poll_s=0.01)
+
+
+def test_trials_are_followed_to_the_end(
+    tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = [
+        trial(1, "Completed", 0.8999999761581421),
+        trial(2, "Failed", FailureReason="AlgorithmError: lr is too high"),
+        trial(3, "Completed", 0.95),
+    ]
+    looks = [
+        ("InProgress", []),
+        ("InProgress", [trial(1, "InProgress"), trial(2, "InProgress")]),
+        ("InProgress", [*ended[:2], trial(3, "InProgress")]),
+        ("Completed", ended),
+    ]
+    script = Script(looks, num_throttled=1)
+    with tuning_service(moto_url, script) as url:
+        aws.setenv("AWS_ENDPOINT_URL", url)
+        assert tuning.run() == 0
+    out = capsys.readouterr().out
+    assert "trial 1/3  done      validation:accuracy=0.9000  lr=0.01  60 s" in out
+    assert "trial 2/3  failed    lr=0.02  60 s  · AlgorithmError: lr is too high" in out
+    assert "best        validation:accuracy=0.9500 by dogs-003: lr=0.03" in out
+    assert "s3://photos/models/dogs-003/output/model.tar.gz" in out
+    with (tuning.folder / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["FinalObjectiveValue"] for row in rows] == ["0.9", "", "0.95"]
+    assert json.loads((tuning.folder / "best_hyperparameters.json").read_text()) == {"epochs": "3", "lr": "0.03"}
+    assert (tuning.folder / "tuning.html").is_file()
+
+
+def test_a_tuning_that_aws_fails_is_told_with_its_reason(
+    tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch
+) -> None:
+    script = Script([("Failed", [trial(1, "Failed")])], failure="No training job succeeded after 5 attempts.")
+    with tuning_service(moto_url, script) as url:
+        aws.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(TuningFailedError, match="failed: No training job succeeded after 5 attempts"):
+            tuning.run()
+
+
+def test_ctrl_c_says_what_goes_on_at_aws(
+    tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    impatient = RemoteTuning(tuning.spec, tuning.training, tuning.folder, sleep=interrupt)
+    script = Script([("InProgress", [])])
+    with tuning_service(moto_url, script) as url:
+        aws.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(KeyboardInterrupt):
+            impatient.run()
+    err = capsys.readouterr().err
+    assert f"tuning job {tuning.spec.name} runs on at AWS, and costs; this stops it:" in err
+    assert "StopHyperParameterTuningJob" not in script.operations
+
+
+def test_a_tuning_without_a_completed_trial_has_no_best(
+    tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch
+) -> None:
+    with tuning_service(moto_url, Script([("Stopped", [trial(1, "Stopped", 0.5)])])) as url:
+        aws.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(UserError, match="no trial has completed"):
+            tuning.run()
+    assert (tuning.folder / "trials.csv").is_file()
+    assert not (tuning.folder / "best_hyperparameters.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--role", "nobody"], "role nobody: there is no such role"),
+        (["--output", "s3://nowhere/models"], "s3://nowhere: there is no such bucket"),
+        (["--output", "models"], "/models is on this machine, and the training is not: give s3://BUCKET/PREFIX"),
+        (["--channel", "train=photos"], "upload"),
+        (["--objective", "test:loss"], "--objective test:loss needs a channel 'test', and there is none: add one"),
+        (["lr=0.1"], "lr is given as a fixed hyperparameter too"),
+        (["epoch=1"], "unknown hyperparameter 'epoch' (did you mean 'epochs'?)"),
+    ],
+)
+@pytest.mark.usefixtures("aws")
+def test_a_mistake_is_told_in_a_line(ranges: Path, name: str, arguments: list[str], message: str) -> None:
+    done = tune(ranges, *ARGUMENTS, "--name", name, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tune: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_name_that_is_taken_is_told(ranges: Path, name: str) -> None:
+    first = tune(ranges, *ARGUMENTS, "--name", name, "--no-wait")
+    assert first.returncode == 0, first.stderr
+    second = tune(ranges, *ARGUMENTS, "--name", name, "--no-wait")
+    assert second.returncode == 1
+    assert "already exists" in second.stderr
