@@ -19,6 +19,7 @@ from classifier.contract.config import TrainingConfig, read_training_config
 from classifier.contract.driver import check_driver, read_host
 from classifier.contract.hyperparameters import Hyperparameters, describe
 from classifier.contract.paths import Paths
+from classifier.debugging import open_debugger
 from classifier.errors import ConfigError, Stopped, UserError
 from classifier.observer import Observer, Observers
 from classifier.training.console import Console, StopSignal, Watch
@@ -76,13 +77,15 @@ def _list_models() -> int:
 def _train(
     config: TrainingConfig, paths: Paths, console: Console, stop: StopSignal, observers: Sequence[Observer]
 ) -> None:
+    began = time.time()
     import torch  # noqa: PLC0415
 
     from classifier.reporting.record import Record  # noqa: PLC0415
     from classifier.training.fit import fit  # noqa: PLC0415
 
-    began, watch, record = time.time(), Watch(console, stop), Record(paths.output_data, paths.tensorboard)
-    observer = Observers([*record.observers, *observers], console.warn)
+    watch, record = Watch(console, stop), Record(paths.output_data, paths.tensorboard)
+    debugger = open_debugger(config, paths, console)
+    observer = Observers([*record.observers, *observers, *([debugger] if debugger else [])], console.warn)
     try:
         outcome = fit(config, paths, watch, record=lambda outcome: _keep(outcome, record), observer=observer)
     except torch.OutOfMemoryError:

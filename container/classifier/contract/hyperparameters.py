@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from classifier.contract.metrics import VALIDATION_METRICS
 from classifier.contract.nearest import did_you_mean
+from classifier.contract.rules import DEBUGGER_RULES
 from classifier.errors import ConfigError
 
 ALIASES = {"learning_rate": "lr", "mini_batch_size": "batch_size"}
@@ -38,8 +39,19 @@ def _known_metric(name: str) -> str:
     return name
 
 
+def _known_rules(names: str) -> str:
+    rules = [name.strip() for name in names.split(",") if name.strip()]
+    for rule in rules:
+        if rule not in DEBUGGER_RULES:
+            raise ValueError(
+                f"no rule {rule!r}{did_you_mean(rule, DEBUGGER_RULES)}; rules: {', '.join(DEBUGGER_RULES)}"
+            )
+    return ",".join(rules)
+
+
 Boolean = Annotated[bool, BeforeValidator(_parse_boolean)]
 ValidationMetric = Annotated[str, AfterValidator(_known_metric)]
+RuleNames = Annotated[str, AfterValidator(_known_rules)]
 Workers = Literal["auto"] | Annotated[int, Field(ge=0, le=256)]
 
 
@@ -120,6 +132,8 @@ class Hyperparameters(BaseModel):
     optimize_for_cpu: Boolean = _row(
         True, "At the end, convert the model for serving on a CPU, and measure what that buys."
     )
+    debug: Boolean = _row(False, "Save tensors as smdebug does, and tell what the debugger's rules find in them.")
+    debug_stop: RuleNames = _row("", "Rules of the debugger that end the training, with commas between; turns it on.")
     profile: Boolean = _row(False, "Find out where the time goes: steps, operators, the machine; what would be faster.")
     seed: int = _row(0, "On one machine's CPU, the same seed gives the same model.", ge=0, le=2**32 - 1)
 
@@ -206,6 +220,8 @@ def _describe_values(name: str, field: FieldInfo) -> str:
     annotation: Any = field.annotation
     if name == "best_metric":
         return ", ".join(f"`{metric}`" for metric in VALIDATION_METRICS)
+    if name == "debug_stop":
+        return "names"
     if name == "num_workers":
         return "`auto`, 0 … 256"
     if get_origin(annotation) is Literal:

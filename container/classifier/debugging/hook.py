@@ -1,0 +1,145 @@
+"""smdebug's hook, told of each tensor instead of registered on the module.
+
+A registered module can't be copied, exported or compiled any more, and breaks under bf16. This hook leaves no trace in
+the module, and writes nothing but tensors.
+"""
+
+import atexit
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classifier.debugging.library import ModeKeys, isolated
+
+with isolated():
+    from smdebug.core.json_config import add_collections_to_manager, collect_hook_config_params, get_include_collections
+    from smdebug.core.save_config import SaveConfig
+    from smdebug.core.utils import error_handling_agent
+    from smdebug.pytorch.hook import Hook
+    from smdebug.pytorch.singleton_utils import del_hook
+    from smdebug.pytorch.utils import get_reduction_of_data
+
+_FOLDERS = ("collections", "events", "index", "tensorboard")
+_FILES = ("claim.smd", "END_OF_JOB.ts")
+
+
+class TensorHook(Hook):
+    """Writes the tensors that its collections want. ``saving``: whether they want any at this step."""
+
+    saving = False
+
+    def begin_step(self) -> bool:
+        """Count a step, and return whether any tensor of it is to be saved."""
+        if not self.prepared_collections:
+            self._prepare_collections()
+        self._increment_step()
+        self.saving = bool(self._get_collections_to_save_for_step())
+        return self.saving
+
+    def wants(self, name: str) -> bool:
+        """Whether a tensor of this name is to be saved at this step."""
+        return bool(self._get_collections_with_tensor(name) & self._get_collections_to_save_for_step())
+
+    def save(self, name: str, tensor: Tensor) -> None:
+        """Write a tensor if it is wanted; bf16 and fp16 as float32."""
+        if self.wants(name):
+            self._initialize_writers(only_initialize_if_missing=True)
+            self._save_for_tensor(name, tensor)
+            self.last_saved_step = self.step
+
+    def save_inputs(self, module: str, inputs: Any) -> None:
+        self._initialize_writers(only_initialize_if_missing=True)
+        self._write_inputs(module, inputs)
+
+    def save_outputs(self, module: str, outputs: Any) -> None:
+        """A module that is called again in the same step adds ``_output_1`` to its ``_output_0``."""
+        self._initialize_writers(only_initialize_if_missing=True)
+        self._write_outputs(module, outputs)
+
+    def end_step(self) -> None:
+        """Put what was saved on the disk, for readers to see."""
+        if self.saving and self.writer is not None:
+            self._close_writers()
+            self.export_collections()
+            self.exported_collections = True
+        self.saving = False
+
+    def _initialize_to_last_saved_state(self) -> None:
+        """smdebug would look for its state among the checkpoints."""
+
+    def _write_state(self) -> None:
+        """smdebug would write its state among the checkpoints."""
+
+    @staticmethod
+    def _make_numpy_array(tensor_value: Any) -> Any:
+        if not isinstance(tensor_value, Tensor):
+            return np.asarray(tensor_value)
+        return _readable(tensor_value).cpu().numpy()
+
+    @staticmethod
+    def _get_reduction_of_data(reduction_name: str, tensor_value: Any, tensor_name: str, abs: bool) -> Any:
+        if isinstance(tensor_value, Tensor):
+            tensor_value = _readable(tensor_value)
+            if reduction_name == "variance":
+                # As numpy computes it when the whole tensor was saved; and one value alone has a variance, 0.
+                return torch.var(tensor_value.abs() if abs else tensor_value, correction=0)
+        return get_reduction_of_data(reduction_name, tensor_value, tensor_name, abs)
+
+
+def _readable(tensor: Tensor) -> Tensor:
+    """numpy knows no bf16."""
+    tensor = tensor.detach()
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def open_hook(folder: Path, tensorboard: Path | None, config: dict[str, Any]) -> TensorHook:
+    """A hook that saves into ``folder`` as ``debughookconfig.json`` says; what an earlier run left there is removed.
+
+    To be called after the process group of several ranks was made: the rank is part of the files' names.
+
+    Raises:
+        Exception: the configuration is not one that smdebug understands.
+    """
+    _clear(folder)
+    with isolated():
+        parameters = collect_hook_config_params(config)
+        hook = TensorHook(
+            out_dir=str(folder),
+            export_tensorboard=tensorboard is not None,
+            tensorboard_dir=str(tensorboard) if tensorboard is not None else None,
+            reduction_config=parameters["reduction_config"],
+            save_config=SaveConfig.from_dict(parameters["save_config_modes"], {}),
+            include_regex=parameters["include_regex"],
+            include_collections=get_include_collections(config),
+            save_all=parameters.get("save_all", False),
+            include_workers=parameters.get("include_workers", "one"),
+        )
+        add_collections_to_manager(hook.collection_manager, config, parameters)
+    # It swallows errors of its own constructor.
+    if error_handling_agent.disable_smdebug:
+        raise RuntimeError("smdebug could not be set up")
+    return hook
+
+
+def close_hook(hook: TensorHook) -> None:
+    """Mark the end of the tensors, and leave nothing of smdebug behind in this process."""
+    hook.end_step()
+    hook.close()
+    atexit.unregister(hook._cleanup)
+    atexit.unregister(hook.profiler_config_parser.stop_post_hook_close_python_profiling)
+    del_hook()
+
+
+def mode_of(name: str) -> ModeKeys:
+    return {"train": ModeKeys.TRAIN, "validation": ModeKeys.EVAL, "test": ModeKeys.PREDICT}[name]
+
+
+def _clear(folder: Path) -> None:
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,76 @@
+"""The rule on the first steps from weights at random."""
+
+import numpy as np
+from pydantic import Field
+
+from classifier.debugging.library import ModeKeys
+from classifier.debugging.rules.base import Parameters, PlainRule
+from classifier.debugging.rules.losses import loss_at
+
+
+class PoorWeightInitialization(PlainRule):
+    """Variances of what goes into the ReLUs, and the spread of gradients, while the loss does not fall.
+
+    Either alone is usual in deep networks that learn well, so the rule asks for no new lowest loss in ``patience``
+    saved steps besides. The spread is judged where gradients were saved in full.
+    """
+
+    class Kind(Parameters):
+        activation_inputs_regex: str = ".*relu_input"
+        threshold: float = Field(10.0, gt=0)
+        distribution_range: float = Field(0.001, ge=0)
+        patience: int = Field(5, ge=1)
+        steps: int = Field(10, ge=1)
+
+    needs = "the inputs of ReLUs, or gradients in full, and losses of the first steps"
+    meaning = "The signal fades or swells from layer to layer, so that some layers learn nothing and others jump."
+    advice = "pretrained=true; a model with normalisation (resnet18); warmup_epochs=1 and a smaller lr"
+
+    def __init__(self, *arguments: object, **parameters: object) -> None:
+        super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
+        self._losses: list[float] = []
+        self._num_judged = 0
+        self._suspect: str | None = None
+
+    def look(self, step: int) -> str | None:
+        if self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL) or self._num_judged > self.parameters.steps:
+            return None
+        loss = loss_at(self.tensors, step)
+        if loss is not None:
+            self._losses.append(loss)
+        suspect = self._unequal(step) or self._narrow(step)
+        self._suspect = suspect or self._suspect
+        patience = self.parameters.patience
+        if self._suspect is None or len(self._losses) <= patience:
+            return None
+        recent, earlier = self._losses[-patience:], self._losses[:-patience]
+        # A loss that is not a number falls no more either.
+        if any(value < min(earlier) for value in recent):
+            return None
+        return f"{self._suspect}, and the loss does not fall: {earlier[-1]:.4g}, then {recent[-1]:.4g}"
+
+    def _unequal(self, step: int) -> str | None:
+        names = self.tensors.names(step, regex=self.parameters.activation_inputs_regex)
+        names = names or self.tensors.names(step, collections=("relu_input",))
+        found = [value for name in names if (value := self.tensors.figure(name, step, "variance")) is not None]
+        if len(found) < 2:
+            return None
+        self.evaluated, self._num_judged = True, self._num_judged + 1
+        ratio = max(found) / max(min(found), 1e-30)
+        if ratio <= self.parameters.threshold:
+            return None
+        return f"the variance of what goes into the ReLUs differs {ratio:.3g}-fold between layers"
+
+    def _narrow(self, step: int) -> str | None:
+        spreads = []
+        for name in self.tensors.names(step, collections=("gradients",)):
+            value = self.tensors.value(name, step)
+            if value is not None and value.size > 1 and name.endswith("weight"):
+                low, high = np.percentile(value, (5, 95))
+                spreads.append(float(high - low))
+        if not spreads:
+            return None
+        self.evaluated = True
+        if min(spreads) >= self.parameters.distribution_range:
+            return None
+        return f"a layer's gradients spread over {min(spreads):.2g} only (5th to 95th percentile)"

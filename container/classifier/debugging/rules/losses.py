@@ -1,0 +1,196 @@
+"""Rules on the course of the loss."""
+
+from dataclasses import dataclass, field
+from math import isfinite, sqrt
+from statistics import fmean, pvariance
+from typing import ClassVar
+
+from pydantic import Field
+
+from classifier.debugging.library import ModeKeys
+from classifier.debugging.rules.base import Parameters, PlainRule, Selection
+from classifier.debugging.tensors import Tensors
+
+_MODES = {"TRAIN": ModeKeys.TRAIN, "EVAL": ModeKeys.EVAL, "PREDICT": ModeKeys.PREDICT, "GLOBAL": ModeKeys.GLOBAL}
+
+
+def loss_at(tensors: Tensors, step: int, regex: str | None = None) -> float | None:
+    """The mean of a step's losses, or None where none was saved."""
+    names = tensors.names(step, regex=regex, collections=("losses",))
+    values = [value for name in names if (value := tensors.figure(name, step, "mean")) is not None]
+    return fmean(values) if values else None
+
+
+@dataclass
+class Epochs:
+    """Losses as they come → the mean of each stretch of training and of the evaluation after it."""
+
+    training: list[float] = field(default_factory=list)
+    evaluation: list[float] = field(default_factory=list)
+
+    def add(self, mode: ModeKeys, loss: float) -> tuple[float, float] | None:
+        """The mean losses of training and evaluation, when a step of training shows that an evaluation is over."""
+        if mode == ModeKeys.EVAL:
+            self.evaluation.append(loss)
+            return None
+        if mode not in (ModeKeys.TRAIN, ModeKeys.GLOBAL):
+            return None
+        pair = self.close()
+        self.training.append(loss)
+        return pair
+
+    def close(self) -> tuple[float, float] | None:
+        """The means, if both are there; then begins anew."""
+        if not (self.training and self.evaluation):
+            return None
+        pair = fmean(self.training), fmean(self.evaluation)
+        self.training, self.evaluation = [], []
+        return pair
+
+
+class _EpochRule(PlainRule):
+    """Judges pairs of mean losses of training and validation, one an epoch."""
+
+    needs = "losses of training and of validation (modes TRAIN and EVAL)"
+
+    def __init__(self, *arguments: object, **parameters: object) -> None:
+        super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
+        self._epochs = Epochs()
+
+    def look(self, step: int) -> str | None:
+        loss = loss_at(self.tensors, step, getattr(self.parameters, "tensor_regex", None))
+        pair = None if loss is None else self._epochs.add(self.tensors.mode(step), loss)
+        return self._judged(pair)
+
+    def conclude(self, *, ended: bool) -> str | None:  # noqa: ARG002 - the rule's signature
+        return self._judged(self._epochs.close())
+
+    def _judged(self, pair: tuple[float, float] | None) -> str | None:
+        if pair is None:
+            return None
+        self.evaluated = True
+        return self.judge(*pair)
+
+    def judge(self, training: float, validation: float) -> str | None:
+        raise NotImplementedError
+
+
+class LossNotDecreasing(PlainRule):
+    """The loss of successive stretches of ``num_steps`` saved steps.
+
+    AWS's rule compares two steps. A batch's loss is mostly chance, so means of stretches are compared, and a rise
+    counts when it is beyond their standard errors. A loss below a twentieth of the first stretch's has decreased.
+    """
+
+    class Kind(Selection):
+        use_losses_collection: bool = True
+        num_steps: int = Field(10, ge=1)
+        diff_percent: float = Field(0.1, ge=0, le=100)
+        increase_threshold_percent: float = Field(5, ge=0)
+        mode: str | None = None
+
+    patience: ClassVar[int] = 3  # stretches without a new best
+    needs = "losses of twenty steps or more"
+    meaning = "The steps are too large, or the model has learnt what it can at this learning rate."
+    advice = "a smaller lr, or warmup_epochs=1 if the rise comes early; scheduler=cosine; fewer epochs if it is done"
+
+    def __init__(self, *arguments: object, **parameters: object) -> None:
+        super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
+        self._stretch: list[float] = []
+        self._means: list[tuple[float, float]] = []  # mean, square of its standard error
+
+    def look(self, step: int) -> str | None:
+        wanted = _MODES.get((self.parameters.mode or "TRAIN").upper(), ModeKeys.TRAIN)
+        if self.tensors.mode(step) not in (wanted, ModeKeys.GLOBAL):
+            return None
+        loss = loss_at(self.tensors, step, self.parameters.tensor_regex)
+        if loss is None:
+            return None
+        if not isfinite(loss):
+            self.evaluated = True
+            return f"the loss is {loss}"
+        self._stretch.append(loss)
+        if len(self._stretch) < self.parameters.num_steps:
+            return None
+        stretch, self._stretch = self._stretch, []
+        self._means.append((fmean(stretch), pvariance(stretch) / len(stretch)))
+        return self._compare()
+
+    def _compare(self) -> str | None:
+        if len(self._means) < 2:
+            return None
+        self.evaluated = True
+        (now, error), before = self._means[-1], self._means[:-1]
+        best, its_error = min(before)
+        rise = 100 * (now - best) / max(abs(best), 1e-12)
+        significant = now - best > 2 * sqrt(error + its_error)
+        if now < self._means[0][0] / 20:
+            return None
+        if rise > self.parameters.increase_threshold_percent and significant:
+            return f"the loss rose by {rise:.0f} %, from {best:.4g} to {now:.4g} (means of {self.parameters.num_steps})"
+        earlier = self._means[: -self.patience]
+        if earlier:
+            aim = min(earlier)[0] * (1 - self.parameters.diff_percent / 100)
+            if all(mean > aim for mean, _ in self._means[-self.patience :]):
+                steps = self.patience * self.parameters.num_steps
+                return f"the loss has not fallen below {min(earlier)[0]:.4g} for {steps} saved steps; it is {now:.4g}"
+        return None
+
+
+class Overfit(_EpochRule):
+    """Mean validation loss over mean training loss, an epoch at a time."""
+
+    class Kind(Parameters):
+        tensor_regex: str | None = None
+        start_step: int = Field(0, ge=0)
+        patience: int = Field(1, ge=0)
+        ratio_threshold: float = Field(0.1, ge=0)
+
+    meaning = "The model learns its training photos by heart: what it gains on them does not hold for others."
+    advice = (
+        "augmentation=strong, more weight_decay, label_smoothing=0.1, freeze=backbone, fewer epochs or "
+        "early_stopping_patience=3; above all, more photos"
+    )
+    _exceeded = 0
+
+    def look(self, step: int) -> str | None:
+        return super().look(step) if step >= self.parameters.start_step else None
+
+    def judge(self, training: float, validation: float) -> str | None:
+        ratio = (validation - training) / max(training, 1e-12)
+        self._exceeded = self._exceeded + 1 if ratio > self.parameters.ratio_threshold else 0
+        if self._exceeded <= self.parameters.patience:
+            return None
+        return (
+            f"validation loss {validation:.4g} against {training:.4g} in training, "
+            f"{100 * ratio:.0f} % more, for {self._exceeded} evaluations in a row"
+        )
+
+
+class Overtraining(_EpochRule):
+    """Evaluations since the mean loss of training, and of validation, last fell by ``delta``."""
+
+    class Kind(Parameters):
+        patience_train: int = Field(5, ge=1)
+        patience_validation: int = Field(10, ge=1)
+        delta: float = Field(0.01, ge=0)
+
+    meaning = "Further epochs bring nothing, and may take away from how well the model does on new photos."
+    advice = "fewer epochs, or early_stopping_patience=3; a larger lr if it stands still from the start"
+
+    def __init__(self, *arguments: object, **parameters: object) -> None:
+        super().__init__(*arguments, **parameters)
+        self._best, self._waited = [float("inf")] * 2, [0, 0]
+
+    def judge(self, training: float, validation: float) -> str | None:
+        limits = self.parameters.patience_train, self.parameters.patience_validation
+        for index, loss in enumerate((training, validation)):
+            improved = loss < self._best[index] - self.parameters.delta
+            self._waited[index] = 0 if improved else self._waited[index] + 1
+            self._best[index] = loss if improved else self._best[index]
+        for name, best, waited, limit in zip(("training", "validation"), self._best, self._waited, limits, strict=True):
+            if waited >= limit:
+                return (
+                    f"the {name} loss has not fallen by {self.parameters.delta:g} below {best:.4g} in {waited} epochs"
+                )
+        return None

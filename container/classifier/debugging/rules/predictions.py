@@ -1,0 +1,135 @@
+"""Rules on labels and predictions."""
+
+import numpy as np
+from pydantic import Field
+
+from classifier.debugging.library import ModeKeys
+from classifier.debugging.rules.base import Parameters, PlainRule
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+class _PredictionRule(PlainRule):
+    """Sees labels and predicted classes, both int (N,)."""
+
+    needs = "the loss's inputs: logits (CrossEntropyLoss_input_0) and labels (CrossEntropyLoss_input_1)"
+
+    def pair(self, step: int, labels: list[str], predictions: list[str]) -> Pair | None:
+        if not (labels and predictions):
+            return None
+        truth, scores = self.tensors.value(labels[0], step), self.tensors.value(predictions[0], step)
+        if truth is None or scores is None or scores.shape[0] != truth.shape[0]:
+            return None
+        truth = truth.argmax(-1) if truth.ndim > 1 else truth
+        return truth.astype(int), (scores.argmax(-1) if scores.ndim > 1 else scores).astype(int)
+
+
+class ClassImbalance(_PredictionRule):
+    """How many times as many labels the commonest class has as the rarest, in ``samples`` or more, and what is missed.
+
+    Classes are numbered from 0, in the order of their labels.
+    """
+
+    class Kind(Parameters):
+        threshold_imbalance: float = Field(10, ge=1)
+        threshold_misprediction: float = Field(0.7, ge=0, le=1)
+        samples: int = Field(500, ge=1)
+        argmax: bool = False
+        labels_regex: str = ".*CrossEntropyLoss_input_1"
+        predictions_regex: str = ".*CrossEntropyLoss_input_0"
+
+    needs = "500 labels and their logits (CrossEntropyLoss_input_1 and _0)"
+    meaning = "The model learns the common classes and may never name the rare ones; accuracy hides that."
+    advice = "class_weights=balanced; best_metric=validation:f1; more photos of the rare classes"
+
+    def __init__(self, *arguments: object, **parameters: object) -> None:
+        super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
+        self._truth: list[int] = []
+        self._missed: list[bool] = []
+
+    def look(self, step: int) -> str | None:
+        names = [self.parameters.labels_regex, self.parameters.predictions_regex]
+        labels, predictions = (self.tensors.names(step, regex=regex) for regex in names)
+        pair = self.pair(step, labels, predictions)
+        if pair is None:
+            return None
+        truth, predicted = pair
+        self._truth += truth.tolist()
+        self._missed += (truth != predicted).tolist()
+        if len(self._truth) < self.parameters.samples:
+            return None
+        self.evaluated = True
+        seen = self._judge(np.array(self._truth), np.array(self._missed))
+        self._truth, self._missed = [], []
+        return seen
+
+    def _judge(self, truth: np.ndarray, missed: np.ndarray) -> str | None:
+        counts = np.bincount(truth)
+        present = np.flatnonzero(counts)
+        rarest, commonest = present[counts[present].argmin()], counts.argmax()
+        ratio = counts[commonest] / counts[rarest]
+        if ratio > self.parameters.threshold_imbalance:
+            return (
+                f"class number {commonest} has {ratio:.0f} times as many photos as number {rarest} "
+                f"({counts[commonest]} against {counts[rarest]} of {len(truth)})"
+            )
+        for label in present[counts[present] < counts[present].mean() / 2]:
+            share = missed[truth == label].mean()
+            if share > self.parameters.threshold_misprediction:
+                return f"of class number {label}, which is rare ({counts[label]} of {len(truth)}), {share:.0%} missed"
+        return None
+
+
+class Confusion(_PredictionRule):
+    """The confusion matrix of the last evaluation, each row as shares of the true class; judged at the end."""
+
+    class Kind(Parameters):
+        category_no: int | None = None
+        labels: str = "labels"
+        predictions: str = "predictions"
+        labels_collection: str = "labels"
+        predictions_collection: str = "predictions"
+        min_diag: float = Field(0.9, ge=0, le=1)
+        max_off_diag: float = Field(0.1, ge=0, le=1)
+
+    meaning = "These classes look alike to the model, or photos of them are labelled wrongly."
+    advice = "look at these photos and their labels; a larger model or image_size; more photos of these classes"
+
+    def __init__(self, *arguments: object, **parameters: object) -> None:
+        super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
+        self._pairs: list[Pair] = []
+        self._is_over = False
+
+    def look(self, step: int) -> str | None:
+        if self.tensors.mode(step) in (ModeKeys.TRAIN, ModeKeys.PREDICT):
+            self._is_over = True
+            return None
+        options = self.parameters
+        labels = self._names(step, options.labels, options.labels_collection)
+        pair = self.pair(step, labels, self._names(step, options.predictions, options.predictions_collection))
+        if pair is not None:
+            self._pairs = [pair] if self._is_over else [*self._pairs, pair]
+            self._is_over, self.evaluated = False, True
+        return None
+
+    def conclude(self, *, ended: bool) -> str | None:
+        if not (ended and self._pairs):
+            return None
+        truth, predicted = (np.concatenate(part) for part in zip(*self._pairs, strict=True))
+        number = self.parameters.category_no or int(max(truth.max(), predicted.max())) + 1
+        matrix = np.zeros((number, number))
+        inside = (truth < number) & (predicted < number)
+        np.add.at(matrix, (truth[inside], predicted[inside]), 1)
+        shares = matrix / matrix.sum(1, keepdims=True).clip(1)
+        # AWS's matrix holds a class that was not seen for right.
+        diagonal = np.where(matrix.sum(1) > 0, shares.diagonal(), 1)
+        others = shares - np.diag(shares.diagonal())
+        true, taken_for = np.unravel_index(others.argmax(), others.shape)
+        if others.max() > self.parameters.max_off_diag:
+            return f"{others.max():.0%} of class number {true} are taken for number {taken_for}, in the last validation"
+        if diagonal.min() < self.parameters.min_diag:
+            return f"of class number {diagonal.argmin()} only {diagonal.min():.0%} are right, in the last validation"
+        return None
+
+    def _names(self, step: int, name: str, collection: str) -> list[str]:
+        return self.tensors.names(step, collections=(collection,)) or self.tensors.names(step, regex=f"^{name}$")

@@ -1,0 +1,79 @@
+"""Rules on whole runs: one against another, and whether one goes on."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from classifier.debugging.library import Trial
+from classifier.debugging.rules.base import Parameters, PlainRule, Selection, listing
+from classifier.debugging.tensors import Tensors, open_trial
+
+
+class SimilarAcrossRuns(PlainRule):
+    """Tensors that are the same, at the same step, in another run; ``other_trials`` are folders or S3 prefixes."""
+
+    class Kind(Selection):
+        other_trials: str = ""
+
+    needs = "other_trials=PATH, another run's tensors with steps in common"
+    meaning = "The runs do the same: what was changed between them has no effect on these tensors."
+    advice = "another seed, lr or augmentation; look whether the hyperparameter that you changed is in use"
+
+    def __init__(self, base_trial: Trial, other_trials: Sequence[Trial] | str | None = None, **parameters: Any) -> None:
+        if isinstance(other_trials, str):
+            other_trials = [open_trial(path.strip()) for path in other_trials.split(",")]
+        super().__init__(base_trial, other_trials, **parameters)
+
+    def look(self, step: int) -> str | None:
+        selection = self.parameters
+        collections = selection.collections("weights,gradients,losses")
+        names = self.tensors.names(step, regex=selection.tensor_regex, collections=collections)
+        for trial in self.other_trials or ():
+            other = Tensors.of(trial)
+            common = [name for name in names if name in other.names(step, regex=".*")]
+            same = [name for name in common if _are_same(self.tensors, other, name, step)]
+            self.evaluated = self.evaluated or bool(common)
+            if same:
+                return f"{len(same)} of {len(common)} tensors are the same as in {trial.path}: {listing(same)}"
+        return None
+
+
+def _are_same(one: Tensors, other: Tensors, name: str, step: int) -> bool:
+    value, others = one.value(name, step), other.value(name, step)
+    if value is not None and others is not None:
+        return np.array_equal(value, others)
+    figures = one.figures(name, step)
+    return bool(figures) and figures == other.figures(name, step)
+
+
+class StalledTrainingRule(PlainRule):
+    """Seconds between two saved steps, and since the last where the training has not ended.
+
+    A job is not stopped from here: ``stop_training_on_fire`` is AWS's, and taken for its name only.
+    """
+
+    class Kind(Parameters):
+        threshold: float = Field(1800, gt=0)
+        stop_training_on_fire: bool = False
+        training_job_name_prefix: str | None = None
+
+    needs = "two saved steps"
+    meaning = "The job waits: for data, for another host, or for a disk that is full."
+    advice = "look at the log of that time; num_workers=auto; File instead of FastFile input; a larger volume"
+    _last: float | None = None
+
+    def look(self, step: int) -> str | None:
+        now = self.tensors.written_at(step)
+        last, self._last = self._last, now
+        if last is None:
+            return None
+        self.evaluated = True
+        return f"no tensor was saved for {now - last:,.0f} s" if now - last > self.parameters.threshold else None
+
+    def conclude(self, *, ended: bool) -> str | None:
+        if ended or self._last is None or time.time() - self._last <= self.parameters.threshold:
+            return None
+        return f"no tensor was saved for {time.time() - self._last:,.0f} s, and the training has not ended"

@@ -1,0 +1,142 @@
+"""Rules on the values of any tensors."""
+
+from math import isfinite
+
+import numpy as np
+from pydantic import Field
+
+from classifier.debugging.rules.base import PlainRule, Selection, listing
+
+
+class _ValueRule(PlainRule):
+    """Judges the chosen tensors of a step one by one."""
+
+    collections = "weights,gradients"
+    needs = "the collections weights or gradients"
+
+    def chosen(self, step: int) -> list[str]:
+        parameters = self.parameters
+        if parameters.tensor_regex:
+            return self.tensors.names(step, regex=parameters.tensor_regex)
+        return self.tensors.names(step, collections=parameters.collections(self.collections))
+
+    def look(self, step: int) -> str | None:
+        verdicts = {name: self.judge(name, step) for name in self.chosen(step)}
+        known = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
+        self.evaluated = self.evaluated or bool(known)
+        bad = [name for name, verdict in known.items() if verdict]
+        return self.describe(bad, len(known)) if bad else None
+
+    def judge(self, name: str, step: int) -> bool | None:
+        """Whether the tensor is at fault; None where not enough of it was saved."""
+        raise NotImplementedError
+
+    def describe(self, bad: list[str], number: int) -> str:
+        raise NotImplementedError
+
+
+class AllZero(_ValueRule):
+    """The share of zeros; where only figures were saved, whether the largest is 0."""
+
+    class Kind(Selection):
+        threshold: float = Field(100, gt=0, le=100)
+
+    meaning = "The layer is dead: it gives nothing on, or learns nothing."
+    advice = "a smaller lr (dead ReLUs get no gradient); pretrained=true; freeze=none if the layer should learn"
+
+    def judge(self, name: str, step: int) -> bool | None:
+        value = self.tensors.value(name, step)
+        if value is not None and value.size:
+            return bool(100 * np.mean(value == 0) >= self.parameters.threshold)
+        largest = self.tensors.figure(name, step, "abs_max")
+        return None if largest is None else largest == 0
+
+    def describe(self, bad: list[str], number: int) -> str:
+        return f"{len(bad)} of {number} tensors are {self.parameters.threshold:g} % zeros: {listing(bad)}"
+
+
+class ExplodingTensor(_ValueRule):
+    """Values that are not finite, or with ``only_nan`` not numbers."""
+
+    class Kind(Selection):
+        only_nan: bool = False
+
+    collections = "losses,weights,biases,gradients"
+    needs = "losses, weights or gradients"
+    meaning = "The numbers have left their range: from here on all that is computed from them is lost."
+    advice = "a smaller lr; warmup_epochs=1; precision=fp32 instead of fp16"
+
+    def judge(self, name: str, step: int) -> bool | None:
+        value = self.tensors.value(name, step)
+        if value is not None and value.dtype.kind == "f":
+            return bool(np.isnan(value).any() if self.parameters.only_nan else not np.isfinite(value).all())
+        figures = self.tensors.figures(name, step)
+        if not figures:
+            return None
+        if self.parameters.only_nan:
+            return any(np.isnan(figure) for figure in figures.values())
+        return not all(map(isfinite, figures.values()))
+
+    def describe(self, bad: list[str], number: int) -> str:
+        return (
+            f"{len(bad)} of {number} tensors hold {'NaN' if self.parameters.only_nan else 'NaN or inf'}: {listing(bad)}"
+        )
+
+
+class UnchangedTensor(_ValueRule):
+    """Tensors that are the same at ``num_steps`` saved steps in a row; figures of them have to be equal exactly."""
+
+    class Kind(Selection):
+        num_steps: int = Field(3, ge=2)
+        rtol: float = Field(1e-5, ge=0)
+        atol: float = Field(1e-8, ge=0)
+        equal_nan: bool = False
+
+    meaning = "The layer does not learn: it is frozen, cut off from the loss, or its gradient is zero."
+    advice = "freeze=none if it should learn; a larger lr; a smaller lr if its ReLUs are dead"
+
+    def __init__(self, *arguments: object, **parameters: object) -> None:
+        super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
+        self._same: dict[str, int] = {}
+        self._before: dict[str, object] = {}
+
+    def judge(self, name: str, step: int) -> bool | None:
+        value = self.tensors.value(name, step)
+        now: object = value if value is not None else self.tensors.figures(name, step)
+        before, self._before[name] = self._before.get(name), now
+        same = before is not None and self._equal(before, now)
+        self._same[name] = self._same.get(name, 1) + 1 if same else 1
+        return None if before is None else self._same[name] >= self.parameters.num_steps
+
+    def _equal(self, before: object, now: object) -> bool:
+        if isinstance(before, np.ndarray) and isinstance(now, np.ndarray):
+            if before.shape != now.shape:
+                return False
+            options = self.parameters
+            return np.allclose(before, now, rtol=options.rtol, atol=options.atol, equal_nan=options.equal_nan)
+        return bool(now) and before == now
+
+    def describe(self, bad: list[str], number: int) -> str:
+        return f"{len(bad)} of {number} tensors are the same at {self.parameters.num_steps} saved steps: {listing(bad)}"
+
+
+class TensorVariance(_ValueRule):
+    """The variance of each tensor, held against the thresholds that are given; AWS has no defaults for them."""
+
+    class Kind(Selection):
+        max_threshold: float | None = None
+        min_threshold: float | None = None
+
+    needs = "max_threshold or min_threshold, and weights or gradients"
+    meaning = "A large variance saturates what follows; a small one gives every unit the same to learn."
+    advice = "pretrained=true; a smaller lr or more weight_decay where the variance grew"
+
+    def judge(self, name: str, step: int) -> bool | None:
+        low, high = self.parameters.min_threshold, self.parameters.max_threshold
+        variance = self.tensors.figure(name, step, "variance")
+        if variance is None or (low is None and high is None):
+            return None
+        return (low is not None and variance < low) or (high is not None and variance > high)
+
+    def describe(self, bad: list[str], number: int) -> str:
+        return f"{len(bad)} of {number} tensors have a variance out of bounds: {listing(bad)}"
