@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from classifier.errors import ConfigError
 from launch.local.processes import is_alive
+from launch.tuning.inheritance import REQUEST, inherit
 from launch.tuning.parameters import Choice
 from launch.tuning.ranges import Ranges
+from launch.tuning.results import write_results
 from launch.tuning.spec import TuningSpec
 from quick_trials import quick_spec, quick_study, quick_tuner
 
@@ -118,3 +121,30 @@ def test_a_tuning_that_is_complete_runs_nothing_more_and_more_jobs_go_on(tmp_pat
     more = quick_tuner(tmp_path, quick_spec(3))
     more.run()
     assert len(more.study.trials()) == 3
+
+
+def test_a_warm_start_learns_from_earlier_trials_and_does_not_count_them(tmp_path: Path) -> None:
+    spec = quick_spec(3)
+    earlier = quick_tuner(tmp_path / "earlier", spec)
+    earlier.run()
+    write_results(tmp_path / "earlier", spec, {}, earlier.study.trials())
+    objective = {"HyperParameterTuningJobObjective": {"MetricName": spec.objective}}
+    (tmp_path / "earlier" / REQUEST).write_text(json.dumps({"HyperParameterTuningJobConfig": objective}))
+    warm = quick_spec(2, low=0.1, high=0.7, warm_start=(str(tmp_path / "earlier"),))
+    tuner = quick_tuner(tmp_path / "warm", warm)
+    fitting = sum(float(trial.parameters["lr"]) <= 0.7 for trial in earlier.study.trials())
+    for _ in range(2):
+        assert inherit(tuner.study, warm) == [f"{fitting} of 3 trials of {tmp_path / 'earlier'} lie in these ranges"]
+    tuner.run()
+    assert len(tuner.study.trials()) == 2
+    inherited = [trial for trial in tuner.study._study.trials if "parent" in trial.user_attrs]
+    assert len(inherited) == fitting
+
+
+def test_a_warm_start_from_another_objective_is_refused(tmp_path: Path) -> None:
+    objective = {"HyperParameterTuningJobObjective": {"MetricName": "validation:loss"}}
+    (tmp_path / REQUEST).write_text(json.dumps({"HyperParameterTuningJobConfig": objective}))
+    (tmp_path / "trials.csv").touch()
+    spec = quick_spec(2, warm_start=(str(tmp_path),))
+    with pytest.raises(ConfigError, match="its objective is validation:loss, not validation:accuracy: give the same"):
+        inherit(quick_study(tmp_path, spec), spec)

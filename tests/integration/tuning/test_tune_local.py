@@ -10,7 +10,9 @@ import pytest
 
 from jobs import TINY
 from launch.sample_data import write_digits
+from launch.tuning.machine import only_one
 from launch.tuning.trials import COLUMNS
+from quick_trials import quick_spec, quick_study
 from tune_command import ROOT, close, read_until, start_tune, tune
 
 RANGES = {
@@ -82,7 +84,7 @@ def test_twenty_trials_on_the_digits_killed_halfway_end_with_twenty_and_are_wort
 ) -> None:
     digits, out = tmp_path / "digits", tmp_path / "out"
     write_digits(digits)
-    fixed = ["pretrained=false", "image_size=32", "epochs=2", "augmentation=none", "scheduler=onecycle"]
+    fixed = ["pretrained=false", "image_size=32", "epochs=1", "augmentation=none", "scheduler=onecycle"]
     arguments = [ranges, "--local", "--data", digits, "--output", out, "--folder", tmp_path / "sagemaker"]
     arguments += ["--jobs", 20, "--parallel", 2, *fixed]
     killed = start_tune(*arguments)
@@ -103,3 +105,37 @@ def test_twenty_trials_on_the_digits_killed_halfway_end_with_twenty_and_are_wort
         accuracy[name] = metrics["test:accuracy"]
     print(accuracy)
     assert accuracy["best"] >= accuracy["defaults"]
+
+
+def test_a_mistake_is_told_before_anything_is_trained(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").symlink_to(image_folder)
+    cases = {
+        ("--data", str(tmp_path / "none")): "/none: there is no such folder",
+        ("--data", str(image_folder), "lr=0.1"): "lr is given as a fixed hyperparameter too",
+        ("--data", str(image_folder), "epochs=0"): "hyperparameter epochs='0': should be greater than or equal to 1",
+        ("--data", str(image_folder), "--strategy", "grid"): "lr is a range: list its values under Categorical",
+        ("--data", str(image_folder), "--objective", "test:f1"): "needs a channel 'test', and there is none",
+        ("--data", str(image_folder), "--warm-start", "none"): "--warm-start none: no tuning has ended there",
+        ("--data", str(image_folder), "--output", "s3://bucket/x"): "with --local it has to be a folder",
+    }
+    for arguments, message in cases.items():
+        done = tune(ranges, "--local", "--folder", tmp_path / "sagemaker", "--results", tmp_path / "out", *arguments)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / "sagemaker").exists()
+
+
+def test_a_folder_of_another_tuning_is_left_alone(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
+    arguments = [ranges, "--local", "--data", image_folder, "--folder", tmp_path / "sagemaker", "--output", tmp_path]
+    with only_one(tmp_path):
+        busy = tune(*arguments)
+    assert f"another tune.py is at work in {tmp_path}: wait for it, or name another --output" in busy.stderr
+    quick_study(tmp_path, quick_spec(2))
+    other = tune(*arguments)
+    assert f"{tmp_path} holds a tuning job with other " in other.stderr
+    assert "ranges" in other.stderr
+    (tmp_path / "study.db").write_text("no database")
+    broken = tune(*arguments)
+    assert f"{tmp_path / 'study.db'} can't be used: " in broken.stderr
+    assert all(done.returncode == 1 and done.stderr.count("\n") == 1 for done in (busy, other, broken))
