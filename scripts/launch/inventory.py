@@ -115,7 +115,7 @@ class _Inventory:
             scaling.deregister_scalable_target(**deregister_request(name))
         except ClientError as error:
             # Most endpoints have none.
-            if error.response.get("Error", {}).get("Code") != "ObjectNotFoundException":
+            if "no scalable target" not in error.response.get("Error", {}).get("Message", "").lower():
                 raise
 
 

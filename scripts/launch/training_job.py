@@ -213,12 +213,12 @@ def watch(platform: Platform, name: str, options: argparse.Namespace) -> int:
 
 
 def _say_what_goes_on(platform: Platform, name: str, record: Mapping[str, Any], *, local: bool) -> None:
-    machines = "on this machine"
+    machines = "this machine"
     if not local:
         resources = record.get("ResourceConfig", {})
         kind, num = resources.get("InstanceType"), resources.get("InstanceCount", 1)
-        machines = f"on {num} × {kind}, {describe_hourly(kind, num)}"
-    say(f"train: no longer watching; the training goes on {machines}")
+        machines = f"{num} × {kind}, {describe_hourly(kind, num)}"
+    say(f"train: no longer watching; the training goes on: {machines}")
     say(f"  stop it:        {command('train', '--stop', name)}{platform.flags}")
     say(f"  watch it again: {command('train', '--watch', name)}{platform.flags}")
 

@@ -1,0 +1,133 @@
+"""An HTTP server before moto's, which answers chosen operations by a script: what moto can't do, and what goes wrong.
+
+Moto never refuses, its jobs are complete at once, and it has no StopTrainingJob, StopTransformJob and UpdateEndpoint.
+"""
+
+import http.client
+import json
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Change = Callable[[dict[str, Any]], Mapping[str, Any]]
+_HOP = {"transfer-encoding", "connection", "content-length", "server", "date"}
+
+
+class Cloud:
+    """Forwards to ``target`` (a port), but for what :meth:`refuse`, :meth:`answer` and :meth:`change` say."""
+
+    def __init__(self, target: int) -> None:
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self._target = target
+        self._script: dict[str, deque[tuple[int, Mapping[str, Any]] | Change]] = defaultdict(deque)
+        self._always: dict[str, tuple[int, Mapping[str, Any]] | Change] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def refuse(self, operation: str, code: str, message: str = "no", *, times: int | None = None) -> None:
+        """Answer with an error; always, or so many times before all is as before."""
+        self.answer(operation, {"__type": code, "message": message}, status=400, times=times)
+
+    def answer(self, operation: str, body: Mapping[str, Any], *, status: int = 200, times: int | None = None) -> None:
+        if times is None:
+            self._always[operation] = (status, body)
+        else:
+            self._script[operation].extend([(status, body)] * times)
+
+    def change(self, operation: str, *changes: Change, always: bool = False) -> None:
+        """Change moto's own answers, one after the other."""
+        if always:
+            self._always[operation] = changes[0]
+        else:
+            self._script[operation].extend(changes)
+
+    def bodies(self, operation: str) -> list[dict[str, Any]]:
+        """What was sent to an operation."""
+        return [body for name, body in self.requests if name == operation]
+
+    def scripted(self, operation: str) -> tuple[int, Mapping[str, Any]] | Change | None:
+        waiting = self._script[operation]
+        return waiting.popleft() if waiting else self._always.get(operation)
+
+    def forward(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, Any, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._target, timeout=60)
+        try:
+            connection.request(method, path, body, dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or self.path
+            if self.headers.get("X-Amz-Target"):
+                cloud.requests.append((operation, json.loads(body or b"{}")))
+            scripted = cloud.scripted(operation)
+            if isinstance(scripted, tuple):
+                status, document = scripted
+                self._reply(status, [("Content-Type", "application/x-amz-json-1.1")], json.dumps(document).encode())
+                return
+            status, headers, answer = cloud.forward(self.command, self.path, dict(self.headers), body)
+            if scripted is not None and status == http.client.OK:
+                answer = json.dumps(scripted(json.loads(answer))).encode()
+            self._reply(status, headers, answer)
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST  # noqa: N815 (the base class's names)
+
+        def _reply(self, status: int, headers: Any, body: bytes) -> None:
+            self.send_response(status)
+            for name, value in headers:
+                if name.lower() not in _HOP:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: the tests' output is their own."""
+
+    return Handler
+
+
+@contextmanager
+def scripted_cloud(moto_url: str) -> Iterator[Cloud]:
+    cloud = Cloud(int(moto_url.rpartition(":")[2]))
+    try:
+        yield cloud
+    finally:
+        cloud.close()
+
+
+def aws_environment(url: str, home: os.PathLike[str]) -> dict[str, str]:
+    """The environment in which a program speaks to ``url``, and to nothing of the machine's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return {
+        **kept,
+        "HOME": os.fspath(home),
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.path.join(home, "none"),  # noqa: PTH118
+        "AWS_SHARED_CREDENTIALS_FILE": os.path.join(home, "none"),  # noqa: PTH118
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "LAUNCH_POLL_S": "0.05",
+    }

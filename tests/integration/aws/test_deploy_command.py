@@ -1,0 +1,263 @@
+"""deploy.py, predict.py, batch_transform.py and teardown.py on AWS: processes against moto over HTTP.
+
+Moto's endpoints are in service at once, it does not know UpdateEndpoint, its trainings never run, and it never infers:
+these answers are scripted.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from drawing import write_classes
+
+if TYPE_CHECKING:
+    from cloud_script import Cloud
+
+ROLE = "arn:aws:iam::123456789012:role/SageMaker"
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:0"
+OPTIONS = ("--role", ROLE, "--image", IMAGE)
+
+
+@pytest.fixture
+def artifact(shell: Any, bucket: str) -> str:
+    shell.client("s3").put_object(Bucket=bucket, Key="job/model.tar.gz", Body=b"one")
+    return f"s3://{bucket}/job/model.tar.gz"
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """An endpoint of the test's own: moto's server is shared."""
+    return f"dogs-{abs(hash(request.node.nodeid)) % 10**8}"
+
+
+def num_models(sagemaker: Any, name: str) -> int:
+    """Moto's ListModels does not look at NameContains."""
+    return sum(1 for one in sagemaker.list_models()["Models"] if name in one["ModelName"])
+
+
+def deploy(shell: Any, artifact: str, name: str, *more: str) -> Any:
+    return shell.run("deploy", artifact, "--name", name, *OPTIONS, *more)
+
+
+def test_a_model_is_deployed_once_and_the_same_again_changes_nothing(
+    shell: Any, cloud: "Cloud", artifact: str, name: str
+) -> None:
+    done = deploy(shell, artifact, name, "--instance", "ml.g4dn.xlarge", "--max-instances", "3")
+    assert done.returncode == 0, done.stderr
+    assert f"endpoint    {name} is in service" in done.stdout
+    assert "it costs about $0.74 an hour" in done.stderr
+    assert "remove it with .venv/bin/python scripts/teardown.py" in done.stderr
+    variant = cloud.bodies("CreateEndpointConfig")[0]["ProductionVariants"][0]
+    assert variant["InferenceAmiVersion"] == "al2-ami-sagemaker-inference-gpu-3-1"
+    targets = shell.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
+    assert any(one["ResourceId"] == f"endpoint/{name}/variant/AllTraffic" for one in targets["ScalableTargets"])
+    again = deploy(shell, artifact, name, "--instance", "ml.g4dn.xlarge", "--max-instances", "3")
+    assert "in service with this model and these settings already" in again.stdout
+    assert [len(cloud.bodies(f"Create{one}")) for one in ("Model", "EndpointConfig", "Endpoint")] == [1, 1, 1]
+
+
+def test_a_new_artifact_at_the_same_address_updates_the_endpoint_in_place(
+    shell: Any, cloud: "Cloud", artifact: str, bucket: str, name: str
+) -> None:
+    assert deploy(shell, artifact, name).returncode == 0
+    shell.client("s3").put_object(Bucket=bucket, Key="job/model.tar.gz", Body=b"two")
+    cloud.answer("UpdateEndpoint", {"EndpointArn": "arn"})
+
+    def updated(record: dict[str, Any]) -> dict[str, Any]:
+        return {**record, "EndpointConfigName": cloud.bodies("CreateEndpointConfig")[-1]["EndpointConfigName"]}
+
+    same = dict
+    cloud.change("DescribeEndpoint", same, same, updated)
+    done = deploy(shell, artifact, name, "--update", "canary", "--alarm", "errors")
+    assert done.returncode == 0, done.stderr
+    sent = cloud.bodies("UpdateEndpoint")[0]
+    assert sent["RetainAllVariantProperties"] is True
+    assert sent["DeploymentConfig"]["AutoRollbackConfiguration"] == {"Alarms": [{"AlarmName": "errors"}]}
+    policy = sent["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert (policy["Type"], policy["CanarySize"]["Value"]) == ("CANARY", 10)
+
+
+def test_an_endpoint_that_fails_shows_why_and_leaves_nothing_half_made(
+    shell: Any, cloud: "Cloud", artifact: str, name: str
+) -> None:
+    failed = {"EndpointStatus": "Failed", "FailureReason": "The container did not pass the ping health check."}
+    cloud.change("DescribeEndpoint", lambda one: {**one, **failed}, always=True)
+    cloud.answer("DescribeLogStreams", {"logStreams": [{"logStreamName": "AllTraffic/i-1"}]})
+    cloud.answer("GetLogEvents", {"events": [{"message": "no model.json"}], "nextForwardToken": "f/1"}, times=1)
+    cloud.answer("GetLogEvents", {"events": [], "nextForwardToken": "f/1"})
+    done = deploy(shell, artifact, name)
+    assert done.returncode == 1
+    assert f"deploy: endpoint {name} failed: The container did not pass the ping health check.;" in done.stderr
+    assert "no model.json" in done.stderr
+    sagemaker = shell.client("sagemaker")
+    assert sagemaker.list_endpoints(NameContains=name)["Endpoints"] == []
+    assert sagemaker.list_endpoint_configs(NameContains=name)["EndpointConfigs"] == []
+    assert num_models(sagemaker, name) == 0
+
+
+def test_an_update_that_is_rolled_back_is_a_failure_and_what_served_goes_on(
+    shell: Any, cloud: "Cloud", artifact: str, name: str
+) -> None:
+    assert deploy(shell, artifact, name).returncode == 0
+    cloud.answer("UpdateEndpoint", {"EndpointArn": "arn"})
+    done = deploy(shell, artifact, name, "--env", "A=b", "--alarm", "errors")
+    assert done.returncode == 1
+    assert "what served before goes on serving" in done.stderr
+    sagemaker = shell.client("sagemaker")
+    assert len(sagemaker.list_endpoint_configs(NameContains=name)["EndpointConfigs"]) == 1
+    assert num_models(sagemaker, name) == 1
+    assert sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"] == "InService"
+
+
+@pytest.mark.parametrize(
+    ("more", "present"),
+    [
+        (["--serverless", "--memory", "6144"], "ServerlessConfig"),
+        (["--asynchronous", "s3://bucket/answers"], "AsyncInferenceConfig"),
+        (["--capture", "s3://bucket/captured"], "DataCaptureConfig"),
+        (["--multi-model"], "MultiModel"),
+    ],
+)
+def test_each_kind_of_endpoint_is_taken(
+    shell: Any, cloud: "Cloud", artifact: str, name: str, more: list[str], present: str
+) -> None:
+    assert deploy(shell, artifact, name, *more).returncode == 0
+    sent = json.dumps([cloud.bodies("CreateModel"), cloud.bodies("CreateEndpointConfig")])
+    assert present in sent
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--serverless", "--capture", "s3://b/c"], "--capture does not go with --serverless"),
+        (["--multi-model", "--instance", "ml.g5.xlarge"], "--multi-model is served on CPUs"),
+        (["--update", "canary"], "--update canary needs at least one --alarm"),
+        (["--min-instances", "0", "--max-instances", "2"], "--min-instances 0 is for --asynchronous alone"),
+        (["--vpc-subnets", "subnet-1"], "--vpc-subnets and --security-groups go together"),
+    ],
+)
+def test_what_does_not_go_together_is_told(shell: Any, more: list[str], message: str) -> None:
+    refused = deploy(shell, "s3://bucket/model.tar.gz", "dogs", *more)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert message in refused.stderr
+
+
+def test_an_artifact_that_is_not_there_is_told(shell: Any, bucket: str) -> None:
+    refused = deploy(shell, f"s3://{bucket}/none.tar.gz", "dogs")
+    assert refused.stderr == (
+        f"deploy: s3://{bucket}/none.tar.gz: there is no such object: train.py prints where an artifact lies\n"
+    )
+
+
+def test_a_dry_run_prints_all_the_requests(shell: Any, cloud: "Cloud", artifact: str) -> None:
+    dry = deploy(shell, artifact, "dogs", "--dry-run", "--max-instances", "2")
+    assert list(json.loads(dry.stdout)) == [
+        "CreateModel",
+        "CreateEndpointConfig",
+        "CreateEndpoint",
+        "UpdateEndpoint",
+        "RegisterScalableTarget",
+        "PutScalingPolicy",
+    ]
+    assert cloud.requests == []
+
+
+def document(*ranked: tuple[str, float]) -> dict[str, Any]:
+    predictions = [{"label": name, "class_name": name, "probability": value} for name, value in ranked]
+    names = ["cross", "disc", "square"]
+    return {"predictions": predictions, "labels": names, "class_names": names}
+
+
+def test_photos_are_labelled_in_the_terminal_and_drawn_by_right_and_wrong(
+    shell: Any, cloud: "Cloud", tmp_path: Path
+) -> None:
+    photos = write_classes(tmp_path / "photos", photos_per_class=1)
+    path = "/endpoints/dogs/invocations"
+    cloud.answer(path, document(("cross", 0.9), ("disc", 0.1)), times=1)
+    cloud.answer(path, document(("square", 0.6), ("disc", 0.4)), times=1)
+    cloud.answer(path, document(("square", 0.7)), times=1)
+    done = shell.run("predict", "dogs", str(photos))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "cross/0.jpg   cross 90.0%  ·  disc 10.0%",
+        "disc/0.jpg    square 60.0%  ·  disc 40.0%",
+        "square/0.jpg  square 70.0%",
+        "right       2 of 3, by the names of their folders (66.7%)",
+        "grid        predictions.png",
+    ]
+    grid = Image.open(tmp_path / "predictions.png").convert("RGB")
+    colours = {colour for _, colour in grid.getcolors(1 << 20) or []}
+    assert (0, 120, 40) in colours
+    assert (190, 20, 20) in colours
+
+
+def test_a_photo_that_the_endpoint_refuses_does_not_keep_the_others(shell: Any, cloud: "Cloud", tmp_path: Path) -> None:
+    photos = write_classes(tmp_path / "photos", photos_per_class=1, classes=("cross", "disc"))
+    path = "/endpoints/dogs/invocations"
+    said = json.dumps({"error": {"type": "ImageError", "message": "the photo is cut off"}})
+    refusal = {"__type": "ModelError", "message": "…", "OriginalStatusCode": 422, "OriginalMessage": said}
+    cloud.answer(path, refusal, status=424, times=1)
+    cloud.answer(path, document(("disc", 0.8)), times=1)
+    done = shell.run("predict", "dogs", str(photos))
+    assert done.returncode == 1
+    assert "cross/0.jpg  refused (422): the photo is cut off" in done.stderr
+    assert "disc/0.jpg   disc 80.0%" in done.stdout
+
+
+def test_a_folder_is_labelled_by_a_transform_job(
+    shell: Any, cloud: "Cloud", artifact: str, bucket: str, name: str
+) -> None:
+    options = ["--output", f"s3://{bucket}/answers", "--name", name, *OPTIONS]
+    cloud.change("DescribeTransformJob", lambda one: {**one, "TransformJobStatus": "InProgress"})
+    done = shell.run("batch_transform", artifact, f"s3://{bucket}/photos/", *options)
+    assert done.returncode == 0, done.stderr
+    assert f"answers     s3://{bucket}/answers" in done.stdout
+    assert cloud.bodies("CreateTransformJob")[0]["TransformInput"]["ContentType"] == "application/x-image"
+    failed = {"TransformJobStatus": "Failed", "FailureReason": "ClientError: 1 of 3"}
+    cloud.change("DescribeTransformJob", lambda one: {**one, **failed})
+    options[options.index(name)] = f"{name}-2"
+    done = shell.run("batch_transform", artifact, f"s3://{bucket}/photos/", *options)
+    assert (done.returncode, done.stderr) == (1, f"batch_transform: {name}-2 failed: ClientError: 1 of 3\n")
+
+
+def test_what_is_left_is_listed_with_its_price_and_removed_on_a_yes(shell: Any, artifact: str, name: str) -> None:
+    assert deploy(shell, artifact, name, "--instances", "2", "--max-instances", "4").returncode == 0
+    listed = shell.run("teardown", "--name", name)
+    assert listed.returncode == 1
+    assert f"endpoint  {name}" in listed.stdout
+    assert "2 × ml.m5.large, about $0.23 an hour" in listed.stdout
+    assert "--yes removes without asking" in listed.stderr
+    removed = shell.run("teardown", "--name", name, "--yes")
+    assert removed.returncode == 0, removed.stderr
+    assert f"removed   endpoint {name}" in removed.stdout
+    assert shell.run("teardown", "--name", name).stdout == "nothing is left\n"
+    targets = shell.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
+    assert not any(name in one["ResourceId"] for one in targets["ScalableTargets"])
+
+
+def test_what_others_made_is_left_alone(shell: Any, name: str) -> None:
+    container = {"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz"}
+    shell.client("sagemaker").create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
+    assert shell.run("teardown", "--name", name, "--yes").stdout == "nothing is left\n"
+
+
+def test_a_running_training_is_listed_with_its_price_and_stopped(
+    shell: Any, cloud: "Cloud", bucket: str, name: str
+) -> None:
+    options = ["--channel", f"train=s3://{bucket}/t/", "--output", f"s3://{bucket}/m", *OPTIONS, "--no-wait"]
+    assert shell.run("train", "--name", name, *options).returncode == 0
+    summary = {
+        "TrainingJobName": name,
+        "TrainingJobArn": f"arn:aws:sagemaker:us-east-1:123456789012:training-job/{name}",
+        "CreationTime": 0,
+        "TrainingJobStatus": "InProgress",
+    }
+    cloud.answer("ListTrainingJobs", {"TrainingJobSummaries": [summary]})
+    cloud.answer("StopTrainingJob", {})
+    done = shell.run("teardown", "--name", name, "--yes")
+    assert f"training  {name}  InProgress 1 × ml.g5.xlarge, about $1.41 an hour" in done.stdout
+    assert f"stopping  training {name}" in done.stdout
+    assert cloud.bodies("StopTrainingJob") == [{"TrainingJobName": name}]

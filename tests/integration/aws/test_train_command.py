@@ -1,0 +1,209 @@
+"""train.py on AWS: a process against moto over HTTP, which is told to go wrong where moto itself can't.
+
+Moto's jobs are complete at once, and it knows neither StopTrainingJob nor a job that fails: these answers are scripted.
+"""
+
+import io
+import json
+import signal
+import tarfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from cloud_script import Cloud
+
+ROLE = "arn:aws:iam::123456789012:role/SageMaker"
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:0"
+
+
+def arguments(bucket: str, *more: str) -> list[str]:
+    channel = f"train=s3://{bucket}/dogs/train/"
+    return ["--channel", channel, "--output", f"s3://{bucket}/models", "--role", ROLE, "--image", IMAGE, *more]
+
+
+def test_a_training_is_started_followed_and_concluded(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("report.html")
+        member.size = 6
+        archive.addfile(member, io.BytesIO(b"<html>"))
+    shell.client("s3").put_object(Bucket=bucket, Key="models/one/output/output.tar.gz", Body=packed.getvalue())
+    logs = shell.client("logs")
+    logs.create_log_group(logGroupName="/aws/sagemaker/TrainingJobs")
+    logs.create_log_stream(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName="one/algo-1-170")
+    # Moto keeps only what is of the last two weeks.
+    event = {"timestamp": int(time.time() * 1000), "message": "epoch   1/3  validation:accuracy=0.9"}
+    logs.put_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName="one/algo-1-170", logEvents=[event])
+    done = shell.run(
+        "train", *arguments(bucket, "--name", "one", "--spot", "--tag", "team=dogs", "epochs=3", "lr=0.01")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "status      Starting" in done.stdout
+    assert "epoch   1/3  validation:accuracy=0.9" in done.stdout
+    assert f"artifact    s3://{bucket}/models/one/output/model.tar.gz" in done.stdout
+    assert f"reports     {shell.folder}/sagemaker/reports/one/report.html" in done.stdout
+    sent = cloud.bodies("CreateTrainingJob")[0]
+    assert sent["HyperParameters"] == {"epochs": "3", "lr": "0.01"}
+    assert sent["EnableManagedSpotTraining"] is True
+    assert sent["CheckpointConfig"]["S3Uri"] == f"s3://{bucket}/models/one/checkpoints"
+    assert {"Key": "project", "Value": "image-classifier"} in sent["Tags"]
+    assert {"Key": "team", "Value": "dogs"} in sent["Tags"]
+
+
+def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
+    dry = shell.run("train", *arguments("none", "--name", "dry", "--profiler", "--debugger", "--dry-run", "epochs=3"))
+    assert dry.returncode == 0
+    request = json.loads(dry.stdout)
+    assert request["TrainingJobName"] == "dry"
+    assert request["DebugHookConfig"]["LocalPath"] == "/opt/ml/output/tensors"
+    assert request["ProfilerConfig"]["S3OutputPath"] == "s3://none/models"
+    assert cloud.requests == []
+
+
+def test_data_in_s3_is_looked_through_for_channels(shell: Any, bucket: str) -> None:
+    s3 = shell.client("s3")
+    for name in ("train", "test", "other"):
+        s3.put_object(Bucket=bucket, Key=f"dogs/{name}/a/1.jpg", Body=b"x")
+    options = ["--data", f"s3://{bucket}/dogs", "--output", f"s3://{bucket}/m", "--role", ROLE, "--image", IMAGE]
+    request = json.loads(shell.run("train", *options, "--dry-run").stdout)
+    channels = {one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"] for one in request["InputDataConfig"]}
+    assert channels == {"train": f"s3://{bucket}/dogs/train/", "test": f"s3://{bucket}/dogs/test/"}
+
+
+def test_a_role_may_be_given_by_its_name(shell: Any) -> None:
+    shell.client("iam").create_role(RoleName="Trainer", AssumeRolePolicyDocument="{}")
+    options = ["--channel", "train=s3://b/t/", "--output", "s3://b/m", "--image", IMAGE, "--dry-run"]
+    request = json.loads(shell.run("train", *options, "--role", "Trainer").stdout)
+    assert request["RoleArn"] == "arn:aws:iam::123456789012:role/Trainer"
+    refused = shell.run("train", *options, "--role", "Nobody")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "there is no such role" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("left_out", "message"),
+    [
+        ("--role", "no role is given, which SageMaker needs"),
+        ("--output", "no --output is given: --output s3://BUCKET/PREFIX"),
+        ("--image", "no image is given: --image URI"),
+        ("--channel", "there is no channel train: --data PLACE"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_remedy(shell: Any, left_out: str, message: str) -> None:
+    given = arguments("bucket")
+    index = given.index(left_out)
+    refused = shell.run("train", *given[:index], *given[index + 2 :])
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"train: {message}")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_hyperparameter_is_refused_before_anything_is_sent(shell: Any, cloud: "Cloud") -> None:
+    refused = shell.run("train", *arguments("bucket", "learning_rat=0.1"))
+    assert refused.returncode == 1
+    assert "did you mean 'learning_rate'?" in refused.stderr
+    assert cloud.requests == []
+
+
+def test_a_folder_of_this_machine_is_to_be_uploaded_first(shell: Any) -> None:
+    refused = shell.run("train", *arguments("bucket", "--channel", f"test={shell.folder}"))
+    assert "upload it first: .venv/bin/python scripts/upload_data.py" in refused.stderr
+
+
+def test_a_bucket_that_does_not_exist_is_told(shell: Any) -> None:
+    refused = shell.run("train", *arguments("no-such-bucket-anywhere"))
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("train: s3://no-such-bucket-anywhere: there is no such bucket; `aws s3 mb`")
+
+
+@pytest.mark.parametrize(
+    ("removed", "message"),
+    [
+        ("AWS_DEFAULT_REGION", "no region is set: give --region, or set AWS_DEFAULT_REGION"),
+        ("AWS_ACCESS_KEY_ID", "no AWS credentials are set: run `aws configure`"),
+    ],
+)
+def test_a_machine_that_is_not_set_up_is_told_what_to_set(shell: Any, bucket: str, removed: str, message: str) -> None:
+    del shell.environment[removed]
+    if removed == "AWS_ACCESS_KEY_ID":
+        del shell.environment["AWS_SECRET_ACCESS_KEY"]
+    refused = shell.run("train", *arguments(bucket))
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert message in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("ResourceLimitExceeded", "https://console.aws.amazon.com/servicequotas/home/services/sagemaker/quotas"),
+        ("ExpiredTokenException", "the credentials have expired: renew them"),
+        ("AccessDeniedException", "access is denied: no; add this action to the policies"),
+        ("ValidationException", "ValidationException: no"),
+    ],
+)
+def test_what_aws_refuses_is_explained(shell: Any, cloud: "Cloud", bucket: str, code: str, message: str) -> None:
+    cloud.refuse("CreateTrainingJob", code)
+    refused = shell.run("train", *arguments(bucket, "--name", "refused"))
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith("train: training job refused: ")
+    assert message in refused.stderr
+
+
+def test_throttling_is_waited_for(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    cloud.refuse("CreateTrainingJob", "ThrottlingException", times=2)
+    cloud.refuse("DescribeTrainingJob", "ThrottlingException", times=2)
+    done = shell.run("train", *arguments(bucket, "--name", "throttled"))
+    assert done.returncode == 0, done.stderr
+    assert len(cloud.bodies("CreateTrainingJob")) == 3
+
+
+def test_a_job_that_fails_ends_with_its_reason_and_its_last_log_lines(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    failed = {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "FailureReason": "DataError: no photos\nmore"}
+    cloud.change("DescribeTrainingJob", lambda job: {**job, **failed}, always=True)
+    cloud.answer("DescribeLogStreams", {"logStreams": [{"logStreamName": "broken/algo-1-1"}]})
+    cloud.answer("GetLogEvents", {"events": [{"message": "train failed"}], "nextForwardToken": "f/1"}, times=1)
+    cloud.answer("GetLogEvents", {"events": [], "nextForwardToken": "f/1"}, times=1)
+    cloud.answer("GetLogEvents", {"events": [{"message": "train failed"}], "nextForwardToken": "f/1"}, times=1)
+    cloud.answer("GetLogEvents", {"events": [], "nextForwardToken": "f/1"})
+    done = shell.run("train", *arguments(bucket, "--name", "broken"))
+    assert done.returncode == 1
+    assert "train: broken failed: DataError: no photos\n" in done.stderr
+    assert done.stderr.endswith("last lines of its log:\n  train failed\n")
+
+
+def _in_progress(job: dict[str, Any]) -> dict[str, Any]:
+    return {**job, "TrainingJobStatus": "InProgress", "SecondaryStatus": "Training"}
+
+
+def test_ctrl_c_says_what_goes_on_what_it_costs_and_how_to_stop_it(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    cloud.change("DescribeTrainingJob", _in_progress, always=True)
+    running = shell.start("train", *arguments(bucket, "--name", "long", "--instances", "2"))
+    for line in running.stdout:
+        if line.startswith("status"):
+            break
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "the training goes on: 2 × ml.g5.xlarge, about $2.82 an hour" in said
+    assert "stop it:        .venv/bin/python scripts/train.py --stop long" in said
+    assert "Traceback" not in said
+    cloud.answer("StopTrainingJob", {})
+    assert shell.run("train", "--stop", "long").returncode == 0
+    assert cloud.bodies("StopTrainingJob") == [{"TrainingJobName": "long"}]
+
+
+def test_credentials_that_expire_while_watching_leave_word_of_what_goes_on(
+    shell: Any, cloud: "Cloud", bucket: str
+) -> None:
+    cloud.change("DescribeTrainingJob", _in_progress)
+    cloud.refuse("DescribeTrainingJob", "ExpiredTokenException")
+    done = shell.run("train", *arguments(bucket, "--name", "expired"))
+    assert done.returncode == 1
+    assert "the training goes on" in done.stderr
+    assert "train.py --watch expired" in done.stderr
+    assert done.stderr.endswith(
+        "training job expired: the credentials have expired: renew them, with `aws sso login` perhaps\n"
+    )
