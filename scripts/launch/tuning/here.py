@@ -92,10 +92,8 @@ class LocalTuning:
 
     def _leave(self, study: Study) -> None:
         trials = study.trials()
-        print(
-            f"\nstopped     {len(trials)} of {self.spec.num_jobs()} trials are done; the others were stopped",
-            flush=True,
-        )
+        done = f"{len(trials)} of {self.spec.num_jobs()} trials are done"
+        print(f"\nstopped     {done}; those that ran were stopped, and count for nothing", flush=True)
         best, written = write_results(self.folder, self.spec, self.training.hyperparameters, trials)
         tell_results(best, written, self.spec)
         print("the same command goes on from there", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from launch.local.client import LocalClient
 from launch.local.log_client import LocalLogs
 from launch.logs import TRAINING_JOBS, LogTail
 from launch.tuning.ends import reason_to_end
+from launch.tuning.machine import stop_requests
 from launch.tuning.spec import TuningSpec
 from launch.tuning.study import Study
 from launch.tuning.table import Watcher
@@ -53,33 +54,38 @@ class LocalTuner:
         """Returns why it ended. Trials that are interrupted, as by Ctrl-C, are stopped, and count for nothing."""
         began = time.monotonic()
         try:
-            while True:
-                self._collect()
-                trials = self.study.trials()
-                end = reason_to_end(self.spec, trials, time.monotonic() - began)
-                if end:
-                    self._stop_all()
-                    trials = self.study.trials()
-                else:
-                    trials = self._start_more(trials)
-                self.watcher.show(trials)
-                if end:
-                    return end
-                time.sleep(_POLL_S)
+            with stop_requests() as is_asked:
+                while not (end := self._step(time.monotonic() - began)):
+                    if is_asked():
+                        raise KeyboardInterrupt
+                    time.sleep(_POLL_S)
+                return end
         except BaseException:
             self._interrupt()
             raise
 
+    def _step(self, seconds: float) -> str | None:
+        """Look at what runs, and start more; returns why it is over, if it is."""
+        self._collect()
+        trials = self.study.trials()
+        end = reason_to_end(self.spec, trials, seconds)
+        if end:
+            self._stop_all()
+        else:
+            self._start_more(trials)
+        self.watcher.show(self.study.trials())
+        return end
+
     def stop_leftovers(self) -> int:
         """Stop what a run that was killed has left running; returns how many trials that were."""
-        names = self.study.interrupt_leftovers()
+        names = self.study.interrupt_running()
         for name in names:
             self._ask_to_stop(name)
         for name in names:
             self._wait(name)
         return len(names)
 
-    def _start_more(self, trials: Sequence[Trial]) -> Sequence[Trial]:
+    def _start_more(self, trials: Sequence[Trial]) -> None:
         while len(self._jobs) < self.spec.parallel and len(trials) < self.spec.num_jobs():
             asked = self.study.ask()
             name = f"{self.spec.name}-{asked.number + 1:03}-{secrets.token_hex(4)}"
@@ -89,7 +95,6 @@ class LocalTuner:
             self._jobs.append(_Job(asked.number, name, tail))
             self.client.create_training_job(**self.request(name, asked.parameters))
             trials = self.study.trials()
-        return trials
 
     def _collect(self) -> None:
         for job in list(self._jobs):
@@ -138,8 +143,8 @@ class LocalTuner:
             self._ask_to_stop(job.name)
         for job in self._jobs:
             self._wait(job.name)
-            self.study.interrupt(job.number)
         self._jobs.clear()
+        self.study.interrupt_running()
 
     def _ask_to_stop(self, name: str) -> None:
         # It may have ended by itself, or never have been created.

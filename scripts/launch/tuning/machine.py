@@ -1,10 +1,12 @@
-"""This machine, shared: cores among trials, and a folder by one command at a time."""
+"""This machine, shared: cores among trials, a folder by one command at a time, and an end at a good moment."""
 
 import fcntl
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from classifier.errors import ConfigError
 
@@ -30,3 +32,23 @@ def only_one(folder: Path) -> Iterator[None]:
                 f"another tune.py is at work in {folder}: wait for it, or name another --output"
             ) from None
         yield
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM are noted, to be asked for between two steps; a second one interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for each in before:
+            signal.signal(each, signal.default_int_handler)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """The command line → what is tuned, and what stays as it is."""
 
 import argparse
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from launch.tuning.spec import TuningSpec, check
 LOCAL_TEST = Path(__file__).resolve().parents[3] / "local_test"
 SAMPLE_HYPERPARAMETERS = LOCAL_TEST / "sample_hyperparameters.json"
 RESULTS = LOCAL_TEST / "tuning"
+
+_MAX_NAME = 18  # characters, which leave room for the time
 
 
 def takes_sample(options: argparse.Namespace) -> bool:
@@ -52,7 +55,7 @@ def tuning_spec(options: argparse.Namespace, fixed: dict[str, str]) -> TuningSpe
         sample = read_hyperparameters(SAMPLE_HYPERPARAMETERS, [])
         fixed.update({name: value for name, value in sample.items() if name not in given})
     spec = TuningSpec(
-        name=options.name or ("tuning" if options.local else f"tuning-{datetime.now(UTC):%y%m%d-%H%M%S}"),
+        name=options.name or _name(options),
         ranges=ranges,
         objective=options.objective,
         strategy=options.strategy,
@@ -68,3 +71,11 @@ def tuning_spec(options: argparse.Namespace, fixed: dict[str, str]) -> TuningSpe
     )
     check(spec)
     return spec
+
+
+def _name(options: argparse.Namespace) -> str:
+    """After the ranges file or, when that is called ranges, its folder; on AWS with the time, since it has to be new."""
+    file: Path = options.ranges.resolve()
+    words = re.findall("[a-zA-Z0-9]+", file.parent.name if file.stem == "ranges" else file.stem)
+    name = "-".join(words)[:_MAX_NAME].rstrip("-") or "tuning"
+    return name if options.local else f"{name}-{datetime.now(UTC):%y%m%d-%H%M%S}"

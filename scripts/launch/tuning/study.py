@@ -63,7 +63,8 @@ class Study:
                 storage=storage, study_name="tuning", direction=direction, load_if_exists=True, pruner=pruner
             )
         except Exception as error:  # SQLAlchemy's and Optuna's own, of many kinds
-            raise ConfigError(f"{folder / _FILE} can't be used: {error}; name another --output") from None
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{folder / _FILE} can't be used: {reason}: name another --output") from None
         # Another seed after each resumption, or the same values would be drawn again.
         study.sampler = _sampler(spec, len(study.get_trials(deepcopy=False)))
         _check_identity(folder, study, json.loads(json.dumps(identity)))
@@ -97,13 +98,8 @@ class Study:
     def fail(self, number: int) -> None:
         self._study.tell(self._asked.pop(number), state=TrialState.FAIL)
 
-    def interrupt(self, number: int) -> None:
-        """Failed because the tuning was, so that it counts for nothing."""
-        self.note(number, interrupted="yes")
-        self.fail(number)
-
-    def interrupt_leftovers(self) -> list[str]:
-        """Trials that a process left running when it died; returns their jobs' names."""
+    def interrupt_running(self) -> list[str]:
+        """Trials that run, or were running when a process died, count for nothing; returns their jobs' names."""
         leftovers = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for frozen in leftovers:
             trial = optuna.Trial(self._study, frozen._trial_id)
