@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import threading
+import urllib.parse
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Change = Callable[[dict[str, Any]], Mapping[str, Any]]
+Scripted = tuple[int, Mapping[str, Any]] | Change | str
 _HOP = {"transfer-encoding", "connection", "content-length", "server", "date"}
 
 
@@ -23,8 +25,8 @@ class Cloud:
     def __init__(self, target: int) -> None:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self._target = target
-        self._script: dict[str, deque[tuple[int, Mapping[str, Any]] | Change]] = defaultdict(deque)
-        self._always: dict[str, tuple[int, Mapping[str, Any]] | Change] = {}
+        self._script: dict[str, deque[Scripted]] = defaultdict(deque)
+        self._always: dict[str, Scripted] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -33,6 +35,11 @@ class Cloud:
     def refuse(self, operation: str, code: str, message: str = "no", *, times: int | None = None) -> None:
         """Answer with an error; always, or so many times before all is as before."""
         self.answer(operation, {"__type": code, "message": message}, status=400, times=times)
+
+    def refuse_query(self, operation: str, code: str) -> None:
+        """Refuse as the services do that speak XML, such as IAM."""
+        error = f"<Error><Code>{code}</Code><Message>no</Message></Error>"
+        self._always[operation] = f"<ErrorResponse>{error}</ErrorResponse>"
 
     def answer(self, operation: str, body: Mapping[str, Any], *, status: int = 200, times: int | None = None) -> None:
         if times is None:
@@ -51,7 +58,7 @@ class Cloud:
         """What was sent to an operation."""
         return [body for name, body in self.requests if name == operation]
 
-    def scripted(self, operation: str) -> tuple[int, Mapping[str, Any]] | Change | None:
+    def scripted(self, operation: str) -> Scripted | None:
         waiting = self._script[operation]
         return waiting.popleft() if waiting else self._always.get(operation)
 
@@ -70,16 +77,24 @@ class Cloud:
         self._thread.join(5)
 
 
+def _action(body: bytes) -> str:
+    """The operation that a form names; those are short."""
+    return urllib.parse.parse_qs(body.decode("ascii", "replace")).get("Action", [""])[0] if len(body) < 10_000 else ""
+
+
 def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or self.path
+            operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or _action(body) or self.path
             if self.headers.get("X-Amz-Target"):
                 cloud.requests.append((operation, json.loads(body or b"{}")))
             scripted = cloud.scripted(operation)
+            if isinstance(scripted, str):
+                self._reply(403, [("Content-Type", "text/xml")], scripted.encode())
+                return
             if isinstance(scripted, tuple):
                 status, document = scripted
                 self._reply(status, [("Content-Type", "application/x-amz-json-1.1")], json.dumps(document).encode())
