@@ -5,7 +5,7 @@ train_local.sh take as it is. With --local the trials run on this machine; run t
 interruption, and it goes on.
 
 Examples:
-  .venv/bin/python scripts/tune.py scripts/examples/digits/ranges.json --local
+  .venv/bin/python scripts/tune.py scripts/examples/digits/ranges.json --local --jobs 10 epochs=4
   .venv/bin/python scripts/tune.py ranges.json --local --data prepared --early-stopping model=resnet18 epochs=5
   .venv/bin/python scripts/tune.py ranges.json --data s3://my-bucket/dogs --output s3://my-bucket/tuned \\
       --image IMAGE_URI --role ROLE --strategy hyperband --jobs 20 --parallel 4 epochs=20

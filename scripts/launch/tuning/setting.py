@@ -74,7 +74,7 @@ def tuning_spec(options: argparse.Namespace, fixed: dict[str, str]) -> TuningSpe
 
 
 def _name(options: argparse.Namespace) -> str:
-    """After the ranges file or, when that is called ranges, its folder; on AWS with the time, since it has to be new."""
+    """After the ranges file or, when that is called ranges, its folder; on AWS with the time, to be new."""
     file: Path = options.ranges.resolve()
     words = re.findall("[a-zA-Z0-9]+", file.parent.name if file.stem == "ranges" else file.stem)
     name = "-".join(words)[:_MAX_NAME].rstrip("-") or "tuning"

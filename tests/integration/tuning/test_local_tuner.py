@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,27 @@ def test_a_tuning_that_was_killed_goes_on_and_ends_with_all_its_trials(tmp_path:
     assert [trial.status for trial in study.trials()] == ["Completed"] * 4
     assert study.num_interrupted == leftovers
     assert len({trial.parameters["lr"] for trial in study.trials()}) == 4, "nothing is drawn twice by the resumption"
+
+
+def test_ctrl_c_stops_what_runs_and_it_counts_for_nothing(tmp_path: Path) -> None:
+    process = run_in_a_process(tmp_path, 4, 5.0)
+    assert process.stdout
+    while "running" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode != 0
+    records = [json.loads(path.read_text()) for path in (tmp_path / "sagemaker").glob("training-jobs/*/record.json")]
+    assert {record["TrainingJobStatus"] for record in records} == {"Stopped"}
+    study = quick_study(tmp_path, quick_spec(4))
+    assert study.trials() == []
+    assert study.num_interrupted == len(records)
+
+
+def test_hyperband_ends_with_all_its_trials(tmp_path: Path) -> None:
+    tuner = quick_tuner(tmp_path, quick_spec(5, strategy="hyperband"))
+    assert tuner.run() == "all 5 trials are done"
+    assert all(trial.status in ("Completed", "Stopped") for trial in tuner.study.trials())
 
 
 def test_a_tuning_that_is_complete_runs_nothing_more_and_more_jobs_go_on(tmp_path: Path) -> None:

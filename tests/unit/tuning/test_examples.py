@@ -40,4 +40,7 @@ def test_the_readmes_commands_make_requests(block: str, image_folder: Path, monk
     (photos / "test").symlink_to(image_folder)
     done = tune(*(str(photos) if text == "photos" else text for text in arguments), "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["TrainingJobDefinition"]["StaticHyperParameters"]
+    request = json.loads(done.stdout)
+    assert request["TrainingJobDefinition"]["StaticHyperParameters"]
+    folder = Path(arguments[0]).parent.name
+    assert request["HyperParameterTuningJobName"] == folder.replace("_", "-")[:18]
