@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from classifier.contract.config import HookConfig
 from classifier.contract.findings import Finding, read_findings
 from classifier.debugging.debugger import Debugger
+from classifier.debugging.rules import RULES
 from classifier.debugging.settings import Settings
 from classifier.debugging.tensors import open_trial
 from classifier.observer import Observer, Scene
@@ -36,12 +37,14 @@ class Run:
         return open_trial(str(self.folder))
 
 
-def points(number: int, *, seed: int = 0, share: tuple[float, ...] = (1, 1, 1)) -> tuple[Tensor, Tensor]:
+def points(
+    number: int, *, seed: int = 0, share: tuple[float, ...] = (1, 1, 1), spread: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """Points about three centres, which a line can part: float32 (number, 8), int64 (number,)."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.multinomial(torch.tensor(share, dtype=torch.float32), number, replacement=True, generator=generator)
     centres = 2 * torch.eye(NUM_CLASSES, NUM_FEATURES)
-    return centres[labels] + 0.5 * torch.randn(number, NUM_FEATURES, generator=generator), labels
+    return centres[labels] + spread * torch.randn(number, NUM_FEATURES, generator=generator), labels
 
 
 def network(*hidden: nn.Module, width: int = 16) -> nn.Module:
@@ -125,3 +128,12 @@ def debugged(
     run.output.mkdir(parents=True)
     train(Debugger(settings, run.output, run.lines.append), module, **options)
     return run
+
+
+def judge(run: Run, rule: str, **parameters: Any) -> Finding:
+    """What one rule finds in a run, told step by step as smdebug does."""
+    one = RULES[rule](run.trial, **parameters)
+    for step in one.tensors.steps():
+        one.invoke_at_step(step)
+    one.close(ended=True)
+    return one.finding()

@@ -213,7 +213,8 @@ def describe() -> str:
 def _describe_field(name: str, field: FieldInfo) -> tuple[str, ...]:
     scale = cast(dict[str, str | None], field.json_schema_extra)["scale"] or ""
     default = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default}"
-    return f"`{name}`", _describe_values(name, field), f"`{default}`", scale.lower(), field.description or ""
+    shown = f"`{default}`" if default else ""
+    return f"`{name}`", _describe_values(name, field), shown, scale.lower(), field.description or ""
 
 
 def _describe_values(name: str, field: FieldInfo) -> str:

@@ -19,12 +19,12 @@ with isolated():
     from smdebug.core.json_config import add_collections_to_manager, collect_hook_config_params, get_include_collections
     from smdebug.core.save_config import SaveConfig
     from smdebug.core.utils import error_handling_agent
-    from smdebug.pytorch.hook import Hook
+    from smdebug.pytorch.hook import Hook, profiler_config_parser
     from smdebug.pytorch.singleton_utils import del_hook
     from smdebug.pytorch.utils import get_reduction_of_data
 
 _FOLDERS = ("collections", "events", "index", "tensorboard")
-_FILES = ("claim.smd", "END_OF_JOB.ts")
+_FILES = ("claim.smd", "training_job_end.ts")
 
 
 class TensorHook(Hook):
@@ -84,6 +84,8 @@ class TensorHook(Hook):
     def _get_reduction_of_data(reduction_name: str, tensor_value: Any, tensor_name: str, abs: bool) -> Any:
         if isinstance(tensor_value, Tensor):
             tensor_value = _readable(tensor_value)
+            if not tensor_value.is_floating_point():
+                tensor_value = tensor_value.float()
             if reduction_name == "variance":
                 # As numpy computes it when the whole tensor was saved; and one value alone has a variance, 0.
                 return torch.var(tensor_value.abs() if abs else tensor_value, correction=0)
@@ -105,6 +107,16 @@ def open_hook(folder: Path, tensorboard: Path | None, config: dict[str, Any]) ->
         Exception: the configuration is not one that smdebug understands.
     """
     _clear(folder)
+    try:
+        return _build(folder, tensorboard, config)
+    finally:
+        # Whatever became of it, it is not to write when the process ends: what was saved is on the disk already.
+        if error_handling_agent.hook is not None:
+            atexit.unregister(error_handling_agent.hook._cleanup)
+        atexit.unregister(profiler_config_parser.stop_post_hook_close_python_profiling)
+
+
+def _build(folder: Path, tensorboard: Path | None, config: dict[str, Any]) -> TensorHook:
     with isolated():
         parameters = collect_hook_config_params(config)
         hook = TensorHook(
@@ -129,8 +141,6 @@ def close_hook(hook: TensorHook) -> None:
     """Mark the end of the tensors, and leave nothing of smdebug behind in this process."""
     hook.end_step()
     hook.close()
-    atexit.unregister(hook._cleanup)
-    atexit.unregister(hook.profiler_config_parser.stop_post_hook_close_python_profiling)
     del_hook()
 
 

@@ -62,8 +62,11 @@ def open_trial(path: str) -> Any:
         raise DataError(
             f"{path} holds no tensors of smdebug: name the folder or S3 prefix that holds collections/ and index/"
         )
-    with isolated():
-        trial: Any = create_trial(path)
+    try:
+        with isolated():
+            trial: Any = create_trial(path)
+    except Exception as error:
+        raise DataError(f"{path}: the tensors can't be read: {type(error).__name__}: {error}") from None
     trial.dynamic_refresh = False
     return trial
 

@@ -49,6 +49,7 @@ class PlainRule(Rule):
         self.evaluated = False
         self.fired_at: int | None = None
         self.seen = ""
+        self.shown_at: int | None = None  # the step that a verdict is on, where that is not the step of the verdict
 
     @property
     def name(self) -> str:
@@ -88,7 +89,7 @@ class PlainRule(Rule):
 
     def _note(self, step: int, seen: str | None) -> bool:
         if seen and self.fired_at is None:
-            self.fired_at, self.seen = step, seen
+            self.fired_at, self.seen = step if self.shown_at is None else self.shown_at, seen
         return seen is not None
 
     def _parse(self, parameters: dict[str, Any]) -> Any:

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
-from statistics import fmean, pvariance
-from typing import ClassVar
+from statistics import fmean, median, pvariance
 
 from pydantic import Field
 
@@ -56,13 +55,17 @@ class _EpochRule(PlainRule):
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
         self._epochs = Epochs()
+        self._before: int | None = None
 
     def look(self, step: int) -> str | None:
+        # That an evaluation is over shows at the step after it.
+        self.shown_at, self._before = self._before, step
         loss = loss_at(self.tensors, step, getattr(self.parameters, "tensor_regex", None))
         pair = None if loss is None else self._epochs.add(self.tensors.mode(step), loss)
         return self._judged(pair)
 
     def conclude(self, *, ended: bool) -> str | None:  # noqa: ARG002 - the rule's signature
+        self.shown_at = None
         return self._judged(self._epochs.close())
 
     def _judged(self, pair: tuple[float, float] | None) -> str | None:
@@ -89,7 +92,6 @@ class LossNotDecreasing(PlainRule):
         increase_threshold_percent: float = Field(5, ge=0)
         mode: str | None = None
 
-    patience: ClassVar[int] = 3  # stretches without a new best
     needs = "losses of twenty steps or more"
     meaning = "The steps are too large, or the model has learnt what it can at this learning rate."
     advice = "a smaller lr, or warmup_epochs=1 if the rise comes early; scheduler=cosine; fewer epochs if it is done"
@@ -114,27 +116,34 @@ class LossNotDecreasing(PlainRule):
             return None
         stretch, self._stretch = self._stretch, []
         self._means.append((fmean(stretch), pvariance(stretch) / len(stretch)))
-        return self._compare()
+        return self._compare(median(stretch))
 
-    def _compare(self) -> str | None:
+    def _compare(self, middle: float) -> str | None:
         if len(self._means) < 2:
             return None
         self.evaluated = True
         (now, error), before = self._means[-1], self._means[:-1]
         best, its_error = min(before)
         rise = 100 * (now - best) / max(abs(best), 1e-12)
-        significant = now - best > 2 * sqrt(error + its_error)
+        # A loss that explodes within a stretch has a large error: then its middle tells.
+        significant = now - best > 2 * sqrt(error + its_error) or middle > 2 * best
         if now < self._means[0][0] / 20:
             return None
         if rise > self.parameters.increase_threshold_percent and significant:
             return f"the loss rose by {rise:.0f} %, from {best:.4g} to {now:.4g} (means of {self.parameters.num_steps})"
-        earlier = self._means[: -self.patience]
-        if earlier:
-            aim = min(earlier)[0] * (1 - self.parameters.diff_percent / 100)
-            if all(mean > aim for mean, _ in self._means[-self.patience :]):
-                steps = self.patience * self.parameters.num_steps
-                return f"the loss has not fallen below {min(earlier)[0]:.4g} for {steps} saved steps; it is {now:.4g}"
-        return None
+        return self._stands_still()
+
+    def _stands_still(self) -> str | None:
+        """Whether the last third of the stretches is no lower than the third before, five stretches or more each."""
+        number = max(5, len(self._means) // 3)
+        if len(self._means) < 2 * number:
+            return None
+        last = fmean(mean for mean, _ in self._means[-number:])
+        before = fmean(mean for mean, _ in self._means[-2 * number : -number])
+        if last < before * (1 - self.parameters.diff_percent / 100):
+            return None
+        steps = number * self.parameters.num_steps
+        return f"the loss no longer falls: {before:.4g} on average, and {last:.4g} in the last {steps} saved steps"
 
 
 class Overfit(_EpochRule):

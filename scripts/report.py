@@ -1,0 +1,87 @@
+"""Holds the debugger's rules against saved tensors of any job: a folder or an S3 prefix → findings.
+
+scripts/report.py local_test/opt_ml/output/tensors
+scripts/report.py s3://my-bucket/job/debug-output --rule LossNotDecreasing num_steps=20 --rule VanishingGradient
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from classifier.contract.findings import Finding, write_findings
+from classifier.contract.nearest import did_you_mean
+from classifier.contract.rules import DEBUGGER_RULES
+from classifier.errors import ConfigError, UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what the rules find; 0 whether or not one fired, 1 where the tensors can't be read."""
+    options = _parse(arguments)
+    try:
+        findings = _evaluate(options.tensors, _rules(options.rule or []))
+        if options.output:
+            write_findings(options.output, findings)
+    except UserError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"report: {error.filename} can't be written: {error.strerror}", file=sys.stderr)
+        return 1
+    print("\n".join(line for finding in findings for line in _tell(finding)))
+    if options.output:
+        print(f"findings in {options.output}")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Hold the debugger's rules against saved tensors.")
+    parser.add_argument("tensors", help="a folder, or an S3 prefix, in which smdebug saved tensors")
+    parser.add_argument(
+        "--rule",
+        action="append",
+        nargs="+",
+        metavar=("NAME", "KEY=VALUE"),
+        help=f"this rule alone, with these parameters; again for more. Rules: {', '.join(DEBUGGER_RULES)}",
+    )
+    parser.add_argument("--output", type=Path, default=Path("findings.json"), help="the findings as JSON; %(default)s")
+    return parser.parse_args(arguments)
+
+
+def _rules(given: Sequence[Sequence[str]]) -> dict[str, dict[str, str]]:
+    """``[["AllZero", "threshold=90"]]`` → ``{"AllZero": {"threshold": "90"}}``.
+
+    Raises:
+        ConfigError: there is no such rule, or a parameter has no value.
+    """
+    rules: dict[str, dict[str, str]] = {}
+    for name, *pairs in given:
+        if name not in DEBUGGER_RULES:
+            known = ", ".join(DEBUGGER_RULES)
+            raise ConfigError(f"--rule {name}: no such rule{did_you_mean(name, DEBUGGER_RULES)}; known are {known}")
+        for pair in pairs:
+            if "=" not in pair:
+                raise ConfigError(f"--rule {name} {pair}: write the parameter as KEY=VALUE")
+        rules[name] = dict(pair.split("=", 1) for pair in pairs)
+    return rules
+
+
+def _evaluate(tensors: str, rules: dict[str, dict[str, str]]) -> list[Finding]:
+    # smdebug takes a second to import: what can be said without it was said before.
+    from classifier.debugging.evaluation import Evaluation  # noqa: PLC0415
+    from classifier.debugging.tensors import open_trial  # noqa: PLC0415
+
+    findings = Evaluation(open_trial(tensors), rules).finish()
+    return [finding for finding in findings if not rules or finding.rule in rules]
+
+
+def _tell(finding: Finding) -> list[str]:
+    step = "" if finding.step is None else f"  step {finding.step}"
+    lines = [f"{finding.outcome:<8} {finding.rule}{step}" + (f"  {finding.seen}" if finding.seen else "")]
+    if finding.outcome == "fired":
+        lines += [f"         {finding.meaning}", f"         Try: {finding.advice}"]
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What a step costs with the debugger looking on that saves nothing at it, over one that nobody looks at.
+
+    PYTHONPATH=tests .venv/bin/python -m benchmarks.debugger
+
+Blocks of steps of both kinds in turn, on the same network and batches, through the image's own training loop. Printed
+are the ratio of the medians, and what a step that saves costs.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+
+from classifier.contract.config import HookConfig
+from classifier.debugging.debugger import Debugger
+from classifier.debugging.settings import Settings
+from classifier.observer import Observer, Observers, Scene
+from classifier.training.batches import Batch
+from classifier.training.loop import Trainer
+from classifier.training.precision import Precision
+from classifier.vision.models import build
+
+STEPS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    network = build(options.model, num_classes=10, image_size=options.image_size)
+    batch = Batch(
+        torch.randn(options.batch_size, 3, options.image_size, options.image_size),
+        torch.randint(10, (options.batch_size,)),
+    )
+    trainer = _trainer(network)
+    with tempfile.TemporaryDirectory() as folder:
+        idle = _debugger(Path(folder) / "idle", trainer, save_interval="1000000000")
+        saving = _debugger(Path(folder) / "saving", trainer, save_interval="1")
+        for observer in (idle, saving):
+            _steps(trainer, batch, observer)  # the first step of all is always saved
+        times: dict[str, list[float]] = {"nobody": [], "idle": [], "saving": []}
+        for _ in range(options.rounds):
+            times["nobody"].append(_steps(trainer, batch, Observers([], print)))
+            times["idle"].append(_steps(trainer, batch, idle))
+        for _ in range(max(1, options.rounds // 10)):
+            times["saving"].append(_steps(trainer, batch, saving))
+        idle.end()
+        saving.end()
+    alone, looked_at, saved = (1000 * median(values) / STEPS for values in times.values())
+    print(f"{options.model}, {options.image_size} px, batches of {options.batch_size}; medians of {options.rounds}")
+    print(f"a step that nobody looks at        {alone:7.1f} ms")
+    print(f"looked at, nothing saved           {looked_at:7.1f} ms   {looked_at / alone:.3f} times")
+    print(f"weights, gradients, losses saved   {saved:7.1f} ms   {saved / alone:.3f} times")
+
+
+def _trainer(network: nn.Module) -> Trainer:
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    return Trainer(
+        module=network,
+        trained=network,
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0),
+        criterion=nn.CrossEntropyLoss(),
+        precision=Precision(torch.device("cpu"), "fp32"),
+        augmentation=None,
+    )
+
+
+def _debugger(folder: Path, trainer: Trainer, **hook: str) -> Observer:
+    names = ("losses", "weights", "biases", "gradients")
+    collections = [{"CollectionName": name, "CollectionParameters": {"reductions": "mean,l2_norm"}} for name in names]
+    config = HookConfig.model_validate({"HookParameters": hook, "CollectionConfigurations": collections})
+    silent: Callable[[str], None] = lambda _: None  # noqa: E731
+    debugger = Debugger(Settings(folder=folder, hook=config), folder / "data", silent)
+    observers = Observers([debugger], print)
+    observers.begin(
+        Scene(
+            network=trainer.module,
+            module=trainer.module,
+            trained=trainer.trained,
+            criterion=trainer.criterion,
+            optimizer=trainer.optimizer,
+            device=torch.device("cpu"),
+            num_epochs=1,
+            steps_per_epoch=STEPS,
+        )
+    )
+    observers.begin_epoch("train", 1)
+    return observers
+
+
+def _steps(trainer: Trainer, batch: Batch, observer: Observer) -> float:
+    """Seconds of ``STEPS`` steps."""
+    began = time.perf_counter()
+    trainer.train_epoch([batch] * STEPS, seed=0, advance=lambda: None, observer=observer)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The debugger in a whole job, as the platform starts it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier.contract.findings import read_findings
+from classifier.debugging.library import ModeKeys, create_trial
+from jobs import Job, Platform
+
+EVERYTHING = {
+    "S3OutputPath": "s3://a-bucket/debug",
+    "LocalPath": "/opt/ml/output/tensors",
+    "HookParameters": {"save_interval": "1"},
+    "CollectionConfigurations": [
+        {"CollectionName": "losses"},
+        {"CollectionName": "weights", "CollectionParameters": {"reductions": "l2_norm,mean"}},
+        {"CollectionName": "gradients", "CollectionParameters": {"save_interval": "2"}},
+        {"CollectionName": "squeezed", "CollectionParameters": {"include_regex": r"squeeze_activation_output"}},
+    ],
+}
+
+
+def artifact(job: Job) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in job.paths.model.rglob("*") if path.is_file()}
+
+
+def tensors(job: Job) -> Any:
+    return create_trial(str(job.paths.base / "output" / "tensors"))
+
+
+def train(platform: Platform, data: Path, config: object | None, **hyperparameters: str) -> Job:
+    platform.lay_out({"train": data}, hyperparameters)
+    if config is not None:
+        platform.write_config("debughookconfig.json", json.dumps(config))
+    return platform.run()
+
+
+def test_artifact_is_the_same_byte_for_byte_with_and_without(platform: Platform, image_folder: Path) -> None:
+    without = train(platform, image_folder, None, precision="bf16")
+    expected, metrics = artifact(without), without.metrics
+    with_it = train(platform, image_folder, EVERYTHING, precision="bf16")
+    assert tensors(with_it).steps(mode=ModeKeys.TRAIN)
+    assert artifact(with_it) == expected
+    assert with_it.metrics == metrics
+
+
+def test_configuration_is_followed_in_bf16_and_under_the_platform_s_moved_root(
+    platform: Platform, image_folder: Path
+) -> None:
+    job = train(platform, image_folder, EVERYTHING, precision="bf16")
+    assert job.exit_code == 0, job.log
+    assert "warning" not in job.log
+    trial = tensors(job)
+    assert trial.tensor("gradient/SqueezeNet_classifier.1.weight").steps(mode=ModeKeys.TRAIN) == [0, 2]
+    squeezed = trial.tensor("features.3.squeeze_activation_output_0")
+    assert squeezed.value(0, mode=ModeKeys.TRAIN).dtype == "float32"
+    assert trial.steps(mode=ModeKeys.EVAL)
+
+
+def test_debug_true_leaves_findings_series_and_a_summary(platform: Platform, image_folder: Path) -> None:
+    job = train(platform, image_folder, None, debug="true", epochs="2")
+    assert job.exit_code == 0, job.log
+    assert "warning" not in job.log
+    assert len([line for line in job.log.splitlines() if line.startswith("debugger ") and " rules: " in line]) == 1
+    findings = read_findings(job.paths.output_data / "debugger_findings.json")
+    series = json.loads((job.paths.output_data / "debugger_series.json").read_text(encoding="utf-8"))
+    summary = json.loads((job.paths.output_data / "debugger.json").read_text(encoding="utf-8"))
+    assert {finding.rule for finding in findings} >= {"LossNotDecreasing", "VanishingGradient", "DeadRelu"}
+    assert len(series["loss"]["train"]) == summary["steps"]["train"] > 0
+    assert series["gradient_norm"].keys() == series["update_ratio"].keys()
+
+
+def test_frozen_backbone_is_debugged_by_its_head(platform: Platform, image_folder: Path, tmp_path: Path) -> None:
+    first = train(platform, image_folder, None)
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes((first.paths.model / "model.safetensors").read_bytes())
+    platform.lay_out(
+        {"train": image_folder, "pretrained": weights},
+        {"pretrained": "true", "freeze": "backbone", "augmentation": "none", "debug": "true"},
+    )
+    job = platform.run()
+    assert job.exit_code == 0, job.log
+    assert "warning" not in job.log
+    assert tensors(job).tensor_names(collection="weights") == ["SqueezeNet_classifier.1.weight"]
+
+
+def test_rule_named_in_debug_stop_ends_the_job_in_order(platform: Platform, image_folder: Path) -> None:
+    job = train(platform, image_folder, None, debug_stop="Confusion, WeightUpdateRatio", lr="10", epochs="9")
+    assert job.exit_code == 0, job.log
+    assert "stopped     by the rule WeightUpdateRatio: a step changes the weights" in job.log
+    assert "epoch   2/9" not in job.log
+    assert (job.paths.model / "model.safetensors").is_file()
+    assert "debugger    WeightUpdateRatio at step 0: " in job.log
+
+
+def test_unknown_rule_is_told_with_the_one_that_was_meant(platform: Platform, image_folder: Path) -> None:
+    job = train(platform, image_folder, None, debug_stop="LossNotDecrease")
+    assert job.exit_code == 1
+    assert "debug_stop='LossNotDecrease': no rule 'LossNotDecrease' (did you mean 'LossNotDecreasing'?)" in str(
+        job.failure
+    )
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"CollectionConfigurations": [{"CollectionName": "weights", "CollectionParameters": {"reductions": "median"}}]},
+        {"CollectionConfigurations": [{"CollectionName": "mine"}]},
+        {"HookParameters": {"save_interval": "often"}},
+        {"HookParameters": {"include_regex": "("}},
+        {"LocalPath": "/proc/nowhere"},
+    ],
+)
+def test_debugger_that_fails_costs_a_warning_and_no_model(
+    platform: Platform, image_folder: Path, broken: dict[str, object]
+) -> None:
+    job = train(platform, image_folder, broken)
+    assert job.exit_code == 0, job.log
+    assert "warning: Debugger failed and looks on no longer; the training is not affected" in job.log
+    assert (job.paths.model / "model.safetensors").is_file()

@@ -1,0 +1,85 @@
+"""`scripts/report.py`: findings from saved tensors of any job, in a folder or in S3."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from aws import free_port, moto_server
+from classifier.contract.findings import read_findings
+from classifier.debugging.library import S3Handler
+from debugged import Run, debugged, network
+from report import main
+
+
+@pytest.fixture(scope="module")
+def diverging(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return debugged(tmp_path_factory.mktemp("diverging"), network(), lr=50.0, epochs=3)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of AWS's on this machine."""
+    for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    with moto_server(free_port()) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        # smdebug keeps its client for the life of the process.
+        S3Handler.client.cache_clear()
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="a-bucket")
+        yield "a-bucket"
+        S3Handler.client.cache_clear()
+
+
+def test_findings_are_printed_in_words_and_written(
+    diverging: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(diverging.folder), "--output", str(tmp_path / "findings.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = next(place for place, line in enumerate(lines) if line.startswith("fired    WeightUpdateRatio  step 0  "))
+    assert lines[place + 2].startswith("         Try: a smaller lr")
+    assert {one.rule: one for one in read_findings(tmp_path / "findings.json")} == diverging.findings
+
+
+def test_one_rule_is_held_against_them_with_its_own_parameters(
+    diverging: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "findings.json"
+    options = ["--rule", "WeightUpdateRatio", "large_threshold=1e30", "small_threshold=0", "--output", str(output)]
+    assert main([str(diverging.folder), *options]) == 0
+    assert [one["rule"] for one in json.loads(output.read_text(encoding="utf-8"))] == ["WeightUpdateRatio"]
+    assert capsys.readouterr().out.startswith("quiet    WeightUpdateRatio")
+
+
+def test_tensors_in_s3_are_read_from_there(diverging: Run, bucket: str, tmp_path: Path) -> None:
+    client = boto3.client("s3", region_name="us-east-1")
+    for path in diverging.folder.rglob("*"):
+        if path.is_file():
+            key = f"job/debug-output/{path.relative_to(diverging.folder)}"
+            client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+    assert main([f"s3://{bucket}/job/debug-output", "--output", str(tmp_path / "findings.json")]) == 0
+    assert {one.rule: one for one in read_findings(tmp_path / "findings.json")} == diverging.findings
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["/nowhere"], "report: /nowhere holds no tensors of smdebug"),
+        (["/nowhere", "--rule", "AllZeros"], "report: --rule AllZeros: no such rule (did you mean 'AllZero'?)"),
+        (["/nowhere", "--rule", "AllZero", "threshold"], "report: --rule AllZero threshold: write the parameter as"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(said)
+    assert error.count("\n") == 1
+
+
+def test_unknown_parameter_is_told_with_those_that_are_known(
+    diverging: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(diverging.folder), "--rule", "VanishingGradient", "treshold=1"]) == 1
+    assert "parameter treshold='1': Extra inputs are not permitted; known are threshold" in capsys.readouterr().err

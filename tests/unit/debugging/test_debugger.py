@@ -1,0 +1,204 @@
+"""What the debugger saves, and that it leaves nothing else behind."""
+
+import copy
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from classifier.debugging.debugger import Debugger
+from classifier.debugging.library import ModeKeys, create_trial
+from classifier.debugging.settings import Settings
+from classifier.errors import Stopped
+from debugged import Run, debugged, network, points, train
+
+
+def collection(name: str, **parameters: str) -> dict[str, Any]:
+    return {
+        "CollectionName": name,
+        "CollectionParameters": {key.replace("__", "."): v for key, v in parameters.items()},
+    }
+
+
+@pytest.fixture(scope="module")
+def module() -> nn.Module:
+    return network()
+
+
+@pytest.fixture(scope="module")
+def weights() -> list[np.ndarray]:
+    """The first layer's weights before each step; filled while ``plain`` trains."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, module: nn.Module, weights: list[np.ndarray]) -> Run:
+    """Without momentum, so that a step's change of the weights is its gradient."""
+
+    def remember(_: int) -> None:
+        weights.append(module.get_parameter("0.weight").detach().numpy().copy())
+
+    folder = tmp_path_factory.mktemp("plain")
+    return debugged(folder, module, lr=0.1, epochs=2, steps=10, momentum=0.0, change=remember)
+
+
+def test_smdebug_opens_what_was_saved_by_mode_and_name(plain: Run) -> None:
+    trial: Any = create_trial(str(plain.folder))
+    assert trial.steps(mode=ModeKeys.TRAIN) == list(range(20))
+    assert trial.steps(mode=ModeKeys.EVAL) == list(range(4))
+    assert trial.loaded_all_steps
+    assert trial.tensor_names(collection="losses") == ["CrossEntropyLoss_output_0"]
+    assert trial.tensor_names(collection="weights") == ["Sequential_0.weight", "Sequential_2.weight"]
+    assert trial.tensor_names(collection="biases") == ["Sequential_0.bias", "Sequential_2.bias"]
+    assert "gradient/Sequential_2.bias" in trial.tensor_names(collection="gradients")
+
+
+def test_values_are_those_that_torch_had(plain: Run, weights: list[np.ndarray]) -> None:
+    trial: Any = create_trial(str(plain.folder))
+    weight, gradient = trial.tensor("Sequential_0.weight"), trial.tensor("gradient/Sequential_0.weight")
+    for step in range(19):
+        np.testing.assert_array_equal(weight.value(step, mode=ModeKeys.TRAIN), weights[step])
+        change = (weights[step] - weights[step + 1]) / 0.1
+        np.testing.assert_allclose(gradient.value(step, mode=ModeKeys.TRAIN), change, atol=1e-5)
+        change, size = np.linalg.norm(weights[step + 1] - weights[step]), np.linalg.norm(weights[step])
+        ratio = trial.tensor("update_ratio/Sequential_0").value(step, mode=ModeKeys.TRAIN)
+        np.testing.assert_allclose(ratio, change / size, rtol=1e-3)
+
+
+def test_losses_are_of_the_logits_and_labels_that_were_saved(plain: Run) -> None:
+    trial: Any = create_trial(str(plain.folder))
+    for step in trial.steps(mode=ModeKeys.EVAL):
+        parts = [
+            torch.as_tensor(trial.tensor(f"CrossEntropyLoss_{name}").value(step, mode=ModeKeys.EVAL).copy())
+            for name in ("input_0", "input_1", "output_0")
+        ]
+        torch.testing.assert_close(nn.functional.cross_entropy(parts[0], parts[1]), parts[2])
+
+
+def test_module_keeps_no_trace(plain: Run, module: nn.Module) -> None:
+    assert plain.findings
+    for part in module.modules():
+        assert not part._forward_hooks
+        assert not part._forward_pre_hooks
+        assert not hasattr(part, "_module_name")
+    copy.deepcopy(module)
+
+
+def test_series_for_the_report_have_losses_norms_and_ratios(plain: Run) -> None:
+    series = json.loads((plain.output / "debugger_series.json").read_text(encoding="utf-8"))
+    assert [step for step, _ in series["loss"]["train"]] == list(range(20))
+    assert [step for step, _ in series["loss"]["validation"]] == [9, 19]
+    assert set(series["gradient_norm"]) == set(series["update_ratio"]) == {"0", "2"}
+    assert len(series["gradient_norm"]["0"]) == 20
+
+
+def test_end_is_told_in_one_line_and_each_fired_rule_in_one(diverging: Run, healthy: Run) -> None:
+    assert len(healthy.lines) == 1
+    assert "0 fired" in healthy.lines[0]
+    rules = [rule for rule, finding in diverging.findings.items() if finding.outcome == "fired"]
+    assert [line.split()[1] for line in diverging.lines[:-1]] == rules
+    assert all("\n" not in line and "Try: " in line for line in diverging.lines[:-1])
+
+
+def test_smdebug_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    debugged(tmp_path, network(), epochs=1, steps=2)
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+    assert logging.getLogger("smdebug").getEffectiveLevel() == logging.ERROR
+
+
+def test_configuration_says_what_is_saved_and_when(tmp_path: Path) -> None:
+    config = {
+        "HookParameters": {"save_interval": "4", "train.start_step": "4", "eval.save_steps": "1"},
+        "CollectionConfigurations": [
+            collection("losses", train__save_interval="1"),
+            collection("weights", reductions="mean,abs_max,l2_norm"),
+            collection("gradients", train__end_step="6"),
+            collection("activations", include_regex="^1_output,^1_input", train__save_interval="5"),
+        ],
+    }
+    run = debugged(tmp_path, network(), config, epochs=1)
+    trial: Any = create_trial(str(run.folder))
+
+    def steps(name: str, mode: ModeKeys = ModeKeys.TRAIN) -> list[int]:
+        return trial.tensor(name).steps(mode=mode, show_incomplete_steps=True)
+
+    assert steps("CrossEntropyLoss_output_0") == list(range(4, 10))
+    assert steps("CrossEntropyLoss_output_0", ModeKeys.EVAL) == [0, 1]
+    assert steps("Sequential_0.weight") == [4, 8]
+    assert steps("gradient/Sequential_0.weight") == [4]
+    assert steps("1_output_0") == steps("1_input_0") == [5]
+    assert not trial.has_tensor("update_ratio/Sequential_0")
+    inputs, outputs = (trial.tensor(name).value(5, mode=ModeKeys.TRAIN) for name in ("1_input_0", "1_output_0"))
+    np.testing.assert_array_equal(outputs, np.maximum(inputs, 0))
+    assert trial.tensor("Sequential_0.weight").reduction_value(4, "l2", mode=ModeKeys.TRAIN) > 0
+
+
+def test_inputs_of_a_relu_in_place_are_those_before_it(tmp_path: Path) -> None:
+    config = {"CollectionConfigurations": [collection("relu", include_regex="^1_input", save_interval="1")]}
+    run = debugged(tmp_path, network(nn.ReLU(inplace=True)), config, epochs=1, steps=2)
+    assert (run.trial.tensor("1_input_0").value(0) < 0).any()
+
+
+def test_string_true_saves_tensors_in_full_beside_their_reductions(tmp_path: Path) -> None:
+    weights = collection("weights", save_interval="1", reductions="mean", save_raw_tensor="True")
+    run = debugged(tmp_path, network(), {"CollectionConfigurations": [weights]}, epochs=1, steps=2)
+    assert run.trial.tensor("Sequential_0.weight").value(0).shape == (16, 8)
+
+
+def test_bf16_is_saved_as_float32(tmp_path: Path) -> None:
+    data = points(64)[0].bfloat16(), points(64)[1]
+    module = network().bfloat16()
+    everything = [collection("activations", include_regex=".*put", save_interval="1", reductions="mean,variance")]
+    everything += [collection(name, save_interval="1") for name in ("weights", "gradients", "losses")]
+    config = {"CollectionConfigurations": everything}
+    run = debugged(tmp_path, module, config, epochs=1, steps=2, data=data, validation=data)
+    for name in ("Sequential_0.weight", "gradient/Sequential_0.weight", "CrossEntropyLoss_output_0"):
+        assert run.trial.tensor(name).value(0).dtype == np.float32
+
+
+def test_tensorboard_shows_losses_and_histograms(tmp_path: Path) -> None:
+    settings = Settings(folder=tmp_path / "tensors", tensorboard=tmp_path / "tb")
+    train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
+    events = EventAccumulator(str(tmp_path / "tb" / "TRAIN")).Reload()
+    assert "CrossEntropyLoss_output_0" in events.Tags()["scalars"]
+    assert "weights/Sequential_0.weight" in events.Tags()["histograms"]
+
+
+def test_rule_that_may_ends_the_training_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="the rule WeightUpdateRatio: a step changes the weights"):
+        debugged(tmp_path, network(), lr=50.0, stop=("WeightUpdateRatio",))
+    findings = Run(tmp_path / "tensors", tmp_path / "data").findings
+    assert findings["WeightUpdateRatio"].outcome == "fired"
+    assert len(Run(tmp_path / "tensors", tmp_path / "data").trial.steps(mode=ModeKeys.TRAIN)) == 10
+
+
+def test_folder_of_an_earlier_run_is_made_afresh(tmp_path: Path) -> None:
+    debugged(tmp_path / "a", network(), epochs=2, steps=4)
+    settings = Settings(folder=tmp_path / "a" / "tensors")
+    train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
+    assert Run(settings.folder, tmp_path).trial.steps(mode=ModeKeys.TRAIN) == [0, 1]
+
+
+def test_large_networks_are_saved_as_figures_that_the_rules_can_read(tmp_path: Path) -> None:
+    run = debugged(tmp_path, network(nn.ReLU(), nn.ReLU(), width=1100), epochs=1, steps=4)
+    saved = {(what, absolute) for what, absolute in run.trial.tensor("Sequential_0.weight").reduction_values(0)}
+    assert saved == {("mean", False), ("variance", False), ("mean", True), ("max", True), ("l2", False)}
+    for rule in ("VanishingGradient", "ExplodingTensor", "WeightUpdateRatio", "AllZero", "UnchangedTensor"):
+        assert run.findings[rule].outcome == "quiet"
+    size = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
+    assert size < 2**20
+
+
+def test_frozen_part_is_neither_saved_nor_blamed(tmp_path: Path) -> None:
+    module = network()
+    module.get_submodule("0").requires_grad_(requires_grad=False)
+    run = debugged(tmp_path, module, epochs=1, steps=4)
+    assert run.trial.tensor_names(collection="weights") == ["Sequential_2.weight"]
+    assert run.findings["UnchangedTensor"].outcome == "quiet"
