@@ -74,7 +74,7 @@ def _remove(found: Sequence[Found]) -> int:
             failed = True
             say(f"teardown: {error}")
             continue
-        done = "stopping" if one.kind in ("training", "transform") else "removed"
+        done = "stopping" if one.kind in ("tuning", "training", "transform") else "removed"
         print(f"{done:<10}{one.kind} {one.name}", flush=True)
     return int(failed)
 

@@ -35,7 +35,14 @@ def find(platform: Platform, *, local: bool, region: str | None = None) -> list[
     """
     one = _Inventory(platform, local, region)
     with explained("SageMaker"):
-        return [*one.endpoints(), *one.configs(), *one.models(), *one.trainings(), *one.transforms()]
+        return [
+            *one.endpoints(),
+            *one.configs(),
+            *one.models(),
+            *one.tunings(),
+            *one.trainings(),
+            *one.transforms(),
+        ]
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,27 @@ class _Inventory:
         sagemaker = self.platform.sagemaker
         for item in self._ours("list_training_jobs", "TrainingJobSummaries", "TrainingJobArn", **_RUNNING):
             name = item["TrainingJobName"]
-            cost = self._cost(sagemaker.describe_training_job(TrainingJobName=name)["ResourceConfig"])
+            described = sagemaker.describe_training_job(TrainingJobName=name)
+            if "TuningJobArn" in described:
+                continue
+            cost = self._cost(described["ResourceConfig"])
             remove = partial(sagemaker.stop_training_job, TrainingJobName=name)
             yield Found("training", name, "InProgress", cost, remove)
+
+    def tunings(self) -> Iterator[Found]:
+        """With all their trainings. On this machine a tuning is a command that runs, and ends with it."""
+        if self.local:
+            return
+        sagemaker = self.platform.sagemaker
+        key, arn = "HyperParameterTuningJobSummaries", "HyperParameterTuningJobArn"
+        for item in self._ours("list_hyper_parameter_tuning_jobs", key, arn, **_RUNNING):
+            name = item["HyperParameterTuningJobName"]
+            described = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+            resources = described["TrainingJobDefinition"]["ResourceConfig"]
+            limits = described["HyperParameterTuningJobConfig"]["ResourceLimits"]
+            count = resources["InstanceCount"] * limits["MaxParallelTrainingJobs"]
+            remove = partial(sagemaker.stop_hyper_parameter_tuning_job, HyperParameterTuningJobName=name)
+            yield Found("tuning", name, "InProgress", self._cost({**resources, "InstanceCount": count}), remove)
 
     def transforms(self) -> Iterator[Found]:
         sagemaker = self.platform.sagemaker

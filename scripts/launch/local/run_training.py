@@ -38,14 +38,16 @@ class Supervisor:
             self._enter("Downloading")
             channels = fetch_channels(request, folder / "input")
             layout = lay_out_job(request, channels, folder)
-            self._finish(request, layout, *self._train(request, layout))
+            try:
+                hosts, reason = self._train(request, layout)
+            finally:
+                remove_leftovers(request, folder)
+            self._finish(request, layout, hosts, reason)
         except (UserError, ClientError) as error:
             self._end("Failed", "Failed", FailureReason=f"ClientError: {error}"[:1024])
         except Exception as error:
             traceback.print_exc()
             self._end("Failed", "Failed", FailureReason=f"InternalServerError: {error!r}"[:1024])
-        finally:
-            remove_leftovers(request, folder)
 
     def _train(self, request: Record, layout: Layout) -> tuple[list[Host], str | None]:
         """The hosts, ended; and why they were asked to, if they were."""

@@ -35,7 +35,7 @@ class Shell:
             cwd=self.folder,
             env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,
-            timeout=120,
+            timeout=600,
         )
         assert "Traceback" not in done.stderr, done.stderr
         return done
@@ -52,7 +52,7 @@ class Shell:
 
     def command(self, script: str, *arguments: str) -> list[str]:
         # Reports are not to land in the checkout.
-        own = [] if script in ("build_and_push", "upload_data") else ["--folder", str(self.folder / "sagemaker")]
+        own = [] if script in ("prepare_data", "upload_data") else ["--folder", str(self.folder / "sagemaker")]
         return [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments, *own]
 
     def client(self, service: str) -> Any:

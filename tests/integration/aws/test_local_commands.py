@@ -1,0 +1,182 @@
+"""The commands with --local: real jobs and real servers on this machine, described in the platform's words."""
+
+import io
+import json
+import shutil
+import signal
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from drawing import write_classes
+from launch.local.client import LocalClient
+from launch.requests.endpoint import EndpointSpec, Update, config_request, create_request, update_request
+from launch.requests.model import ModelSpec, model_request
+from servers import drawn_photos, export_artifact, write_artifact
+
+ROLE = "arn:aws:iam::000000000000:role/local"
+PATIENCE_S = 240.0
+
+
+def train(shell: Any, *more: str) -> list[str]:
+    photos = shell.folder / "photos"
+    if not photos.is_dir():
+        write_classes(photos)
+    return ["--local", "--data", str(photos), "--name", "job", "model=squeezenet1_1", "pretrained=false", *more]
+
+
+def test_a_dry_run_on_this_machine_prints_the_request(shell: Any) -> None:
+    dry = shell.run("train", *train(shell, "--dry-run", "--instances", "2", "--spot"))
+    request = json.loads(dry.stdout)
+    assert request["AlgorithmSpecification"]["TrainingImage"] == "local"
+    assert request["CheckpointConfig"]["S3Uri"].startswith("file:///")
+    assert not (shell.folder / "sagemaker").exists()
+
+
+def test_a_job_that_fails_tells_its_reason(shell: Any) -> None:
+    arguments = train(shell)
+    for photo in (shell.folder / "photos").rglob("*.jpg"):
+        photo.write_bytes(b"no photo")
+    done = shell.run("train", *arguments)
+    assert done.returncode == 1
+    assert "train: job failed: DataError: " in done.stderr
+    assert "last lines of its log:" in done.stderr
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(shell: Any) -> None:
+    running = shell.start("train", *train(shell, "image_size=32", "epochs=1000"))
+    for line in running.stdout:
+        if line.startswith("epoch"):
+            break
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "the training goes on: this machine" in said
+    command = f"train.py --stop job --local --folder {shell.folder}/sagemaker"
+    assert command in said
+    assert shell.run("train", "--stop", "job", "--local").returncode == 0
+    watched = shell.run("train", "--watch", "job", "--local")
+    assert watched.returncode == 0, watched.stderr
+    assert "stopped     as asked" in watched.stdout
+    assert "artifact    file://" in watched.stdout
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two artifacts, ``a.tar.gz`` and ``b.tar.gz``."""
+    folder = tmp_path_factory.mktemp("archives")
+    model = export_artifact(write_artifact(tmp_path_factory.mktemp("model") / "model"))
+    with tarfile.open(folder / "a.tar.gz", "w:gz") as archive:
+        archive.add(model, ".")
+    shutil.copy(folder / "a.tar.gz", folder / "b.tar.gz")
+    return folder
+
+
+class Endpoints:
+    """Makes models and endpoints of a local client."""
+
+    def __init__(self, folder: Path) -> None:
+        self.client = LocalClient(folder)
+
+    def config(self, name: str, data: str, *, multi_model: bool = False, environment: Any = None, **more: Any) -> None:
+        spec = ModelSpec(
+            name=name, image="local", role=ROLE, data=data, multi_model=multi_model, environment=environment or {}
+        )
+        self.client.create_model(**model_request(spec))
+        self.client.create_endpoint_config(**config_request(EndpointSpec(config_name=name, model_name=name, **more)))
+
+    def create(self, config: str) -> dict[str, Any]:
+        self.client.create_endpoint(**create_request("endpoint", config, {}))
+        return self.wait()
+
+    def update(self, config: str) -> dict[str, Any]:
+        self.client.update_endpoint(**update_request("endpoint", config, Update()))
+        return self.wait()
+
+    def wait(self) -> dict[str, Any]:
+        end = time.monotonic() + PATIENCE_S
+        while (record := self.client.describe_endpoint(EndpointName="endpoint"))["EndpointStatus"] in (
+            "Creating",
+            "Updating",
+        ):
+            assert time.monotonic() < end, record
+            time.sleep(0.1)
+        return record
+
+    def invoke(self, body: bytes, **more: str) -> dict[str, Any]:
+        answer = self.client.invoke_endpoint(
+            EndpointName="endpoint", Body=body, ContentType="application/x-image", **more
+        )
+        return json.loads(answer["Body"].read())
+
+
+@pytest.fixture
+def endpoints(tmp_path: Path) -> Any:
+    endpoints = Endpoints(tmp_path / "sagemaker")
+    yield endpoints
+    for one in endpoints.client.list_endpoints()["Endpoints"]:
+        endpoints.client.delete_endpoint(EndpointName=one["EndpointName"])
+
+
+@pytest.mark.slow
+def test_an_endpoint_serves_until_deleted_and_an_update_that_fails_leaves_it_serving(
+    endpoints: Endpoints, archives: Path
+) -> None:
+    endpoints.config("first", (archives / "a.tar.gz").as_uri())
+    endpoints.config("wrong", (archives / "a.tar.gz").as_uri(), environment={"SERVE_MAX_INSTANCES": "many"})
+    endpoints.config("second", (archives / "b.tar.gz").as_uri())
+    assert endpoints.create("first")["EndpointStatus"] == "InService"
+    # Another process would see the same, and the caller's own mistake is told as the platform tells it.
+    other = Endpoints(endpoints.client.folder)
+    before = other.invoke(drawn_photos(1)[0])
+    with pytest.raises(ClientError) as refused:
+        other.invoke(b"no photo")
+    assert refused.value.response["Error"].get("Code") == "ModelError"
+    assert refused.value.response.get("OriginalStatusCode") in (400, 422)
+    failed = endpoints.update("wrong")
+    assert (failed["EndpointStatus"], failed["EndpointConfigName"]) == ("InService", "first")
+    assert "SERVE_MAX_INSTANCES='many'" in failed["FailureReason"]
+    assert endpoints.invoke(drawn_photos(1)[0]) == before
+    updated = endpoints.update("second")
+    assert (updated["EndpointStatus"], updated["EndpointConfigName"]) == ("InService", "second")
+    assert endpoints.invoke(drawn_photos(1)[0]) == before
+    endpoints.client.delete_endpoint(EndpointName="endpoint")
+    with pytest.raises(ClientError, match="could not find endpoint"):
+        endpoints.invoke(drawn_photos(1)[0])
+
+
+@pytest.mark.slow
+def test_a_multi_model_endpoint_loads_what_it_is_asked_for(endpoints: Endpoints, archives: Path) -> None:
+    endpoints.config("many", archives.as_uri(), multi_model=True)
+    assert endpoints.create("many")["EndpointStatus"] == "InService"
+    photo = drawn_photos(1)[0]
+    assert endpoints.invoke(photo, TargetModel="a.tar.gz") == endpoints.invoke(photo, TargetModel="b.tar.gz")
+    with pytest.raises(ClientError, match=r"there is no model '\.\./a.tar.gz'"):
+        endpoints.invoke(photo, TargetModel="../a.tar.gz")
+
+
+@pytest.mark.slow
+def test_an_asynchronous_endpoint_leaves_its_answers_in_files(
+    endpoints: Endpoints, archives: Path, tmp_path: Path
+) -> None:
+    endpoints.config("later", (archives / "a.tar.gz").as_uri(), asynchronous=(tmp_path / "answers").as_uri())
+    assert endpoints.create("later")["EndpointStatus"] == "InService"
+    (tmp_path / "photo.jpg").write_bytes(drawn_photos(1)[0])
+    (tmp_path / "bad.jpg").write_bytes(b"no photo")
+    good, bad = [
+        endpoints.client.invoke_endpoint_async(
+            EndpointName="endpoint", InputLocation=(tmp_path / name).as_uri(), ContentType="application/x-image"
+        )
+        for name in ("photo.jpg", "bad.jpg")
+    ]
+    answer = json.loads((tmp_path / "answers" / Path(good["OutputLocation"]).name).read_text(encoding="utf-8"))
+    assert answer["predictions"]
+    assert (tmp_path / "answers" / Path(bad["FailureLocation"]).name).exists()
+    body = endpoints.client.invoke_endpoint(
+        EndpointName="endpoint", Body=io.BytesIO(drawn_photos(1)[0]), ContentType="application/x-image"
+    )
+    assert json.loads(body["Body"].read()) == answer

@@ -1,0 +1,76 @@
+"""From photos to answers on one machine: prepare, upload, train, deploy, predict, label a folder, tear down.
+
+Every step is the command that a user types, and takes what the step before it printed. S3 is moto's; the training and
+the server are the image's own programs.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from drawing import write_classes
+
+TINY = ["model=resnet18", "pretrained=false", "image_size=32", "epochs=6", "batch_size=16", "lr=0.003"]
+FROZEN = ["model=mobilenet_v2", "freeze=backbone", "augmentation=none", "epochs=4", "lr=0.003", "batch_size=32"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(shell: Any) -> Iterator[None]:
+    """A story that is cut off leaves no server running."""
+    yield
+    shell.run("teardown", "--local", "--yes")
+
+
+def tell(shell: Any, bucket: str, source: Path, training: list[str], **more: list[str]) -> float:
+    """The whole story; the share of test photos that the endpoint labelled right."""
+    local = ["--local"]
+    prepared = shell.folder / "prepared"
+    _run(shell, "prepare_data", str(source), str(prepared), "--jobs", "1", *more.get("preparing", []))
+    uploaded = _run(shell, "upload_data", str(prepared), f"s3://{bucket}/photos")
+    channels = [part for line in uploaded.splitlines() for part in ("--channel", line)]
+    trained = _run(shell, "train", *local, "--name", "story", *channels, *training, "optimize_for_cpu=false")
+    assert re.search(r"^metric      test:accuracy=", trained, flags=re.MULTILINE)
+    assert (shell.folder / "sagemaker" / "reports" / "story" / "metrics.json").is_file()
+    _run(shell, "deploy", _found(r"^artifact    (file://.*)$", trained), *local)
+    predicted = _run(shell, "predict", *local, "image-classifier", str(prepared / "test"), "--num", "30")
+    with Image.open(shell.folder / "predictions.png") as grid:
+        assert grid.width > 200
+    folder = sorted((prepared / "test").iterdir())[0]
+    _run(shell, "batch_transform", *local, "story", str(folder), "--output", str(shell.folder / "answers"))
+    assert len(list((shell.folder / "answers").iterdir())) == len(list(folder.iterdir()))
+    assert "removed   endpoint image-classifier" in _run(shell, "teardown", *local, "--yes")
+    assert _run(shell, "teardown", *local) == "nothing is left\n"
+    return float(_found(r"^right .*\(([0-9.]+)%\)$", predicted)) / 100
+
+
+def _run(shell: Any, script: str, *arguments: str) -> str:
+    done = shell.run(script, *arguments)
+    assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text, flags=re.MULTILINE)
+    assert match, text
+    return match[1]
+
+
+@pytest.mark.slow
+def test_the_whole_story_on_drawn_photos(shell: Any, bucket: str) -> None:
+    source = write_classes(shell.folder / "photos", photos_per_class=40)
+    assert tell(shell, bucket, source, TINY) > 0.9
+
+
+@pytest.mark.slow
+def test_the_whole_story_on_clothing(shell: Any, bucket: str, clothing_photos: Path, imagenet_weights: Path) -> None:
+    # Without what else lies beside the photos.
+    for name in ("train", "validation", "test"):
+        shutil.copytree(clothing_photos / name, shell.folder / "clothing" / name)
+    pretrained = ["--channel", f"pretrained={imagenet_weights}"]
+    few = ["--max-per-class", "60", "--longer-side", "320"]
+    assert tell(shell, bucket, shell.folder / "clothing", [*pretrained, *FROZEN], preparing=few) > 0.75
