@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.errors import ConfigError
-from launch.local.client import LocalClient
+from launch.local.client import DEFAULT_FOLDER, LocalClient
 from launch.platform import command
 from launch.requests.training import TrainingSpec, training_request
 from launch.requests.tuning import tuning_request
@@ -16,7 +16,7 @@ from launch.tuning.inheritance import REQUEST, inherit
 from launch.tuning.local import LocalTuner
 from launch.tuning.machine import only_one, share_of_cores
 from launch.tuning.parameters import canonical
-from launch.tuning.results import tell_results, write_results
+from launch.tuning.results import shown, tell_results, write_results
 from launch.tuning.spec import TuningSpec, max_epochs
 from launch.tuning.study import Study
 from launch.tuning.table import Watcher
@@ -108,7 +108,7 @@ class LocalTuning:
         if best is None:
             reason = next((trial.failure for trial in trials if trial.failure), "none reported its objective")
             raise ConfigError(f"no trial has completed: {reason}")
-        artifact = f"{self.training.output}/{best.name}/output/model.tar.gz"
-        print(f"model       {artifact}", flush=True)
-        print(f"next        {command('deploy', artifact, '--local')}", flush=True)
+        print(f"model       {shown(self.folder / 'artifacts' / best.name / 'output' / 'model.tar.gz')}", flush=True)
+        folder = [] if self.jobs == DEFAULT_FOLDER else ["--folder", str(self.jobs)]
+        print(f"next        {command('deploy', best.name, '--local', *folder)}", flush=True)
         return 0

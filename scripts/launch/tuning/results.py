@@ -39,9 +39,10 @@ def tell_results(best: Trial | None, written: Sequence[Path], spec: TuningSpec) 
         parameters = " ".join(f"{name}={value}" for name, value in best.parameters.items())
         print(f"best        {spec.objective}={best.objective:.4f} by {best.name}: {parameters}", flush=True)
     for path in written:
-        print(f"wrote       {_shown(path)}", flush=True)
+        print(f"wrote       {shown(path)}", flush=True)
 
 
-def _shown(path: Path) -> Path:
+def shown(path: Path) -> Path:
+    """As a person types it: from here, if it lies here."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -3,6 +3,8 @@
 import csv
 import json
 import secrets
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -191,3 +193,26 @@ def test_a_name_that_is_taken_is_told(ranges: Path, name: str) -> None:
     second = tune(ranges, *ARGUMENTS, "--name", name, "--no-wait")
     assert second.returncode == 1
     assert "already exists" in second.stderr
+
+
+SDK = """
+import sys, types, boto3
+from sagemaker.core.analytics import HyperparameterTuningJobAnalytics
+session = types.SimpleNamespace(sagemaker_client=boto3.client("sagemaker"))
+print(",".join(HyperparameterTuningJobAnalytics(sys.argv[1], session).dataframe().columns))
+"""
+
+
+def test_the_table_has_the_columns_that_the_sdk_makes_of_the_same_trials(
+    tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch
+) -> None:
+    with tuning_service(moto_url, Script([("Completed", [trial(1, "Completed", 0.9)])])) as url:
+        aws.setenv("AWS_ENDPOINT_URL", url)
+        tuning.run()
+        # In a process of its own: the SDK is slow to import, and warns.
+        done = subprocess.run(
+            [sys.executable, "-c", SDK, tuning.spec.name], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    header = (tuning.folder / "trials.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert done.stdout.splitlines()[-1] == header

@@ -4,6 +4,7 @@ import csv
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,10 @@ def test_a_tuning_leaves_what_the_next_commands_take(ranges: Path, image_folder:
     assert best == {**fixed, "lr": best["lr"], "batch_size": best["batch_size"]}
     log = (tmp_path / "sagemaker" / "training-jobs" / rows[0]["TrainingJobName"] / "logs" / "algo-1.log").read_text()
     assert "CPU, 1 thread" in log, "each trial has its share of the cores"
+    command = [sys.executable, ROOT / "scripts" / "train.py", "--local", "--data", image_folder, "--dry-run"]
+    command += ["--hyperparameters", out / "best_hyperparameters.json"]
+    taken = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(taken.stdout)["HyperParameters"] == best
     trained = train_local(
         "--data", image_folder, "--hyperparameters", out / "best_hyperparameters.json", "--output", tmp_path / "opt_ml"
     )
