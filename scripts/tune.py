@@ -20,6 +20,7 @@ from pathlib import Path
 
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS
+from classifier.errors import ConfigError
 from launch.options import add_common, add_resource, as_json, run_command
 from launch.requests.training import DEFAULT_INSTANCE
 from launch.requests.tuning import tuning_request
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
+    if options.watch and not options.name:
+        raise ConfigError("--watch needs the --name of the tuning job")
     fixed = fixed_hyperparameters(options)
     Hyperparameters.parse(fixed)
     spec = tuning_spec(options, fixed)
@@ -48,7 +51,7 @@ def _tune(options: argparse.Namespace) -> int:
         return 0
     if options.local:
         return LocalTuning(spec, training, folder, options.folder).run()
-    return RemoteTuning(spec, training, folder, options.region).run(wait=not options.no_wait)
+    return RemoteTuning(spec, training, folder, options.region).run(wait=not options.no_wait, create=not options.watch)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -120,6 +123,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--spot", action="store_true", help="spare capacity, cheaper; a trial cut off starts again")
     group.add_argument("--max-wait", type=int, metavar="SECONDS", help="with --spot, --max-run and the waiting")
     group.add_argument("--no-wait", action="store_true", help="start the job on AWS, and leave")
+    group.add_argument("--watch", action="store_true", help="start none, watch the one on AWS that --name names")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A tuning on this machine from end to end: its folder, its study, its trials' requests, its results."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from classifier.errors import ConfigError
 from launch.local.client import DEFAULT_FOLDER, LocalClient
+from launch.options import say
 from launch.platform import command
 from launch.requests.training import TrainingSpec, training_request
 from launch.requests.tuning import tuning_request
@@ -96,7 +96,7 @@ class LocalTuning:
         print(f"\nstopped     {done}; those that ran were stopped, and count for nothing", flush=True)
         best, written = write_results(self.folder, self.spec, self.training.hyperparameters, trials)
         tell_results(best, written, self.spec)
-        print("the same command goes on from there", file=sys.stderr, flush=True)
+        say("the same command goes on from there")
 
     def _conclude(self, study: Study, end: str) -> int:
         trials = study.trials()

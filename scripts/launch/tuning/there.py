@@ -1,6 +1,5 @@
 """A tuning on AWS from end to end: its request, its trials as they come, its results."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from classifier.errors import UserError
 from launch.cloud import client
+from launch.options import say
 from launch.platform import command
 from launch.prices import describe_hourly
 from launch.requests.training import TrainingSpec
@@ -30,20 +30,17 @@ class RemoteTuning:
     poll_s: float = 15.0
     sleep: Callable[[float], None] = time.sleep
 
-    def run(self, *, wait: bool = True) -> int:
-        """Returns the exit code.
+    def run(self, *, wait: bool = True, create: bool = True) -> int:
+        """Returns the exit code. Without ``create`` the job is one that runs already.
 
         Raises:
             UserError: AWS refuses the job, or ends it as failed.
             KeyboardInterrupt: it was interrupted; what goes on at AWS has been told.
         """
-        check_places(self.training, self.region)
         watcher = Watcher(self.spec.metric, self.spec.ranges.names, self.spec.num_jobs())
         tuner = RemoteTuner(client("sagemaker", region=self.region), self.spec, watcher, self.poll_s, self.sleep)
-        arn = tuner.create(tuning_request(self.spec, self.training))
-        print(f"tuning job  {arn}", flush=True)
-        price = describe_hourly(self.training.instance_type, self.training.num_instances * self.spec.parallel)
-        print(f"costs       {self.spec.parallel} trials at a time: {price}, until it ends", flush=True)
+        if create:
+            self._create(tuner)
         if not wait:
             self._tell_what_goes_on()
             return 0
@@ -62,11 +59,15 @@ class RemoteTuning:
         print(f"next        {command('deploy', artifact)}", flush=True)
         return 0
 
+    def _create(self, tuner: RemoteTuner) -> None:
+        check_places(self.training, self.region)
+        print(f"tuning job  {tuner.create(tuning_request(self.spec, self.training))}", flush=True)
+        price = describe_hourly(self.training.instance_type, self.training.num_instances * self.spec.parallel)
+        print(f"costs       {self.spec.parallel} trials at a time: {price}, until it ends", flush=True)
+
     def _tell_what_goes_on(self) -> None:
         name = self.spec.name
-        print(
-            f"tuning job {name} runs on at AWS, and costs; this stops it:\n"
-            f"  aws sagemaker stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}",
-            file=sys.stderr,
-            flush=True,
-        )
+        stop = f"aws sagemaker stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}"
+        say(f"tuning job {name} runs on at AWS, and costs")
+        say(f"  stop it:        {stop}")
+        say(f"  watch it again: the same command with --name {name} --watch")

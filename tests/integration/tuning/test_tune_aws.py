@@ -149,8 +149,21 @@ def test_ctrl_c_says_what_goes_on_at_aws(
         with pytest.raises(KeyboardInterrupt):
             impatient.run()
     err = capsys.readouterr().err
-    assert f"tuning job {tuning.spec.name} runs on at AWS, and costs; this stops it:" in err
+    assert f"tuning job {tuning.spec.name} runs on at AWS, and costs" in err
+    assert f"--name {tuning.spec.name} --watch" in err
     assert "StopHyperParameterTuningJob" not in script.operations
+
+
+def test_a_job_that_runs_already_is_watched(
+    tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Script([("InProgress", []), ("Completed", [trial(1, "Completed", 0.9)])])
+    with tuning_service(moto_url, script) as url:
+        aws.setenv("AWS_ENDPOINT_URL", url)
+        tuning.run(wait=False)
+        tuning.run(create=False)
+    assert script.operations.count("CreateHyperParameterTuningJob") == 1
+    assert "best        validation:accuracy=0.9000 by dogs-001" in capsys.readouterr().out
 
 
 def test_a_tuning_without_a_completed_trial_has_no_best(
