@@ -29,7 +29,7 @@ from classifier.profiling.timeline import Timeline
 if TYPE_CHECKING:
     from torch import Tensor
 
-_OPT_ML = Path("/opt/ml")
+_OPT_ML, _GPU_DRIVER = Path("/opt/ml"), Path("/dev/nvidiactl")
 
 
 class Voice(Protocol):
@@ -56,6 +56,9 @@ def open_profiler(config: TrainingConfig, paths: Paths, console: Voice) -> Profi
     asked = config.profiler is not None and config.profiler.is_enabled
     if not (asked or config.hyperparameters.profile):
         return None
+    if not _GPU_DRIVER.exists():
+        # Kineto, under torch's profiler, reads this once, and calls it an error where there is no GPU.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
         return Profiler(config, paths, console)
     except Exception:
