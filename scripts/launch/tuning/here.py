@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class LocalTuning:
             (self.folder / REQUEST).write_text(json.dumps(request, indent=2) + "\n", encoding="utf-8")
             watcher = Watcher(self.spec.metric, self.spec.ranges.names, self.spec.num_jobs())
             client = LocalClient(self.jobs)
-            tuner = LocalTuner(client, study, self.spec, self._trial_request, watcher)
+            tuner = LocalTuner(client, study, self.spec, partial(trial_request, self.spec, self.training), watcher)
             self._prepare(study, tuner)
             try:
                 end = tuner.run()
@@ -67,18 +68,6 @@ class LocalTuning:
             left = f"; {num} that were cut off count for nothing" if num else ""
             print(f"goes on     {done} of {self.spec.num_jobs()} trials are there already{left}", flush=True)
 
-    def _trial_request(self, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-        """As the platform's tuner would make it, and with its share of the cores."""
-        cores = str(share_of_cores(self.spec.parallel))
-        given = {**self.training.hyperparameters, **parameters}
-        # A trial is there for its objective; the conversion for serving would cost more than a short training.
-        extra = {"num_workers": cores, "optimize_for_cpu": "false", "_tuning_objective_metric": self.spec.objective}
-        known = set(map(canonical, given))
-        hyperparameters = {**{key: value for key, value in extra.items() if key not in known}, **given}
-        environment = {"OMP_NUM_THREADS": cores, **self.training.environment}
-        trial = replace(self.training, job_name=name, hyperparameters=hyperparameters, environment=environment)
-        return training_request(trial)
-
     def _identity(self) -> dict[str, Any]:
         """What makes one trial comparable with another."""
         return {
@@ -88,6 +77,8 @@ class LocalTuning:
             "fixed hyperparameters": dict(self.training.hyperparameters),
             "data": dict(self.training.channels),
             "image": self.training.image,
+            # Where a run that was killed has left its trials.
+            "--folder": str(self.jobs.resolve()),
         }
 
     def _leave(self, study: Study) -> None:
@@ -112,3 +103,15 @@ class LocalTuning:
         folder = [] if self.jobs == DEFAULT_FOLDER else ["--folder", str(self.jobs)]
         print(f"next        {command('deploy', best.name, '--local', *folder)}", flush=True)
         return 0
+
+
+def trial_request(spec: TuningSpec, training: TrainingSpec, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """A trial's CreateTrainingJob request, as the platform's tuner would make it, with its share of the cores."""
+    cores = str(share_of_cores(spec.parallel))
+    given = {**training.hyperparameters, **parameters}
+    # A trial is there for its objective; the conversion for serving would cost more than a short training.
+    extra = {"num_workers": cores, "optimize_for_cpu": "false", "_tuning_objective_metric": spec.objective}
+    known = set(map(canonical, given))
+    hyperparameters = {**{key: value for key, value in extra.items() if key not in known}, **given}
+    environment = {"OMP_NUM_THREADS": cores, **training.environment}
+    return training_request(replace(training, job_name=name, hyperparameters=hyperparameters, environment=environment))

@@ -14,6 +14,7 @@ from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
 from launch.requests.training import TrainingSpec
 from launch.requests.tuning import tuning_request
+from launch.tuning.here import trial_request
 from launch.tuning.ranges import Ranges, read_ranges
 from launch.tuning.spec import STRATEGIES, TuningSpec
 
@@ -144,3 +145,25 @@ def test_a_grid_has_no_other_number_of_jobs(tmp_path: Path) -> None:
     ranges = write_ranges(tmp_path, {"CategoricalParameterRanges": [LR_VALUES]})
     with pytest.raises(ConfigError, match="grid tries all 3 combinations: leave --jobs 20 out"):
         tuning_request(TuningSpec(name="dogs", ranges=ranges, strategy="grid", jobs=20), TRAINING)
+
+
+def test_a_trial_here_has_its_share_of_the_cores(ranges: Ranges, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    request = trial_request(TuningSpec(name="dogs", ranges=ranges, parallel=3), TRAINING, "dogs-1", {"lr": "0.01"})
+    assert request["Environment"] == {"OMP_NUM_THREADS": "2"}
+    assert request["HyperParameters"] == {
+        "model": "resnet18",
+        "epochs": "9",
+        "lr": "0.01",
+        "num_workers": "2",
+        "optimize_for_cpu": "false",
+        "_tuning_objective_metric": "validation:accuracy",
+    }
+
+
+def test_what_is_asked_for_goes_before_a_trials_share(ranges: Ranges) -> None:
+    asked = replace(TRAINING, hyperparameters={"num-workers": "4"}, environment={"OMP_NUM_THREADS": "7"})
+    request = trial_request(TuningSpec(name="dogs", ranges=ranges), asked, "dogs-1", {})
+    assert request["Environment"] == {"OMP_NUM_THREADS": "7"}
+    assert request["HyperParameters"]["num-workers"] == "4"
+    assert "num_workers" not in request["HyperParameters"]
