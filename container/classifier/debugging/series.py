@@ -1,11 +1,10 @@
 """Saved tensors → the curves that the report draws."""
 
 from dataclasses import dataclass, field
-from statistics import fmean
 
 from classifier.debugging.library import ModeKeys
 from classifier.debugging.rules.gradients import WeightUpdateRatio
-from classifier.debugging.rules.losses import loss_at
+from classifier.debugging.rules.losses import Mean, loss_at, photos_at
 from classifier.debugging.tensors import Tensors
 
 Points = list[tuple[int, float]]
@@ -30,14 +29,18 @@ class Series:
 
 def read_series(tensors: Tensors) -> Series:
     """One pass over all saved steps."""
-    series, ratios, evaluation = Series(), WeightUpdateRatio(tensors.trial), []
+    series, ratios = Series(), WeightUpdateRatio(tensors.trial)
+    evaluation, began = Mean(), 0
     for step in tensors.steps():
         mode, loss = tensors.mode(step), loss_at(tensors, step)
         if mode == ModeKeys.EVAL:
-            evaluation += [] if loss is None else [(tensors.training_step(step), loss)]
+            if loss is not None:
+                began = began if evaluation.weight else tensors.training_step(step)
+                evaluation.add(loss, photos_at(tensors, step))
             continue
-        _close(evaluation, series.validation)
-        evaluation = []
+        if evaluation.weight:
+            series.validation.append((began, evaluation.value))
+            evaluation = Mean()
         if mode == ModeKeys.PREDICT:
             continue
         now = tensors.training_step(step)
@@ -49,13 +52,9 @@ def read_series(tensors: Tensors) -> Series:
                 series.gradient_norm.setdefault(_layer(name), []).append((now, norm))
         for name, ratio in ratios.ratios(step).items():
             series.update_ratio.setdefault(_layer(name), []).append((now, ratio))
-    _close(evaluation, series.validation)
+    if evaluation.weight:
+        series.validation.append((began, evaluation.value))
     return series
-
-
-def _close(evaluation: Points, points: Points) -> None:
-    if evaluation:
-        points.append((evaluation[0][0], fmean(loss for _, loss in evaluation)))
 
 
 def _layer(name: str) -> str:

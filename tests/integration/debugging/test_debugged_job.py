@@ -1,5 +1,6 @@
 """The debugger in a whole job, as the platform starts it."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,9 @@ def test_debug_true_leaves_findings_series_and_a_summary(platform: Platform, ima
     summary = json.loads((job.paths.output_data / "debugger.json").read_text(encoding="utf-8"))
     assert {finding.rule for finding in findings} >= {"LossNotDecreasing", "VanishingGradient", "DeadRelu"}
     assert len(series["loss"]["train"]) == summary["steps"]["train"] > 0
+    with (job.paths.output_data / "history.csv").open(encoding="utf-8") as file:
+        validation = [float(row["validation:loss"]) for row in csv.DictReader(file)]
+    assert [value for _, value in series["loss"]["validation"]] == pytest.approx(validation, rel=1e-4)
     assert series["gradient_norm"].keys() == series["update_ratio"].keys()
 
 

@@ -20,30 +20,53 @@ def loss_at(tensors: Tensors, step: int, regex: str | None = None) -> float | No
     return fmean(values) if values else None
 
 
+def photos_at(tensors: Tensors, step: int) -> int:
+    """How many photos a step's loss is the mean of, where its labels were saved; else 1, as if all had as many."""
+    labels = tensors.names(step, regex="Loss_input_1$")
+    value = tensors.value(labels[0], step) if labels else None
+    return 1 if value is None else len(value)
+
+
+@dataclass
+class Mean:
+    """The mean of losses, each weighed by the photos that it is of: an evaluation's last batch is a small one."""
+
+    total: float = 0.0
+    weight: int = 0
+
+    def add(self, loss: float, weight: int) -> None:
+        self.total += loss * weight
+        self.weight += weight
+
+    @property
+    def value(self) -> float:
+        return self.total / self.weight
+
+
 @dataclass
 class Epochs:
     """Losses as they come → the mean of each stretch of training and of the evaluation after it."""
 
-    training: list[float] = field(default_factory=list)
-    evaluation: list[float] = field(default_factory=list)
+    training: Mean = field(default_factory=Mean)
+    evaluation: Mean = field(default_factory=Mean)
 
-    def add(self, mode: ModeKeys, loss: float) -> tuple[float, float] | None:
+    def add(self, mode: ModeKeys, loss: float, weight: int) -> tuple[float, float] | None:
         """The mean losses of training and evaluation, when a step of training shows that an evaluation is over."""
         if mode == ModeKeys.EVAL:
-            self.evaluation.append(loss)
+            self.evaluation.add(loss, weight)
             return None
         if mode not in (ModeKeys.TRAIN, ModeKeys.GLOBAL):
             return None
         pair = self.close()
-        self.training.append(loss)
+        self.training.add(loss, 1)
         return pair
 
     def close(self) -> tuple[float, float] | None:
         """The means, if both are there; then begins anew."""
-        if not (self.training and self.evaluation):
+        if not (self.training.weight and self.evaluation.weight):
             return None
-        pair = fmean(self.training), fmean(self.evaluation)
-        self.training, self.evaluation = [], []
+        pair = self.training.value, self.evaluation.value
+        self.training, self.evaluation = Mean(), Mean()
         return pair
 
 
@@ -61,8 +84,9 @@ class _EpochRule(PlainRule):
         # That an evaluation is over shows at the step after it.
         self.shown_at, self._before = self._before, step
         loss = loss_at(self.tensors, step, getattr(self.parameters, "tensor_regex", None))
-        pair = None if loss is None else self._epochs.add(self.tensors.mode(step), loss)
-        return self._judged(pair)
+        if loss is None:
+            return None
+        return self._judged(self._epochs.add(self.tensors.mode(step), loss, photos_at(self.tensors, step)))
 
     def conclude(self, *, ended: bool) -> str | None:  # noqa: ARG002 - the rule's signature
         self.shown_at = None
@@ -78,11 +102,20 @@ class _EpochRule(PlainRule):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class _Stretch:
+    """Losses of ``num_steps`` saved steps; ``error`` is the square of the mean's standard error."""
+
+    mean: float
+    middle: float
+    error: float
+
+
 class LossNotDecreasing(PlainRule):
     """The loss of successive stretches of ``num_steps`` saved steps.
 
-    AWS's rule compares two steps. A batch's loss is mostly chance, so means of stretches are compared, and a rise
-    counts when it is beyond their standard errors. A loss below a twentieth of the first stretch's has decreased.
+    AWS's rule compares two steps. A batch's loss is mostly chance, so means of stretches are compared; a rise counts
+    when two stretches show it, beyond three standard errors. One below a twentieth of the first stretch's has fallen.
     """
 
     class Kind(Selection):
@@ -99,7 +132,7 @@ class LossNotDecreasing(PlainRule):
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
         self._stretch: list[float] = []
-        self._means: list[tuple[float, float]] = []  # mean, square of its standard error
+        self._stretches: list[_Stretch] = []
 
     def look(self, step: int) -> str | None:
         wanted = _MODES.get((self.parameters.mode or "TRAIN").upper(), ModeKeys.TRAIN)
@@ -115,31 +148,31 @@ class LossNotDecreasing(PlainRule):
         if len(self._stretch) < self.parameters.num_steps:
             return None
         stretch, self._stretch = self._stretch, []
-        self._means.append((fmean(stretch), pvariance(stretch) / len(stretch)))
-        return self._compare(median(stretch))
-
-    def _compare(self, middle: float) -> str | None:
-        if len(self._means) < 2:
+        self._stretches.append(_Stretch(fmean(stretch), median(stretch), pvariance(stretch) / len(stretch)))
+        if len(self._stretches) < 2 or self._stretches[-1].mean < self._stretches[0].mean / 20:
             return None
         self.evaluated = True
-        (now, error), before = self._means[-1], self._means[:-1]
-        best, its_error = min(before)
+        return self._rises() or self._stands_still()
+
+    def _rises(self) -> str | None:
+        best = min(stretch.mean for stretch in self._stretches)
+        error = sqrt(2 * fmean(stretch.error for stretch in self._stretches))
+        limit = best + self.parameters.increase_threshold_percent / 100 * abs(best)
+        for stretch in self._stretches[-2:]:
+            # A loss that explodes has a large error besides: then the middle of the stretch tells.
+            if stretch.mean <= limit or (stretch.mean - best <= 3 * error and stretch.middle <= 3 * best):
+                return None
+        now = self._stretches[-1].mean
         rise = 100 * (now - best) / max(abs(best), 1e-12)
-        # A loss that explodes within a stretch has a large error: then its middle tells.
-        significant = now - best > 2 * sqrt(error + its_error) or middle > 2 * best
-        if now < self._means[0][0] / 20:
-            return None
-        if rise > self.parameters.increase_threshold_percent and significant:
-            return f"the loss rose by {rise:.0f} %, from {best:.4g} to {now:.4g} (means of {self.parameters.num_steps})"
-        return self._stands_still()
+        return f"the loss rose by {rise:.3g} %, from {best:.4g} to {now:.4g} (means of {self.parameters.num_steps})"
 
     def _stands_still(self) -> str | None:
         """Whether the last third of the stretches is no lower than the third before, five stretches or more each."""
-        number = max(5, len(self._means) // 3)
-        if len(self._means) < 2 * number:
+        number = max(5, len(self._stretches) // 3)
+        if len(self._stretches) < 2 * number:
             return None
-        last = fmean(mean for mean, _ in self._means[-number:])
-        before = fmean(mean for mean, _ in self._means[-2 * number : -number])
+        last = fmean(stretch.mean for stretch in self._stretches[-number:])
+        before = fmean(stretch.mean for stretch in self._stretches[-2 * number : -number])
         if last < before * (1 - self.parameters.diff_percent / 100):
             return None
         steps = number * self.parameters.num_steps
