@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,14 +21,16 @@ def build_optimizer(module: nn.Module, parameters: Hyperparameters) -> torch.opt
         {"params": [parameter for parameter in trained if parameter.ndim > 1]},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    lr, momentum, decay = parameters.lr, parameters.momentum, parameters.weight_decay
+    momentum, betas = parameters.momentum, (parameters.momentum, 0.999)
+    # Fused: one pass over a tensor's memory, where torch's default makes one for each operation of the formula.
+    common: dict[str, Any] = {"lr": parameters.lr, "weight_decay": parameters.weight_decay, "fused": True}
     match parameters.optimizer:
         case "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+            return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, **common)
         case "adam":
-            return torch.optim.Adam(groups, lr=lr, betas=(momentum, 0.999), eps=parameters.eps, weight_decay=decay)
+            return torch.optim.Adam(groups, betas=betas, eps=parameters.eps, **common)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), eps=parameters.eps, weight_decay=decay)
+            return torch.optim.AdamW(groups, betas=betas, eps=parameters.eps, **common)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, parameters: Hyperparameters, steps_per_epoch: int) -> LambdaLR:
