@@ -40,6 +40,9 @@ class Debugger(Observer):
         self._num_saved = 0
 
     def begin(self, scene: Scene) -> None:
+        # Several ranks compute the same weights and gradients: the first one's are saved.
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+            return
         prefix = f"{type(scene.network).__name__}_"
         self._loss = type(scene.criterion).__name__
         self._parameters = {
@@ -50,22 +53,23 @@ class Debugger(Observer):
 
     def begin_epoch(self, mode: Mode, number: int) -> None:  # noqa: ARG002 - the events' signature
         self._mode = mode
-        self._opened.set_mode(mode_of(mode))
+        if self._hook is not None:
+            self._hook.set_mode(mode_of(mode))
 
     def phase(self, name: Phase) -> AbstractContextManager[Any]:
-        return _Forward(self) if name == "forward" else _NOTHING
+        return _Forward(self, self._hook) if name == "forward" and self._hook is not None else _NOTHING
 
-    def begin_forward(self) -> None:
+    def begin_forward(self, hook: TensorHook) -> None:
         """Count a step; where it is one to save, save its weights and watch its forward pass."""
         # What is tested is not this network but the artifact, read back: only its losses can be seen.
-        if not self._opened.begin_step() or self._mode == "test":
+        if not hook.begin_step() or self._mode == "test":
             return
         for name, parameter in self._parameters.items():
-            self._opened.save(name, parameter)
+            hook.save(name, parameter)
         self._before = {
             ratio: parameter.detach().clone()
             for name, parameter in self._parameters.items()
-            if parameter.ndim > 1 and self._mode == "train" and self._opened.wants(ratio := ratio_name(name))
+            if parameter.ndim > 1 and self._mode == "train" and hook.wants(ratio := ratio_name(name))
         }
         self._activations.watch()
 
@@ -73,21 +77,23 @@ class Debugger(Observer):
         self._activations.leave()
 
     def see_outputs(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        if self._opened.saving:
-            self._opened.save(f"{self._loss}_input_0", logits)
-            self._opened.save(f"{self._loss}_input_1", labels)
-            self._opened.save(f"{self._loss}_output_0", loss)
+        hook = self._hook
+        if hook is not None and hook.saving:
+            hook.save(f"{self._loss}_input_0", logits)
+            hook.save(f"{self._loss}_input_1", labels)
+            hook.save(f"{self._loss}_output_0", loss)
 
     def see_gradients(self) -> None:
-        if self._opened.saving:
+        hook = self._hook
+        if hook is not None and hook.saving:
             for name, parameter in self._parameters.items():
                 if parameter.grad is not None:
-                    self._opened.save(f"gradient/{name}", parameter.grad)
+                    hook.save(f"gradient/{name}", parameter.grad)
 
     @torch.no_grad()
     def end_step(self) -> None:
-        hook = self._opened
-        if not hook.saving:
+        hook = self._hook
+        if hook is None or not hook.saving:
             return
         if self._before:
             parameters = {ratio_name(name): parameter for name, parameter in self._parameters.items()}
@@ -109,8 +115,7 @@ class Debugger(Observer):
             return
         self.end_forward()
         close_hook(self._hook)
-        evaluation = self._evaluate()
-        self._hook = None
+        evaluation, self._hook = self._evaluate(self._hook), None
         if evaluation is None:
             self._say("debugger    nothing was saved: the save intervals are longer than the training")
             return
@@ -121,24 +126,19 @@ class Debugger(Observer):
                 self._say(f"debugger    {tell(finding)}")
         self._say(f"debugger    {summarise(findings)}; tensors in {self._settings.folder}")
 
-    @property
-    def _opened(self) -> TensorHook:
-        if self._hook is None:
-            raise RuntimeError("the training was not announced to the debugger")
-        return self._hook
-
     def _judge(self) -> None:
         """
         Raises:
             Stopped: a rule fired that was to end the training.
         """
-        evaluation = self._evaluate()
+        evaluation = self._evaluate(self._hook) if self._hook is not None else None
         for finding in evaluation.advance() if evaluation else ():
             if finding.rule in self._settings.stop:
                 raise Stopped(f"the rule {finding.rule}: {finding.seen}")
 
-    def _evaluate(self) -> Evaluation | None:
-        if self._evaluation is None and self._opened.exported_collections:
+    def _evaluate(self, hook: TensorHook) -> Evaluation | None:
+        """None while nothing has been saved."""
+        if self._evaluation is None and hook.exported_collections:
             self._evaluation = Evaluation(open_trial(str(self._settings.folder)))
         return self._evaluation
 
@@ -166,12 +166,12 @@ def summarise(findings: list[Finding]) -> str:
 class _Forward:
     """Around a forward pass."""
 
-    def __init__(self, debugger: Debugger) -> None:
-        self._debugger = debugger
+    def __init__(self, debugger: Debugger, hook: TensorHook) -> None:
+        self._debugger, self._hook = debugger, hook
 
     def __enter__(self) -> None:
         try:
-            self._debugger.begin_forward()
+            self._debugger.begin_forward(self._hook)
         except BaseException:
             self._debugger.end_forward()
             raise

@@ -1,5 +1,7 @@
 """The rule on the first steps from weights at random."""
 
+from statistics import fmean
+
 import numpy as np
 from pydantic import Field
 
@@ -12,7 +14,7 @@ class PoorWeightInitialization(PlainRule):
     """Variances of what goes into the ReLUs, and the spread of gradients, while the loss does not fall.
 
     Either alone is usual in deep networks that learn well, so the rule asks for no new lowest loss in ``patience``
-    saved steps besides. The spread is judged where gradients were saved in full.
+    saved steps besides, and for a loss about as high as the first. The spread needs gradients that were saved in full.
     """
 
     class Kind(Parameters):
@@ -38,6 +40,8 @@ class PoorWeightInitialization(PlainRule):
         loss = loss_at(self.tensors, step)
         if loss is not None:
             self._losses.append(loss)
+        if self.tensors.names(step, collections=("gradients",)) or self._inputs(step):
+            self._num_judged += 1
         suspect = self._unequal(step) or self._narrow(step)
         self._suspect = suspect or self._suspect
         patience = self.parameters.patience
@@ -45,17 +49,20 @@ class PoorWeightInitialization(PlainRule):
             return None
         recent, earlier = self._losses[-patience:], self._losses[:-patience]
         # A loss that is not a number falls no more either.
-        if any(value < min(earlier) for value in recent):
+        if any(value < min(earlier) for value in recent) or fmean(recent) < 0.8 * self._losses[0]:
             return None
         return f"{self._suspect}, and the loss does not fall: {earlier[-1]:.4g}, then {recent[-1]:.4g}"
 
-    def _unequal(self, step: int) -> str | None:
+    def _inputs(self, step: int) -> list[str]:
         names = self.tensors.names(step, regex=self.parameters.activation_inputs_regex)
-        names = names or self.tensors.names(step, collections=("relu_input",))
+        return names or self.tensors.names(step, collections=("relu_input",))
+
+    def _unequal(self, step: int) -> str | None:
+        names = self._inputs(step)
         found = [value for name in names if (value := self.tensors.figure(name, step, "variance")) is not None]
         if len(found) < 2:
             return None
-        self.evaluated, self._num_judged = True, self._num_judged + 1
+        self.evaluated = True
         ratio = max(found) / max(min(found), 1e-30)
         if ratio <= self.parameters.threshold:
             return None

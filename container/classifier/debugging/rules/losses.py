@@ -115,7 +115,7 @@ class LossNotDecreasing(PlainRule):
     """The loss of successive stretches of ``num_steps`` saved steps.
 
     AWS's rule compares two steps. A batch's loss is mostly chance, so means of stretches are compared; a rise counts
-    when two stretches show it, beyond three standard errors. One below a twentieth of the first stretch's has fallen.
+    when two stretches show it, beyond three standard errors. One below a twentieth of the first loss has fallen.
     """
 
     class Kind(Selection):
@@ -133,6 +133,7 @@ class LossNotDecreasing(PlainRule):
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
         self._stretch: list[float] = []
         self._stretches: list[_Stretch] = []
+        self._first: float | None = None
 
     def look(self, step: int) -> str | None:
         wanted = _MODES.get((self.parameters.mode or "TRAIN").upper(), ModeKeys.TRAIN)
@@ -144,12 +145,13 @@ class LossNotDecreasing(PlainRule):
         if not isfinite(loss):
             self.evaluated = True
             return f"the loss is {loss}"
+        self._first = loss if self._first is None else self._first
         self._stretch.append(loss)
         if len(self._stretch) < self.parameters.num_steps:
             return None
         stretch, self._stretch = self._stretch, []
         self._stretches.append(_Stretch(fmean(stretch), median(stretch), pvariance(stretch) / len(stretch)))
-        if len(self._stretches) < 2 or self._stretches[-1].mean < self._stretches[0].mean / 20:
+        if len(self._stretches) < 2 or self._stretches[-1].mean < self._first / 20:
             return None
         self.evaluated = True
         return self._rises() or self._stands_still()
