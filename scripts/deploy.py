@@ -14,31 +14,14 @@ Examples:
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from classifier.errors import ConfigError
-from launch.cloud import CloudError, client, explained, role_arn
-from launch.hosting import Deployment, artifact_of, name_for, version_of
-from launch.options import add_common, add_resource, as_json, check_network, pairs, run_command, say
+from launch.cloud import client, explained
+from launch.deployment_options import DEFAULT_INSTANCE, build_requests, check_options, version_for
+from launch.hosting import Deployment, artifact_of
+from launch.options import add_common, add_resource, as_json, run_command, say
 from launch.platform import Platform, aws_platform, command, local_platform
 from launch.prices import describe_hourly
-from launch.requests.autoscaling import ScalingSpec, policy_request, target_request
-from launch.requests.endpoint import (
-    Capture,
-    EndpointSpec,
-    Serverless,
-    Update,
-    config_request,
-    create_request,
-    update_request,
-)
-from launch.requests.instances import has_gpu
-from launch.requests.model import ModelSpec, model_request
-from launch.requests.training import Network
-from launch.training_job import LOCAL_ROLE, image_of
-
-_DEFAULT_INSTANCE = "ml.m5.large"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +37,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", default="image-classifier", help="the endpoint's (%(default)s)")
     add_common(parser)
     add_resource(parser)
-    parser.add_argument("--instance", metavar="TYPE", help=f"default: {_DEFAULT_INSTANCE}")
+    parser.add_argument("--instance", metavar="TYPE", help=f"default: {DEFAULT_INSTANCE}")
     parser.add_argument("--instances", type=int, default=1, metavar="N", help="how many (%(default)s)")
 
     kind = parser.add_argument_group("kinds of endpoints").add_mutually_exclusive_group()
@@ -78,9 +61,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> int:
-    _check(options)
+    check_options(options)
     data = artifact_of(options, lambda: _platform(options))
-    version = "" if options.multi_model else _version(data, options)
+    version = "" if options.multi_model else version_for(data, options)
     requests = build_requests(options, data, version)
     if options.dry_run:
         print(as_json(requests))
@@ -90,107 +73,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def _platform(options: argparse.Namespace) -> Platform:
     return local_platform(options.folder) if options.local else aws_platform(options.region)
-
-
-def _check(options: argparse.Namespace) -> None:
-    check_network(options)
-    if options.serverless:
-        for name in ("instance", "capture", "max_instances", "network_isolation", "vpc_subnets"):
-            if getattr(options, name):
-                raise ConfigError(f"--{name.replace('_', '-')} does not go with --serverless: leave one of them out")
-        if options.update != "all-at-once":
-            raise ConfigError("--update does not go with --serverless, which has no fleet: leave one of them out")
-    if options.multi_model and has_gpu(options.instance or ""):
-        raise ConfigError("--multi-model is served on CPUs: take another --instance, such as ml.m5.xlarge")
-    if options.update != "all-at-once" and not options.alarm:
-        raise ConfigError(f"--update {options.update} needs at least one --alarm, which would roll it back")
-    if len(options.alarm) > 10:
-        raise ConfigError("--alarm can be given ten times at most")
-    most = 50
-    if (
-        options.update != "all-at-once"
-        and not (5 if options.update == "rolling" else 1) <= options.update_percent <= most
-    ):
-        raise ConfigError(f"--update-percent {options.update_percent}: at most {most}, and for rolling at least 5")
-    if options.min_instances is not None and options.max_instances is None:
-        raise ConfigError("--min-instances goes with --max-instances")
-    if options.max_instances is not None and options.max_instances < max(options.min_instances or 1, 1):
-        raise ConfigError("--max-instances has to be at least --min-instances, and 1")
-    if options.min_instances == 0 and not options.asynchronous:
-        raise ConfigError("--min-instances 0 is for --asynchronous alone: others need one that answers")
-
-
-def _version(data: str, options: argparse.Namespace) -> str:
-    try:
-        return version_of(data, options.region)
-    except CloudError:
-        if not options.dry_run:
-            raise
-        say("deploy: S3 was not reached, so the names below are not those of the real run")
-        return ""
-
-
-def build_requests(options: argparse.Namespace, data: str, version: str) -> dict[str, Any]:
-    """All requests of a deployment, in their order. Names follow from contents, so the same gives the same."""
-    tags, environment = pairs(options.tag, "--tag KEY=VALUE"), pairs(options.env, "--env KEY=VALUE")
-    model = ModelSpec(
-        name="",
-        image=image_of(options),
-        role=LOCAL_ROLE if options.local else role_arn(options.role, options.region),
-        data=data,
-        multi_model=options.multi_model,
-        network_isolation=options.network_isolation,
-        network=Network(subnets=tuple(options.vpc_subnets), security_groups=tuple(options.security_groups)),
-        environment=environment,
-        tags=tags,
-    )
-    model_name = name_for(options.name, model_request(model), version)
-    config = _endpoint_spec(options, model_name, tags)
-    config_name = name_for(options.name, config_request(config))
-    update = Update(
-        manner=options.update, percent=options.update_percent, bake_s=options.bake, alarms=tuple(options.alarm)
-    )
-    requests = {
-        "CreateModel": {**model_request(model), "ModelName": model_name},
-        "CreateEndpointConfig": {**config_request(config), "EndpointConfigName": config_name},
-        "CreateEndpoint": create_request(options.name, config_name, tags),
-        "UpdateEndpoint": update_request(options.name, config_name, update),
-    }
-    return {**requests, **_scaling(options)}
-
-
-def _endpoint_spec(options: argparse.Namespace, model_name: str, tags: Mapping[str, str]) -> EndpointSpec:
-    serverless = Serverless(memory_mb=options.memory, max_concurrency=options.concurrency)
-    return EndpointSpec(
-        config_name="",
-        model_name=model_name,
-        instance_type=options.instance or _DEFAULT_INSTANCE,
-        num_instances=options.instances,
-        serverless=serverless if options.serverless else None,
-        asynchronous=_place(options.asynchronous, options) if options.asynchronous else None,
-        capture=Capture(place=_place(options.capture, options), percent=options.capture_percent)
-        if options.capture
-        else None,
-        kms_key=options.kms_key,
-        tags=tags,
-    )
-
-
-def _place(text: str, options: argparse.Namespace) -> str:
-    return Path(text).resolve().as_uri() if options.local and "://" not in text else text
-
-
-def _scaling(options: argparse.Namespace) -> dict[str, Any]:
-    if options.max_instances is None:
-        return {}
-    spec = ScalingSpec(
-        endpoint=options.name,
-        min_instances=1 if options.min_instances is None else options.min_instances,
-        max_instances=options.max_instances,
-        target=options.requests_each,
-        asynchronous=bool(options.asynchronous),
-    )
-    return {"RegisterScalableTarget": target_request(spec), "PutScalingPolicy": policy_request(spec)}
 
 
 def _deploy(platform: Platform, requests: Mapping[str, Any], options: argparse.Namespace) -> int:
@@ -231,7 +113,7 @@ def _say_what_it_costs(platform: Platform, options: argparse.Namespace) -> None:
     elif options.serverless:
         cost = "it costs nothing as long as nobody asks"
     else:
-        cost = f"it costs {describe_hourly(options.instance or _DEFAULT_INSTANCE, options.instances)}, asked or not"
+        cost = f"it costs {describe_hourly(options.instance or DEFAULT_INSTANCE, options.instances)}, asked or not"
     say(f"{cost}; remove it with {command('teardown')}{platform.flags}")
 
 

@@ -7,7 +7,6 @@ Examples:
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from classifier.contract.hyperparameters import Hyperparameters
-from classifier.errors import ConfigError, UserError
+from classifier.errors import UserError
+from launch.arguments import pairs, read_hyperparameters
 from launch.engine import Engine, Mount, find_engine, run, run_command
 from launch.opt_ml import JOB_NAME, find_channels, lay_out
 from launch.sample_data import write_digits
@@ -89,7 +89,7 @@ def _channels(options: argparse.Namespace) -> dict[str, Path]:
         print(f"writing 1,797 handwritten digits to {SAMPLE_DATA}", flush=True)
         write_digits(SAMPLE_DATA)
     channels = find_channels(options.data or SAMPLE_DATA)
-    for name, folder in _pairs(options.channel, "--channel NAME=DIR"):
+    for name, folder in pairs(options.channel, "--channel NAME=DIR").items():
         channels[name] = Path(folder)
     return channels
 
@@ -97,28 +97,7 @@ def _channels(options: argparse.Namespace) -> dict[str, Path]:
 def _hyperparameters(options: argparse.Namespace) -> dict[str, str]:
     """The sample's own or a file's, then those on the command line; all strings, as on the platform."""
     file = options.hyperparameters or (SAMPLE_HYPERPARAMETERS if options.data is None else None)
-    values = _read_object(file) if file else {}
-    values.update(_pairs(options.hyperparameter, "KEY=VALUE"))
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-
-
-def _read_object(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} should hold a JSON object of hyperparameters")
-    return content
-
-
-def _pairs(texts: Sequence[str], form: str) -> list[tuple[str, str]]:
-    for text in texts:
-        if "=" not in text.strip("="):
-            raise ConfigError(f"{text!r} is not of the form {form}")
-    return [(name, value) for name, _, value in (text.partition("=") for text in texts)]
+    return read_hyperparameters(file, options.hyperparameter)
 
 
 def _become_train(base: Path) -> NoReturn:

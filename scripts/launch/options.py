@@ -4,14 +4,26 @@ import argparse
 import json
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from classifier.errors import ConfigError, UserError
+from launch.arguments import pairs, read_hyperparameters
 from launch.cloud import explained
 from launch.local.client import DEFAULT_FOLDER
+
+__all__ = [
+    "add_common",
+    "add_resource",
+    "as_json",
+    "check_network",
+    "pairs",
+    "read_hyperparameters",
+    "run_command",
+    "say",
+    "unique_name",
+]
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -38,40 +50,6 @@ def add_resource(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vpc-subnets", nargs="+", default=[], metavar="ID", help="with --security-groups")
     parser.add_argument("--security-groups", nargs="+", default=[], metavar="ID")
     parser.add_argument("--network-isolation", action="store_true", help="the container gets no network")
-
-
-def pairs(texts: Sequence[str], form: str = "KEY=VALUE") -> dict[str, str]:
-    """
-    Raises:
-        ConfigError: a text has no ``=``, or nothing before it.
-    """
-    for text in texts:
-        if not text.partition("=")[0] or "=" not in text:
-            raise ConfigError(f"{text!r} is not of the form {form}")
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
-
-
-def read_hyperparameters(file: Path | None, texts: Sequence[str]) -> dict[str, str]:
-    """A file's, then those on the command line; all strings, as on the platform.
-
-    Raises:
-        ConfigError: the file can't be read, or holds no JSON object.
-    """
-    values = {} if file is None else _read_object(file)
-    values.update(pairs(texts))
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} should hold a JSON object of hyperparameters")
-    return content
 
 
 def check_network(options: argparse.Namespace) -> None:
