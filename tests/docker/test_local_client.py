@@ -1,0 +1,62 @@
+"""The local client with the image: a training in a container, and an endpoint until it is deleted."""
+
+import json
+import time
+from pathlib import Path
+
+from containers import PATIENCE_S, RESNET, TINY
+from drawing import draw_photo, encode
+from launch.local.client import LocalClient
+from launch.requests.endpoint import EndpointSpec, config_request, create_request
+from launch.requests.model import ModelSpec, model_request
+from launch.requests.training import TrainingSpec, training_request
+
+ROLE = "arn:aws:iam::000000000000:role/local"
+
+
+def train(client: LocalClient, image: str, channels: dict[str, Path], **more: object) -> dict[str, object]:
+    values = {
+        "job_name": f"docker-{client.folder.parent.name[-8:].strip('_-')}",
+        "image": image,
+        "role": ROLE,
+        "channels": {name: folder.as_uri() for name, folder in channels.items()},
+        "output": (client.folder / "artifacts").as_uri(),
+        "hyperparameters": TINY,
+    }
+    request = training_request(TrainingSpec(**{**values, **more}))  # pyright: ignore[reportArgumentType]
+    client.create_training_job(**request)
+    end = time.monotonic() + 4 * PATIENCE_S
+    name = request["TrainingJobName"]
+    while (record := client.describe_training_job(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
+        assert time.monotonic() < end, record
+        time.sleep(0.2)
+    return record
+
+
+def test_a_job_in_the_image_is_served_from_the_image(image_name: str, shapes: dict[str, Path], tmp_path: Path) -> None:
+    client = LocalClient(tmp_path / "sagemaker")
+    record = train(client, image_name, shapes, hyperparameters={**RESNET, "optimize_for_cpu": "false"})
+    assert record["TrainingJobStatus"] == "Completed", record
+    data = record["ModelArtifacts"]["S3ModelArtifacts"]  # pyright: ignore[reportIndexIssue]
+    client.create_model(**model_request(ModelSpec(name="model", image=image_name, role=ROLE, data=data)))
+    client.create_endpoint_config(**config_request(EndpointSpec(config_name="config", model_name="model")))
+    client.create_endpoint(**create_request("endpoint", "config", {}))
+    end = time.monotonic() + 2 * PATIENCE_S
+    try:
+        while (found := client.describe_endpoint(EndpointName="endpoint"))["EndpointStatus"] == "Creating":
+            assert time.monotonic() < end, found
+            time.sleep(0.2)
+        assert found["EndpointStatus"] == "InService", found
+        photo = encode(draw_photo(shape="disc"))
+        answer = client.invoke_endpoint(EndpointName="endpoint", Body=photo, ContentType="application/x-image")
+        assert json.loads(answer["Body"].read())["class_name"] in ("cross", "disc", "square")
+    finally:
+        client.delete_endpoint(EndpointName="endpoint")
+
+
+def test_a_job_that_fails_in_the_image_tells_the_programs_reason(
+    image_name: str, shapes: dict[str, Path], tmp_path: Path
+) -> None:
+    record = train(LocalClient(tmp_path / "sagemaker"), image_name, shapes, hyperparameters={"epochs": "none"})
+    assert record["TrainingJobStatus"] == "Failed"
+    assert "hyperparameter epochs='none'" in str(record["FailureReason"])
