@@ -5,6 +5,7 @@ these answers are scripted.
 """
 
 import json
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,3 +262,37 @@ def test_a_running_training_is_listed_with_its_price_and_stopped(
     assert f"training  {name}  InProgress 1 × ml.g5.xlarge, about $1.41 an hour" in done.stdout
     assert f"stopping  training {name}" in done.stdout
     assert cloud.bodies("StopTrainingJob") == [{"TrainingJobName": name}]
+
+
+def interrupt(shell: Any, script: str, until: str, *arguments: str) -> tuple[int, str]:
+    """Start a command, press Ctrl-C after a line that begins so: exit code, standard error."""
+    running = shell.start(script, *arguments)
+    for line in running.stdout:
+        if line.startswith(until):
+            break
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert "Traceback" not in said
+    return running.returncode, said
+
+
+def test_ctrl_c_while_deploying_says_what_it_costs_and_what_removes_it(
+    shell: Any, cloud: "Cloud", artifact: str, name: str
+) -> None:
+    cloud.change("DescribeEndpoint", lambda one: {**one, "EndpointStatus": "Creating"}, always=True)
+    code, said = interrupt(shell, "deploy", "endpoint", artifact, "--name", name, *OPTIONS)
+    assert code == 130
+    assert "the endpoint comes up all the same" in said
+    assert "it costs about $0.12 an hour" in said
+    assert "remove it with .venv/bin/python scripts/teardown.py" in said
+
+
+def test_ctrl_c_while_a_folder_is_labelled_says_what_goes_on(
+    shell: Any, cloud: "Cloud", artifact: str, name: str
+) -> None:
+    cloud.change("DescribeTransformJob", lambda one: {**one, "TransformJobStatus": "InProgress"}, always=True)
+    options = ("--output", "s3://bucket/answers", "--name", name, *OPTIONS)
+    code, said = interrupt(shell, "batch_transform", "job", artifact, "s3://bucket/photos/", *options)
+    assert code == 130
+    assert f"{name} goes on, about $0.23 an hour" in said
+    assert f"batch_transform.py --stop {name}" in said
