@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from classifier.debugging.library import ModeKeys
+from classifier.debugging.losses import Mean, loss_at, photos_at
 from classifier.debugging.rules.gradients import WeightUpdateRatio
-from classifier.debugging.rules.losses import Mean, loss_at, photos_at
 from classifier.debugging.tensors import Tensors
 
 Points = list[tuple[int, float]]
