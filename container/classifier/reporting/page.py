@@ -79,7 +79,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=_percent, number=_number, duration=_duration)
+    environment.filters.update(percent=_percent, number=_number, duration=_duration, sentence=sections.sentence)
     return environment
 
 

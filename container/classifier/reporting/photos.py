@@ -13,7 +13,7 @@ from classifier.errors import ImageError
 from classifier.reporting.tables import write_json
 from classifier.vision.images import decode
 
-NUM_WRONG, NUM_RIGHT = 24, 8
+NUM_WRONG, NUM_RIGHT = 24, 6
 _SIDE = 240  # of a thumbnail, in pixels
 
 

@@ -227,10 +227,16 @@ def notices(folder: Folder) -> list[dict[str, str]]:
     for name in ("debugger_findings.json", "profiler_findings.json"):
         for finding in folder.findings(name) or []:
             if finding.outcome == "fired":
-                when = f" At step {finding.step:,}." if finding.step is not None else ""
-                seen = f"{finding.seen}{when} {finding.meaning}".strip()
-                found.append(_notice(finding.rule, seen, finding.advice))
-    return found
+                title = finding.rule if finding.step is None else f"{finding.rule}, at step {finding.step:,}"
+                seen = f"{sentence(finding.seen)} {sentence(finding.meaning)}".strip()
+                found.append(_notice(title, seen, finding.advice))
+    return sorted(found, key=lambda notice: notice["kind"] == "hint")
+
+
+def sentence(text: str) -> str:
+    """With a capital and an end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) or not text else ".")
 
 
 def _of_the_training(summary: Summary) -> list[dict[str, str]]:
@@ -239,7 +245,7 @@ def _of_the_training(summary: Summary) -> list[dict[str, str]]:
         seen = "It ended before its first epoch did, so the model has learnt next to nothing."
         found.append(_notice("No epoch was finished", seen, "Let it run for longer."))
     if summary.ended:
-        found.append(_notice("Training ended before its last epoch", f"{summary.ended}.", ""))
+        found.append(_notice("Training ended before its last epoch", sentence(summary.ended), ""))
     if summary.judged_on == "validation" and summary.best_epoch is not None:
         seen = "The figures are of the validation photos, by which the best epoch was chosen: a little flattered."
         found.append(_notice("There is no test channel", seen, "Set some photos apart in a channel “test”.", "hint"))

@@ -9,8 +9,8 @@ from classifier.reporting.charts.figure import Figure, axis, line, thin
 PHASES = {
     "data": ("waiting for photos", "@third"),
     "transfer": ("to the device", "@fourth"),
-    "forward": ("forward", "@accent"),
-    "backward": ("backward", "@second"),
+    "forward": ("forward pass", "@accent"),
+    "backward": ("backward pass", "@second"),
     "optimizer": ("optimizer", "@fifth"),
     "checkpoint": ("checkpoint", "@wrong"),
     "other": ("other", "@faint"),
@@ -25,7 +25,7 @@ def profiler_figures(profile: Mapping[str, Any]) -> list[Figure]:
     usage = profile.get("utilisation") or {}
     if usage.get("t_s"):
         figures += [_busy(usage), _bytes(usage)]
-        if usage.get("cores") and len(usage["cores"][0]) > 1:
+        if len(usage.get("cores") or []) > 1:
             figures.append(_cores(usage))
     return [figure for figure in figures if figure.traces]
 
@@ -53,6 +53,7 @@ def _time(phases: Mapping[str, Mapping[str, float]]) -> Figure:
         layout={
             "barmode": "stack",
             "bargap": 0.35,
+            "legend": {"traceorder": "normal"},
             "xaxis": axis("seconds"),
             "yaxis": axis(autorange="reversed", showgrid=False),
             "hovermode": "closest",
@@ -78,7 +79,14 @@ def _steps(steps: Sequence[Sequence[Any]]) -> Figure:
         if any(step[3].get(phase, 0) for step in steps)
     ]
     what = f"a bar is the mean of {size} steps" if size > 1 else "a bar a step"
-    layout = {"barmode": "stack", "bargap": 0, "xaxis": axis("step"), "yaxis": axis("ms"), "hovermode": "closest"}
+    layout = {
+        "barmode": "stack",
+        "bargap": 0,
+        "legend": {"traceorder": "normal"},
+        "xaxis": axis("step"),
+        "yaxis": axis("ms"),
+        "hovermode": "closest",
+    }
     return Figure(name="steps", label=f"How long training steps took, by phase; {what}.", traces=traces, layout=layout)
 
 
@@ -116,12 +124,12 @@ def _lines(usage: Mapping[str, Any], lines: Sequence[tuple[str, str, str]]) -> l
 
 def _cores(usage: Mapping[str, Any]) -> Figure:
     every = math.ceil(len(usage["t_s"]) / 400)
-    samples = usage["cores"][::every]
+    cores = [core[::every] for core in usage["cores"]]
     trace = {
         "type": "heatmap",
         "x": usage["t_s"][::every],
-        "y": [f"core {number}" for number in range(len(samples[0]))],
-        "z": [list(row) for row in zip(*samples, strict=True)],
+        "y": [f"core {number}" for number in range(len(cores))],
+        "z": cores,
         "zmin": 0,
         "zmax": 100,
         "colorscale": [[0, "@card"], [1, "@accent"]],
@@ -133,6 +141,6 @@ def _cores(usage: Mapping[str, Any]) -> Figure:
         "yaxis": axis(autorange="reversed", showgrid=False, nticks=16),
         "hovermode": "closest",
     }
-    height = int(min(420, 110 + 22 * len(samples[0])))
-    label = f"How busy each of {len(samples[0])} CPU cores was over time."
+    height = int(min(420, 110 + 22 * len(cores)))
+    label = f"How busy each of {len(cores)} CPU cores was over time."
     return Figure(name="cores", label=label, traces=[trace], layout=layout, height=height)

@@ -1,0 +1,103 @@
+"""The page that a training ends with: in a real browser, and made anew from its files."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from browser import Browser, browsing
+from classifier.reporting.__main__ import main
+from drawing import write_classes
+from jobs import Job, Platform
+
+MISCHIEF = "<script>alert(1)</script>".replace("/", "∕")  # a folder's name holds no slash
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def job(platform: Platform, tmp_path: Path) -> Job:
+    """A short training, one of whose classes is called what no class should be."""
+    channels = {name: tmp_path / name for name in ("train", "test")}
+    for seed, folder in enumerate(channels.values()):
+        write_classes(folder, seed=seed)
+        (folder / "disc").rename(folder / MISCHIEF)
+    (channels["train"] / "cross" / "none.jpg").write_bytes(b"no photo")
+    job = platform.train(channels, epochs="2", max_bad_images="0.5")
+    assert job.exit_code == 0, job.log
+    assert "warning: report" not in job.log
+    return job
+
+
+def test_the_page_opens_without_a_complaint_and_asks_nothing_of_any_host(job: Job, browser: Browser) -> None:
+    page = job.paths.output_data / "report.html"
+    for options in ({"dark": False}, {"dark": True}, {"width": 390}):
+        browser.open(page.as_uri(), **options)
+        browser.wait_for(
+            "document.querySelectorAll('.chart').length === document.querySelectorAll('.js-plotly-plot').length"
+        )
+        assert browser.complaints == []
+        assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
+        assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    sections = browser.evaluate("[...document.querySelectorAll('main section')].map(one => one.id)")
+    assert set(sections) >= {
+        "first",
+        "curves",
+        "confusion",
+        "classes",
+        "mistakes",
+        "photos",
+        "hyperparameters",
+        "again",
+    }
+    text = browser.evaluate("document.body.innerText")
+    assert MISCHIEF in text
+    assert "Photos that can't be read were left out" in text
+    assert browser.print().startswith(b"%PDF")
+    assert browser.complaints == []
+
+
+def test_the_page_is_the_same_when_made_anew_from_the_files(job: Job) -> None:
+    page = job.paths.output_data / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert main([str(job.paths.base)]) == 0
+    assert page.read_bytes() == before
+
+
+def test_each_step_is_recorded_and_the_mistakes_are_those_of_the_metrics(job: Job) -> None:
+    folder = job.paths.output_data
+    with (folder / "steps.csv").open(newline="", encoding="utf-8") as file:
+        steps = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in steps] == list(range(len(steps)))
+    assert {row["epoch"] for row in steps} == {"1", "2"}
+    mistakes = json.loads((folder / "mistakes.json").read_text(encoding="utf-8"))
+    share_right = 1 - mistakes["num_wrong"] / mistakes["num_photos"]
+    assert share_right == pytest.approx(job.metrics["test:accuracy"])
+    for photo in mistakes["photos"]:
+        assert photo["path"].startswith(f"{photo['true']}/")
+        assert photo["right"] == (photo["true"] == photo["predicted"])
+        assert (folder / photo["thumbnail"]).is_file()
+
+
+def test_a_file_that_is_cut_off_costs_its_section_alone(job: Job, browser: Browser) -> None:
+    folder = job.paths.output_data
+    (folder / "mistakes.json").write_text('{"channel": ', encoding="utf-8")
+    (folder / "steps.csv").unlink()
+    assert main([str(folder)]) == 0
+    browser.open((folder / "report.html").as_uri())
+    assert browser.evaluate("document.getElementById('mistakes') === null")
+    assert browser.evaluate("document.getElementById('curves') !== null")
+    assert "photos: JSONDecodeError" in browser.evaluate("document.body.innerText")
+    assert browser.complaints == []
+
+
+def test_a_folder_without_a_training_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
