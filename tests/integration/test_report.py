@@ -37,8 +37,8 @@ def job(platform: Platform, tmp_path: Path) -> Job:
 
 def test_the_page_opens_without_a_complaint_and_asks_nothing_of_any_host(job: Job, browser: Browser) -> None:
     page = job.paths.output_data / "report.html"
-    for options in ({"dark": False}, {"dark": True}, {"width": 390}):
-        browser.open(page.as_uri(), **options)
+    for width, dark in ((1000, False), (1000, True), (390, False)):
+        browser.open(page.as_uri(), width=width, dark=dark)
         browser.wait_for(
             "document.querySelectorAll('.chart').length === document.querySelectorAll('.js-plotly-plot').length"
         )
