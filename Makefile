@@ -11,10 +11,10 @@ check: setup  ## style, types, imports that point down
 	PYTHONPATH=scripts $(bin)/lint-imports --no-logo
 
 test: setup  ## the default suite
-	$(bin)/pytest -n auto -m "not slow and not docker"
+	$(bin)/pytest -n auto --dist worksteal -m "not slow and not docker"
 
 test-all: setup  ## the slow tests too
-	$(bin)/pytest -n auto -m "not docker"
+	$(bin)/pytest -n auto --dist worksteal -m "not docker"
 
 image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it where no hub is reached
 	docker build --tag image-classifier --file docker/Dockerfile --build-arg REVISION=$$(git rev-parse HEAD) \

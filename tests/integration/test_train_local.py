@@ -37,6 +37,7 @@ def test_a_folder_of_class_folders_becomes_a_model(image_folder: Path, tmp_path:
     assert (output / "model" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_train_and_validation_are_told_from_class_folders(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for name in ("train", "test"):

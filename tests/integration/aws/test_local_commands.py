@@ -37,6 +37,7 @@ def test_a_dry_run_on_this_machine_prints_the_request(shell: Any) -> None:
     assert not (shell.folder / "sagemaker").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_tells_its_reason(shell: Any) -> None:
     arguments = train(shell)
     for photo in (shell.folder / "photos").rglob("*.jpg"):
@@ -47,6 +48,7 @@ def test_a_job_that_fails_tells_its_reason(shell: Any) -> None:
     assert "last lines of its log:" in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(shell: Any) -> None:
     running = shell.start("train", *train(shell, "image_size=32", "epochs=1000"))
     for line in running.stdout:

