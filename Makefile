@@ -1,4 +1,4 @@
-.PHONY: setup check test test-all image test-docker bench-serve fuzz-serve soak-serve fix lock readme
+.PHONY: setup check test test-all image test-docker bench-serve fuzz-serve soak-serve bench-debugger bench-profiler fix lock readme
 bin := .venv/bin
 
 setup:  ## make .venv, or bring it up to date
@@ -23,7 +23,7 @@ image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it where no
 test-docker: setup  ## the image in a real engine; IMAGE names one that is built already
 	$(bin)/pytest -m docker tests/docker
 
-bench-serve: setup  ## how fast serve answers, beside LitServe; wrk must be installed
+bench-serve: setup  ## how fast serve answers, beside LitServe and TorchServe; wrk must be installed
 	PYTHONPATH=tests $(bin)/python -m benchmarks.serve
 
 fuzz-serve: setup  ## 10,000 hostile requests
@@ -31,6 +31,9 @@ fuzz-serve: setup  ## 10,000 hostile requests
 
 soak-serve: setup  ## 100,000 requests; memory, threads and descriptors stay
 	PYTHONPATH=tests $(bin)/python -m benchmarks.serve_soak
+
+bench-debugger bench-profiler: setup  ## what looking on costs a training
+	PYTHONPATH=tests $(bin)/python -m benchmarks.$(@:bench-%=%)
 
 fix: setup  ## what ruff can mend by itself
 	$(bin)/ruff check --fix .
