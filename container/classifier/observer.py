@@ -29,7 +29,8 @@ class Scene:
     """What a training is about to work with.
 
     ``network`` is the whole torchvision module; ``trained`` is the part of it that learns, and ``module`` turns a
-    batch's inputs into logits (the head alone, where a frozen backbone's features were computed once).
+    batch's inputs into logits (the head alone, where a frozen backbone's features were computed once). ``class_names``
+    are in the order of the logits.
     """
 
     network: nn.Module
@@ -40,6 +41,7 @@ class Scene:
     device: torch.device
     num_epochs: int
     steps_per_epoch: int
+    class_names: Sequence[str] = ()
 
 
 class Observer:

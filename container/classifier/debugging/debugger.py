@@ -1,6 +1,7 @@
 """Sees a training from inside: saves its tensors as smdebug does, and holds the rules against them as they come."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,7 @@ class Debugger(Observer):
             return
         prefix = f"{type(scene.network).__name__}_"
         self._loss = type(scene.criterion).__name__
+        self._class_names = scene.class_names
         self._parameters = {
             prefix + name: parameter for name, parameter in scene.network.named_parameters() if parameter.requires_grad
         }
@@ -119,7 +121,7 @@ class Debugger(Observer):
         if evaluation is None:
             self._say("debugger    nothing was saved: the save intervals are longer than the training")
             return
-        findings = evaluation.finish()
+        findings = [with_names(finding, self._class_names) for finding in evaluation.finish()]
         write_outputs(self._output, evaluation.tensors, findings)
         for finding in findings:
             if finding.outcome == "fired":
@@ -146,6 +148,16 @@ class Debugger(Observer):
 def ratio_name(parameter: str) -> str:
     """``ResNet_fc.weight`` → ``update_ratio/ResNet_fc``, which is in no collection of weights."""
     return "update_ratio/" + parameter.removesuffix(".weight")
+
+
+def with_names(finding: Finding, class_names: Sequence[str]) -> Finding:
+    """Tensors know classes by their numbers; who trains knows them by their names."""
+
+    def name(match: re.Match[str]) -> str:
+        number = int(match[1])
+        return repr(class_names[number]) if number < len(class_names) else match[0]
+
+    return finding.model_copy(update={"seen": re.sub(r"(?:class )?number (\d+)", name, finding.seen)})
 
 
 def tell(finding: Finding) -> str:

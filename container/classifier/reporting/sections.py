@@ -236,7 +236,10 @@ def notices(folder: Folder) -> list[dict[str, str]]:
 def sentence(text: str) -> str:
     """With a capital and an end."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) or not text else ".")
+    first = text.partition(" ")[0]
+    # A hyperparameter's name stays as it is typed.
+    start = text[:1] if "=" in first or "_" in first else text[:1].upper()
+    return start + text[1:] + ("" if text.endswith((".", "!", "?", "…")) or not text else ".")
 
 
 def _of_the_training(summary: Summary) -> list[dict[str, str]]:

@@ -166,6 +166,7 @@ class Training:
             optimizer=trainer.optimizer,
             device=self.precision.device,
             num_epochs=self.parameters.epochs,
+            class_names=[one.class_name for one in self.data.classes],
             steps_per_epoch=num_steps(len(self.stages.train.batches), self.parameters.batch_size),
         )
 

@@ -12,7 +12,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from classifier.debugging.debugger import Debugger
+from classifier.contract.findings import Finding
+from classifier.debugging.debugger import Debugger, with_names
 from classifier.debugging.library import ModeKeys, create_trial
 from classifier.debugging.settings import Settings
 from classifier.errors import Stopped
@@ -202,3 +203,11 @@ def test_frozen_part_is_neither_saved_nor_blamed(tmp_path: Path) -> None:
     run = debugged(tmp_path, module, epochs=1, steps=4)
     assert run.trial.tensor_names(collection="weights") == ["Sequential_2.weight"]
     assert run.findings["UnchangedTensor"].outcome == "quiet"
+
+
+def test_classes_are_told_by_their_names() -> None:
+    seen = "class number 1 has 10 times as many photos as number 0 (141 against 14 of 501)"
+    finding = with_names(Finding(rule="ClassImbalance", outcome="fired", seen=seen), ["dress", "t-shirt"])
+    assert finding.seen == "'t-shirt' has 10 times as many photos as 'dress' (141 against 14 of 501)"
+    unknown = Finding(rule="Confusion", outcome="fired", seen="17% of class number 8 are taken for number 7")
+    assert with_names(unknown, ["dress"]) == unknown
