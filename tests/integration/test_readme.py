@@ -1,0 +1,138 @@
+"""README.md, typed by a newcomer: a fresh clone, and each of its commands as it stands there, from top to bottom.
+
+The photos are drawn and the weights are random; what the commands of "On AWS" would send is printed instead of sent,
+since no server but AWS's own does all of it (the tests beside this one send it to what there is).
+"""
+
+import os
+import signal
+import subprocess
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import boto3
+import pytest
+
+from aws import moto_server
+from drawing import write_classes
+from readme import README, ROOT, Command, commands
+from servers import free_port
+
+# What is not run here, and who runs it.
+ELSEWHERE = {
+    "make test": "this is part of it",
+    "docker build": "tests/docker",
+    "image-classifier": "tests/docker",
+    "make test-docker": "tests/docker",
+    "build_and_push.sh": "tests/integration/aws",
+}
+AWS = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
+WEIGHTS = ("resnet18", "resnet50", "mobilenet_v2")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as it is committed, with the photos and weights that the README speaks of."""
+    project = tmp_path_factory.mktemp("newcomer") / "project"
+    subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
+    (project / ".venv").symlink_to(ROOT / ".venv")
+    photos = write_classes(project / "photos", photos_per_class=16, size=(96, 80))
+    with zipfile.ZipFile(project / "dogImages.zip", "w") as archive:
+        for path in sorted(photos.rglob("*.jpg")):
+            archive.write(path, path.relative_to(photos))
+    _save_weights(project.parent / "torch" / "hub" / "checkpoints", project / "weights")
+    return project
+
+
+def _save_weights(hub: Path, channel: Path) -> None:
+    """Random weights under the names of torchvision's, as a hub that was reached before leaves them."""
+    import torch  # noqa: PLC0415
+    from torchvision.models import get_model, get_model_weights  # noqa: PLC0415
+
+    hub.mkdir(parents=True)
+    channel.mkdir()
+    for name in WEIGHTS:
+        for weights in get_model_weights(name):
+            torch.save(get_model(name).state_dict(), hub / weights.url.rpartition("/")[2])
+    torch.save(get_model("mobilenet_v2").state_dict(), channel / "mobilenet_v2.pth")
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """A server that is asked what there is, and keeps what is uploaded."""
+    with moto_server(free_port()) as url:
+        s3 = boto3.client(
+            "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
+        )
+        s3.create_bucket(Bucket="my-bucket")
+        yield url
+
+
+@pytest.fixture(scope="module")
+def environment(clone: Path, endpoint: str) -> Mapping[str, str]:
+    return {
+        **os.environ,
+        "PORT": str(free_port()),
+        "SERVE_METRICS_PORT": "0",
+        "PYTHONPATH": str(clone / "container"),
+        "TORCH_HOME": str(clone.parent / "torch"),
+        **AWS,
+        "AWS_ENDPOINT_URL": endpoint,
+        "IMAGE_URI": "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:" + "0" * 64,
+    }
+
+
+def _tour() -> Iterator[Command]:
+    for command in commands(README.read_text(encoding="utf-8")):
+        typed = command.text.partition("#")[0]
+        if not any(part in typed for part in ELSEWHERE):
+            yield command
+
+
+def test_the_tour_is_all_there() -> None:
+    sections = {command.section for command in _tour()}
+    assert {"Two commands", "Prepare your photos", "Train", "See inside", "Serve", "Tune", "On AWS"} <= sections
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_does_what_it_says(clone: Path, environment: Mapping[str, str]) -> None:
+    environment = dict(environment)
+    servers: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in _tour():
+            if command.text.startswith("export "):
+                name, _, value = command.text.removeprefix("export ").partition("=")
+                environment[name] = value
+            elif "serve_local.sh" in command.text:
+                servers.append(_start(command, clone, environment))
+            else:
+                _run(command, clone, environment, tries=60 if "predict.sh" in command.text else 1)
+    finally:
+        for server in servers:
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+    made = ["prepared/report/samples.jpg", "local_test/opt_ml/output/data/report.html", "answers"]
+    assert [name for name in made if not (clone / name).exists()] == []
+
+
+def _start(command: Command, clone: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    words = command.text.partition("#")[0].split()
+    return subprocess.Popen(words, cwd=clone, env=environment, stdout=subprocess.DEVNULL)
+
+
+def _run(command: Command, clone: Path, environment: Mapping[str, str], *, tries: int) -> None:
+    typed = command.text.partition("#")[0].strip()
+    text = f"{typed} --dry-run" if command.section == "On AWS" and "upload_data" not in typed else typed
+    ran = _bash(text, clone, environment)
+    while ran.returncode and (tries := tries - 1):
+        time.sleep(1)
+        ran = _bash(text, clone, environment)
+    assert ran.returncode == 0, f"{text}\n{ran.stdout[-2000:]}\n{ran.stderr[-4000:]}"
+
+
+def _bash(text: str, clone: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", text], cwd=clone, env=environment, input="y\n", capture_output=True, text=True, check=False
+    )
