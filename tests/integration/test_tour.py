@@ -1,9 +1,10 @@
 """README.md, typed by a newcomer: a fresh clone, and each of its commands as it stands there, from top to bottom.
 
-The photos are drawn and the weights are random; what the commands of "On AWS" would send is printed instead of sent,
-since no server but AWS's own does all of it (the tests beside this one send it to what there is).
+The photos are drawn and the weights are random; most of what the commands of "On AWS" would send is printed instead of
+sent, since no server but AWS's own does all of it (the tests in aws/ and tuning/ send it to what there is).
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,16 @@ ELSEWHERE = {
     "build_and_push.sh": "tests/integration/aws",
 }
 AWS = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        ],
+    }
+)
+# What is added to a command of "On AWS", by its script; to the others --dry-run.
+ADDED = {"upload_data.py": "", "train.py": "--no-wait"}
 WEIGHTS = ("resnet18", "resnet50", "mobilenet_v2")
 
 
@@ -63,10 +74,9 @@ def _save_weights(hub: Path, channel: Path) -> None:
 def endpoint() -> Iterator[str]:
     """A server that is asked what there is, and keeps what is uploaded."""
     with moto_server(free_port()) as url:
-        s3 = boto3.client(
-            "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
-        )
-        s3.create_bucket(Bucket="my-bucket")
+        session = boto3.Session("none", "none", region_name="us-east-1")
+        session.client("s3", endpoint_url=url).create_bucket(Bucket="my-bucket")
+        session.client("iam", endpoint_url=url).create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument=TRUST)
         yield url
 
 
@@ -124,12 +134,16 @@ def _start(command: Command, clone: Path, environment: Mapping[str, str]) -> sub
 
 def _run(command: Command, clone: Path, environment: Mapping[str, str], *, tries: int) -> None:
     typed = command.text.partition("#")[0].strip()
-    text = f"{typed} --dry-run" if command.section == "On AWS" and "upload_data" not in typed else typed
+    text = f"{typed} {_added(typed)}" if command.section == "On AWS" else typed
     ran = _bash(text, clone, environment)
     while ran.returncode and (tries := tries - 1):
         time.sleep(1)
         ran = _bash(text, clone, environment)
     assert ran.returncode == 0, f"{text}\n{ran.stdout[-2000:]}\n{ran.stderr[-4000:]}"
+
+
+def _added(typed: str) -> str:
+    return next((added for script, added in ADDED.items() if script in typed), "--dry-run")
 
 
 def _bash(text: str, clone: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
