@@ -124,10 +124,11 @@ def _transform(
     except Exception:
         made.unmake()
         raise
-    print(f"job         {name}", flush=True)
     tail = LogTail(platform.logs, TRANSFORM_JOBS, f"{name}/")
     follower = Follower(tail, lambda line: print(line, flush=True), status_key="TransformJobStatus")
     try:
+        # Within: who reads this line may press Ctrl-C at once, and is to hear what goes on.
+        print(f"job         {name}", flush=True)
         record = wait(
             lambda: platform.sagemaker.describe_transform_job(TransformJobName=name),
             what=f"transform job {name}",

@@ -224,6 +224,7 @@ def test_a_folder_is_labelled_by_a_transform_job(
     assert (done.returncode, done.stderr) == (1, f"batch_transform: {name}-2 failed: ClientError: 1 of 3\n")
 
 
+@pytest.mark.slow
 def test_what_is_left_is_listed_with_its_price_and_removed_on_a_yes(shell: Any, artifact: str, name: str) -> None:
     assert deploy(shell, artifact, name, "--instances", "2", "--max-instances", "4").returncode == 0
     listed = shell.run("teardown", "--name", name)
