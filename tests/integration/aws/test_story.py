@@ -1,9 +1,10 @@
-"""From photos to answers on one machine: prepare, upload, train, deploy, predict, label a folder, tear down.
+"""From photos to answers on one machine: prepare, upload, tune, train, deploy, predict, label a folder, tear down.
 
 Every step is the command that a user types, and takes what the step before it printed. S3 is moto's; the training and
 the server are the image's own programs.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,8 +16,13 @@ from PIL import Image
 
 from drawing import write_classes
 
-TINY = ["model=resnet18", "pretrained=false", "image_size=32", "epochs=6", "batch_size=16", "lr=0.003"]
-FROZEN = ["model=mobilenet_v2", "freeze=backbone", "augmentation=none", "epochs=4", "lr=0.003", "batch_size=32"]
+TINY = ["model=resnet18", "pretrained=false", "image_size=32", "epochs=6", "batch_size=16"]
+RANGES = {
+    "ContinuousParameterRanges": [
+        {"Name": "lr", "MinValue": "0.002", "MaxValue": "0.006", "ScalingType": "Logarithmic"},
+    ]
+}
+FROZEN = ["model=mobilenet_v2", "freeze=backbone", "augmentation=none", "epochs=4", "batch_size=32"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +39,9 @@ def tell(shell: Any, bucket: str, source: Path, training: list[str], **more: lis
     _run(shell, "prepare_data", str(source), str(prepared), "--jobs", "1", *more.get("preparing", []))
     uploaded = _run(shell, "upload_data", str(prepared), f"s3://{bucket}/photos")
     channels = [part for line in uploaded.splitlines() for part in ("--channel", line)]
-    trained = _run(shell, "train", *local, "--name", "story", *channels, *training, "optimize_for_cpu=false")
+    best = _tune(shell, [*local, *channels, *training])
+    tuned = ["--hyperparameters", str(best), "optimize_for_cpu=false"]
+    trained = _run(shell, "train", *local, "--name", "story", *channels, *_options(training), *tuned)
     assert re.search(r"^metric      test:accuracy=", trained, flags=re.MULTILINE)
     assert (shell.folder / "sagemaker" / "reports" / "story" / "metrics.json").is_file()
     _run(shell, "deploy", _found(r"^artifact    (file://.*)$", trained), *local)
@@ -46,6 +54,19 @@ def tell(shell: Any, bucket: str, source: Path, training: list[str], **more: lis
     assert "removed   endpoint image-classifier" in _run(shell, "teardown", *local, "--yes")
     assert _run(shell, "teardown", *local) == "nothing is left\n"
     return float(_found(r"^right .*\(([0-9.]+)%\)$", predicted)) / 100
+
+
+def _tune(shell: Any, arguments: list[str]) -> Path:
+    """Two trials at a time; the best hyperparameters, in a file."""
+    ranges, results = shell.folder / "ranges.json", shell.folder / "tuned"
+    ranges.write_text(json.dumps(RANGES))
+    _run(shell, "tune", str(ranges), "--jobs", "2", "--parallel", "2", "--results", str(results), *arguments)
+    return results / "best_hyperparameters.json"
+
+
+def _options(training: list[str]) -> list[str]:
+    """What of a training is no hyperparameter: those come from the tuning's file."""
+    return [one for place, one in enumerate(training) if one == "--channel" or training[place - 1] == "--channel"]
 
 
 def _run(shell: Any, script: str, *arguments: str) -> str:
