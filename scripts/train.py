@@ -77,6 +77,7 @@ def _run(options: argparse.Namespace) -> int:
     check_places(spec, options.region)
     start(platform, request)
     if options.no_wait:
+        print(f"job         {spec.job_name}", flush=True)
         say(f"watch it: .venv/bin/python scripts/train.py --watch {spec.job_name}{platform.flags}")
         return 0
     return watch(platform, spec.job_name, options)

@@ -25,12 +25,17 @@ def read_hyperparameters(file: Path | None, texts: Sequence[str]) -> dict[str, s
     Raises:
         ConfigError: the file can't be read, or holds no JSON object.
     """
-    values = {} if file is None else _read_object(file)
+    values = {} if file is None else read_object(file, "hyperparameters")
     values.update(pairs(texts))
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        ConfigError: the file can't be read, or holds something else than ``what``.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -38,5 +43,5 @@ def _read_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} should hold a JSON object of hyperparameters")
+        raise ConfigError(f"{path} should hold a JSON object of {what}, not {type(content).__name__}")
     return content

@@ -27,7 +27,6 @@ def start(platform: Platform, request: Mapping[str, Any]) -> None:
     """
     with explained(f"training job {request['TrainingJobName']}"):
         platform.sagemaker.create_training_job(**request)
-    print(f"job         {request['TrainingJobName']}", flush=True)
 
 
 def stop(platform: Platform, name: str) -> int:
@@ -56,6 +55,8 @@ def watch(platform: Platform, name: str, options: argparse.Namespace) -> int:
         follower(record)
 
     try:
+        # Within: who reads this line may press Ctrl-C at once, and is to hear what goes on.
+        print(f"job         {name}", flush=True)
         record = wait(
             lambda: platform.sagemaker.describe_training_job(TrainingJobName=name),
             what=f"training job {name}",

@@ -21,7 +21,7 @@ from classifier.training.epochs import Outcome, Training
 from classifier.training.folders import class_labels
 from classifier.training.memory import keep_freed_memory
 from classifier.training.precision import Precision, choose_precision
-from classifier.training.stages import Reader, frozen_stages, whole_stages
+from classifier.training.stages import Reader, Stages, frozen_stages, whole_stages
 from classifier.vision.artifact import Classifier
 from classifier.vision.card import ModelCard
 from classifier.vision.models import build, check_image_size, preprocessing_for
@@ -30,12 +30,7 @@ from classifier.vision.weights import load_pretrained
 
 
 def fit(
-    config: TrainingConfig,
-    paths: Paths,
-    watch: Watch,
-    *,
-    record: Callable[[Outcome], None],
-    observer: Observer,
+    config: TrainingConfig, paths: Paths, watch: Watch, *, record: Callable[[Outcome], None], observer: Observer
 ) -> Outcome:
     """Train as the platform's files say, and leave the best epoch's artifact in ``paths.model``.
 
@@ -70,24 +65,19 @@ def fit(
             pin=precision.device.type == "cuda",
         )
         module = Classifier(network, preprocessing).to(precision.device)
-        if parameters.freeze == "backbone":
-            stages = frozen_stages(module, data, reader, parameters.augmentation, precision, watch)
-        else:
-            stages = whole_stages(module, data, reader, parameters.augmentation)
+        card = _describe_model(parameters, data, preprocessing)
         training = Training(
             parameters=parameters,
             paths=paths,
             data=data,
             reader=reader,
             classifier=module,
-            stages=stages,
+            stages=_stages(module, data, reader, parameters, precision, watch),
             precision=precision,
             watch=watch,
             record=record,
             observer=observer,
-            outcome=Outcome(
-                _describe_model(parameters, data, preprocessing), data, _describe_device(precision), source
-            ),
+            outcome=Outcome(card, data, _describe_device(precision), source),
         )
         return training.run()
 
@@ -110,6 +100,14 @@ def _build_network(config: TrainingConfig, paths: Paths, num_classes: int) -> tu
         return network, "from scratch"
     channel = paths.channel("pretrained") if "pretrained" in config.channels else None
     return network, f"pretrained ({load_pretrained(network, parameters.model, channel=channel)})"
+
+
+def _stages(
+    module: Classifier, data: Data, reader: Reader, parameters: Hyperparameters, precision: Precision, watch: Watch
+) -> Stages:
+    if parameters.freeze == "backbone":
+        return frozen_stages(module, data, reader, parameters.augmentation, precision, watch)
+    return whole_stages(module, data, reader, parameters.augmentation)
 
 
 def _num_workers(parameters: Hyperparameters) -> int:

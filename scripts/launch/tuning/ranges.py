@@ -3,7 +3,6 @@
 What is wrong is told with the file, the place in it and the parameter's name, before any trial is started.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from botocore.validate import ParamValidator
 
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError
+from launch.arguments import read_object
 from launch.tuning.parameters import (
     Choice,
     Range,
@@ -43,7 +43,7 @@ def read_ranges(path: Path, static: Mapping[str, str]) -> Ranges:
     Raises:
         ConfigError: the file isn't the API's ``ParameterRanges``, or the hyperparameter table knows better.
     """
-    content = _read(path)
+    content = read_object(path, "parameter ranges, as the API's ParameterRanges")
     _check_shape(path, content)
     parameters: dict[str, Range] = {}
     for place, kind, entry in _entries(content):
@@ -58,18 +58,6 @@ def read_ranges(path: Path, static: Mapping[str, str]) -> Ranges:
         raise ConfigError(f"{path} names no parameter: add one, say to ContinuousParameterRanges")
     _check_together(path, parameters, static)
     return Ranges(content, tuple(parameters.values()))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} should hold a JSON object, the API's ParameterRanges, not {type(content).__name__}")
-    return content
 
 
 def _check_shape(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """S3 as moto's server serves it, for each test a bucket of its own."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
-from aws import Proxy, free_port, moto_server
+from aws import Proxy, free_port, moto_server, speak_to
 
 
 @pytest.fixture(scope="session")
@@ -20,18 +19,7 @@ def s3_url() -> Iterator[str]:
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, s3_url: str, tmp_path: Path) -> pytest.MonkeyPatch:
     """The environment in which every AWS client speaks to moto's server, and to nothing of the machine's own."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
+    speak_to(s3_url, monkeypatch, tmp_path)
     return monkeypatch
 
 

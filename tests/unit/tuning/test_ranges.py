@@ -72,7 +72,7 @@ def test_without_a_scaling_the_table_has_the_say(path: Path, content: object, sc
     ("content", "message"),
     [
         ({}, " names no parameter: add one, say to ContinuousParameterRanges"),
-        ([], " should hold a JSON object, the API's ParameterRanges, not list"),
+        ([], " should hold a JSON object of parameter ranges, as the API's ParameterRanges, not list"),
         ({"ContinousParameterRanges": []}, 'Unknown parameter in input: "ContinousParameterRanges"'),
         (
             {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "1"}]},
