@@ -112,22 +112,26 @@ class Sampler:
 
     def _run(self) -> None:
         try:
-            number, stride = 0, 1
-            due = time.monotonic() + self._interval_s
-            while not self._stopping.wait(max(0.0, due - time.monotonic())):
-                due = max(due + self._interval_s, time.monotonic())
-                sample = self._machine.sample()
+            stride = 1
+            for number, sample in enumerate(self._look()):
                 self._files.write(sample)
                 if number % stride == 0:
                     self.samples.append(sample)
                 if len(self.samples) >= _MOST_SAMPLES:  # a job of days keeps every second one, then every fourth
                     del self.samples[1::2]
                     stride *= 2
-                number += 1
         except Exception as error:
             self.failure = error
         finally:
             self._files.close()
+
+    def _look(self) -> Iterator[Sample]:
+        due = time.monotonic() + self._interval_s
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            due = max(due + self._interval_s, time.monotonic())
+            yield self._machine.sample()
+        if not self.samples:  # stopped before the first was due: one of a shorter time is better than none
+            yield self._machine.sample()
 
 
 class SystemFiles:

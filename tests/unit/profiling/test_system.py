@@ -75,6 +75,14 @@ def test_a_sample_is_of_this_machine() -> None:
     assert min(one.disk_operations, one.disk_read, one.disk_written, one.received, one.sent) >= 0
 
 
+def test_a_training_of_no_time_has_a_sample_all_the_same(tmp_path: Path) -> None:
+    sampler = Sampler(tmp_path, "algo-1", 60)
+    sampler.start()
+    sampler.stop()
+    assert len(sampler.samples) == 1
+    assert not read_frames(tmp_path).get_all_system_metrics().empty
+
+
 def test_a_sampler_ends_when_it_is_told_to(tmp_path: Path) -> None:
     sampler = Sampler(tmp_path, "algo-1", 0.01)
     sampler.start()
