@@ -125,9 +125,9 @@ def compare(base: Path, contenders: dict[str, Contender], seconds: float, rounds
     """All servers up at once and measured in turn: an idle one takes no time from the others."""
     with ExitStack() as stack:
         sides = {name: stack.enter_context(running(contender)) for name, contender in contenders.items()}
-        ceilings = []
+        ceilings: list[tuple[float, float]] = []
         for _ in range(rounds):
-            ceilings.append(ceiling(base, seconds))
+            ceilings.append((ceiling(base, seconds, threads=1), ceiling(base, seconds, threads=2)))
             for side in sides.values():
                 side.measure(COMPARED)
         for side in sides.values():
@@ -137,17 +137,21 @@ def compare(base: Path, contenders: dict[str, Contender], seconds: float, rounds
         pings = pings_under(contenders["ours"].load, ours.port)
     print(HEAD)
     print("\n".join(line for side in sides.values() for line in side.lines()))
-    print(f"{'ceiling: no HTTP':<34} {'':>5} {median(ceilings):>10.1f}")
+    for threads, rates in enumerate(zip(*ceilings, strict=True), start=1):
+        print(f"{f'ceiling: no HTTP, {threads} a core':<34} {'':>5} {median(rates):>10.1f}")
     return _figures(sides, ceilings, pings)
 
 
-def _figures(sides: dict[str, Side], ceilings: Sequence[float], pings: Sequence[float]) -> dict[str, Any]:
+def _figures(
+    sides: dict[str, Side], ceilings: Sequence[tuple[float, float]], pings: Sequence[float]
+) -> dict[str, Any]:
     ours = sides["ours"]
     rates = ours.rates[COMPARED]
     figures = {
         "vs_litserve": _ratio(rates, sides["litserve torch"]),
         "vs_litserve_same_engine": _ratio(rates, sides["litserve engine"]),
-        "vs_ceiling": median(one.per_s / top for one, top in zip(rates, ceilings, strict=True)),
+        "vs_ceiling": median(one.per_s / top for one, (top, _) in zip(rates, ceilings, strict=True)),
+        "vs_ceiling_two_threads": median(one.per_s / top for one, (_, top) in zip(rates, ceilings, strict=True)),
         "p99_over_p50": median(one.p99_ms / one.p50_ms for one in rates),
         "ready_s": ours.ready_s,
         "rss_mb": ours.rss_mb,
@@ -171,9 +175,10 @@ def _ratio(ours: Sequence[Rate], other: Side) -> float:
     return median(one.per_s / rate.per_s for one, rate in zip(ours, rates, strict=True))
 
 
-def ceiling(base: Path, seconds: float) -> float:
-    """Photos a second when all cores decode and infer, and nothing else is done."""
-    command = [sys.executable, "-m", "benchmarks.ceiling", str(base / "model"), str(base / "ours.body"), str(seconds)]
+def ceiling(base: Path, seconds: float, *, threads: int) -> float:
+    """Photos a second when all cores decode and infer, with so many threads each, and nothing else is done."""
+    command = [sys.executable, "-m", "benchmarks.ceiling", base / "model", base / "ours.body", str(seconds)]
+    command.append(str(threads))
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 

@@ -1,6 +1,7 @@
 """An ``Accept`` header → the form of the answer. Decided before inference."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from classifier.serving.refusals import AcceptError
@@ -24,6 +25,8 @@ class _Range:
     verbose: bool
 
 
+# A server hears the same few headers again and again.
+@lru_cache(maxsize=64)
 def choose(accept: str, default: str) -> Answer:
     """The form that the caller likes best. ``*/*``, or no header, leaves the choice to ``default``.
 

@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -130,6 +131,7 @@ def _content_type(answer: Answer) -> str:
     return f"{answer.form}; charset=utf-8" if answer.form == "text/csv" else answer.form
 
 
+@lru_cache(maxsize=64)
 def _top_k(attributes: str) -> int:
     """``top_k=3`` among the custom attributes; those of others are left alone."""
     pairs = (one.partition("=") for one in attributes.replace(";", ",").split(","))
@@ -196,16 +198,20 @@ def _end(response: Response, telemetry: Telemetry) -> Response:
     seconds = time.monotonic() - g.start
     telemetry.request(response.status_code, seconds)
     if request.path != "/ping" or response.status_code != 200:
-        job: Job | None = g.get("job")
-        error: Exception | None = g.get("error")
-        log_line(
-            method=request.method,
-            path=request.path,
-            status=response.status_code,
-            ms=round(seconds * 1e3, 2),
-            stages_ms={name: round(value * 1e3, 2) for name, value in job.stages_s.items()} if job else None,
-            num_bytes=request.content_length,
-            inference_id=request.headers.get("X-Amzn-SageMaker-Inference-Id"),
-            error=type(error).__name__ if error else None,
-        )
+        _log(response.status_code, seconds)
     return response
+
+
+def _log(status: int, seconds: float) -> None:
+    job: Job | None = g.get("job")
+    error: Exception | None = g.get("error")
+    log_line(
+        method=request.method,
+        path=request.path,
+        status=status,
+        ms=round(seconds * 1e3, 2),
+        stages_ms={name: round(value * 1e3, 2) for name, value in job.stages_s.items()} if job else None,
+        num_bytes=request.content_length,
+        inference_id=request.headers.get("X-Amzn-SageMaker-Inference-Id"),
+        error=type(error).__name__ if error else None,
+    )

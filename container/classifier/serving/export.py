@@ -195,7 +195,7 @@ class _Judge:
     reference: np.ndarray
 
     def graph_row(self, model: openvino.Model, precision: Precision, *, num_photos: int = MAX_PHOTOS) -> EngineRow:
-        engine = compile_graph(model, precision, num_lanes=1)
+        engine = compile_graph(model, precision, num_streams=1)
         return self.row(engine.name, lambda batch: engine.infer(0, batch), num_photos=num_photos)
 
     def row(self, name: str, infer: Infer, *, num_photos: int = 0) -> EngineRow:

@@ -390,6 +390,6 @@ def _take(buffer: bytearray) -> bytes:
 
 
 def _empty(descriptor: int) -> None:
+    # What is left, if anything, wakes the next turn.
     with suppress(OSError):
-        while os.read(descriptor, 4096):
-            pass
+        os.read(descriptor, 4096)
