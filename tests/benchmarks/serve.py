@@ -142,9 +142,7 @@ def compare(base: Path, contenders: dict[str, Contender], seconds: float, rounds
     return _figures(sides, ceilings, pings)
 
 
-def _figures(
-    sides: dict[str, Side], ceilings: Sequence[tuple[float, float]], pings: Sequence[float]
-) -> dict[str, Any]:
+def _figures(sides: dict[str, Side], ceilings: Sequence[tuple[float, float]], pings: Sequence[float]) -> dict[str, Any]:
     ours = sides["ours"]
     rates = ours.rates[COMPARED]
     figures = {
