@@ -22,6 +22,8 @@ from classifier.contract.paths import Paths
 from classifier.debugging import open_debugger
 from classifier.errors import ConfigError, Stopped, UserError
 from classifier.observer import Observer, Observers
+from classifier.reporting.folder import PAGE_FILE, has_record
+from classifier.reporting.summary import FAILURE_FILE, HISTORY_FILE, SUMMARY_FILE
 from classifier.training.console import Console, StopSignal, Watch
 
 if TYPE_CHECKING:
@@ -41,15 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _list_models()
     paths, console, stop = Paths.from_environment(), Console(), StopSignal()
     stop.listen()
+    code = _run(paths, console, stop)
+    if has_record(paths.output_data):
+        _write_page(paths, console)
+    return code
+
+
+def _run(paths: Paths, console: Console, stop: StopSignal) -> int:
     try:
-        paths.failure.unlink(missing_ok=True)
+        _forget_earlier_run(paths)
         config = read_training_config(paths)
         check_driver(read_host(config.cluster.current_instance_type), "training")
         from classifier.profiling.profiler import profiled  # noqa: PLC0415
 
         with profiled(config, paths, console) as observers:
             _train(config, paths, console, stop, observers)
-        _write_page(paths, console)
     except Stopped as stopped:
         console.say(f"stopped     by {stopped}, before the first step: there is no model")
     except UserError as error:
@@ -58,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = f"internal error, please report it: {type(error).__name__}: {error}"
         return _fail(paths, 2, f"{reason}\n\n{traceback.format_exc()}")
     return 0
+
+
+def _forget_earlier_run(paths: Paths) -> None:
+    names = (SUMMARY_FILE, HISTORY_FILE, FAILURE_FILE, PAGE_FILE)
+    for path in (paths.failure, *(paths.output_data / name for name in names)):
+        path.unlink(missing_ok=True)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -200,6 +214,8 @@ def _fail(paths: Paths, code: int, reason: str) -> int:
     try:
         paths.failure.parent.mkdir(parents=True, exist_ok=True)
         paths.failure.write_text(reason + "\n", encoding="utf-8")
+        if has_record(paths.output_data):
+            (paths.output_data / FAILURE_FILE).write_text(reason.partition("\n")[0] + "\n", encoding="utf-8")
     except OSError as error:
         print(f"train: {paths.failure} can't be written: {error.strerror}", file=sys.stderr, flush=True)
     return code

@@ -344,6 +344,13 @@ def test_divergence_in_the_first_epoch(platform: Platform, image_folder: Path) -
     assert first_line(platform) == (
         "ConfigError: training diverged in epoch 1, its loss is nan: lower lr (now 10) or add warmup_epochs"
     )
+    page = (platform.paths.output_data / "report.html").read_text(encoding="utf-8")
+    assert "<h1>The training failed</h1>" in page
+    assert "training diverged in epoch 1" in page
+    # The next training in this folder fails before its first epoch, and has nothing to do with that page's.
+    platform.lay_out({"train": image_folder}, {"model": "resnet1"})
+    assert platform.run().exit_code == 1
+    assert not (platform.paths.output_data / "report.html").exists()
 
 
 def test_a_crash_of_ours_puts_the_message_first_and_the_traceback_after(platform: Platform, image_folder: Path) -> None:

@@ -8,9 +8,15 @@ from typing import Any
 
 from classifier.contract.findings import Finding, read_findings
 from classifier.errors import ConfigError
-from classifier.reporting.summary import SUMMARY_FILE, Summary
+from classifier.reporting.summary import FAILURE_FILE, HISTORY_FILE, SUMMARY_FILE, Summary
 
+PAGE_FILE = "report.html"
 _PLACES = ("", "output/data", "data")
+
+
+def has_record(path: Path) -> bool:
+    """Whether a training came so far that there is something to show."""
+    return (path / SUMMARY_FILE).is_file() or (path / HISTORY_FILE).is_file()
 
 
 @dataclass(frozen=True)
@@ -27,15 +33,19 @@ class Folder:
             ConfigError: neither holds what a training leaves.
         """
         for place in _PLACES:
-            if (path / place / SUMMARY_FILE).is_file() or (path / place / "history.csv").is_file():
+            if has_record(path / place):
                 return cls(path / place)
         raise ConfigError(
-            f"{path} holds neither {SUMMARY_FILE} nor history.csv: name a job's output/data, or the job's own folder"
+            f"{path} holds neither {SUMMARY_FILE} nor {HISTORY_FILE}: name a job's output/data, or the job's own folder"
         )
 
     def summary(self) -> Summary | None:
         path = self.path / SUMMARY_FILE
         return Summary.read(path) if path.is_file() else None
+
+    def failure(self) -> str | None:
+        path = self.path / FAILURE_FILE
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
     def json(self, name: str) -> Any:
         path = self.path / name

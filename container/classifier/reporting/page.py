@@ -14,12 +14,12 @@ from plotly.offline import get_plotlyjs
 
 from classifier.reporting import sections
 from classifier.reporting.charts.figure import Figure
-from classifier.reporting.folder import Folder
+from classifier.reporting.folder import PAGE_FILE, Folder
 from classifier.reporting.palette import style, themes
 
-PAGE_FILE = "report.html"
 _HERE = Path(__file__).parent
 _SECTIONS: Mapping[str, Callable[[Folder], Any]] = {
+    "failure": Folder.failure,
     "result": sections.result,
     "notices": sections.notices,
     "curves": sections.curve,

@@ -9,7 +9,7 @@ import numpy as np
 from classifier.observer import Observer
 from classifier.reporting.photos import Photo, write_mistakes
 from classifier.reporting.recording import PredictionRecorder, StepRecorder
-from classifier.reporting.summary import SUMMARY_FILE, Summary
+from classifier.reporting.summary import HISTORY_FILE, SUMMARY_FILE, Summary
 from classifier.reporting.tables import (
     class_scores,
     write_classes,
@@ -37,7 +37,7 @@ class Record:
         self, rows: Sequence[Mapping[str, float]], metrics: Mapping[str, float], best_epoch: int | None
     ) -> None:
         """After each epoch: nothing is lost when a job dies."""
-        write_history(self.folder / "history.csv", rows)
+        write_history(self.folder / HISTORY_FILE, rows)
         write_metrics(self.folder / "metrics.json", metrics)
         if best_epoch is not None:
             self._predictions.keep_validation(best_epoch)

@@ -16,7 +16,7 @@ from classifier.reporting.charts.curves import curves
 from classifier.reporting.charts.debugger import debugger_figures
 from classifier.reporting.charts.profiler import PHASES, profiler_figures
 from classifier.reporting.folder import Folder
-from classifier.reporting.summary import Summary
+from classifier.reporting.summary import HISTORY_FILE, Summary
 
 Section = dict[str, Any] | None
 _MOST_ROWS = 200  # of a list of files; the rest is in the CSV
@@ -51,7 +51,7 @@ def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def curve(folder: Folder) -> Section:
-    steps, history = _numbers(folder.rows("steps.csv")), _numbers(folder.rows("history.csv"))
+    steps, history = _numbers(folder.rows("steps.csv")), _numbers(folder.rows(HISTORY_FILE))
     if not history:
         return None
     summary = folder.summary()

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from classifier.vision.card import ClassLabel
 
 SUMMARY_FILE = "training.json"
+HISTORY_FILE = "history.csv"
+# Why the training failed, where it did; like the platform's own file beside the folder, which a report does not reach.
+FAILURE_FILE = "failure.txt"
 
 
 class Summary(BaseModel):
