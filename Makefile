@@ -10,11 +10,16 @@ check: setup  ## style, types, imports that point down
 	$(bin)/pyright
 	PYTHONPATH=scripts $(bin)/lint-imports --no-logo
 
-test: setup  ## the default suite
+test: .venv/compiled  ## the default suite
 	$(bin)/pytest -n auto --dist worksteal -m "not slow and not docker"
 
-test-all: setup  ## the slow tests too
+test-all: .venv/compiled  ## the slow tests too
 	$(bin)/pytest -n auto --dist worksteal -m "not docker"
+
+# Where PYTHONDONTWRITEBYTECODE is set, every process that a test starts would compile thousands of modules anew.
+.venv/compiled: tests/requirements.txt | setup
+	-$(bin)/python -m compileall -qq -j 0 .venv/lib
+	touch $@
 
 image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it where no hub is reached
 	docker build --tag image-classifier --file docker/Dockerfile --build-arg REVISION=$$(git rev-parse HEAD) \
