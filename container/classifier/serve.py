@@ -5,7 +5,7 @@ import sys
 from classifier.contract.driver import check_driver, read_host
 from classifier.contract.paths import Paths
 from classifier.errors import UserError
-from classifier.serving.server import Server
+from classifier.serving.server import Server, check_port
 from classifier.serving.settings import Settings
 from classifier.vision.card import ModelCard
 
@@ -16,6 +16,7 @@ def main() -> int:
     try:
         check_driver(read_host(), "hosting")
         settings = Settings.from_environment()
+        check_port(settings.port)
         if not settings.multi_model:
             # Before anything is forked: what is wrong here will not be right in a second worker.
             ModelCard.read(paths.model)

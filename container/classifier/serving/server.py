@@ -1,5 +1,6 @@
 """Gunicorn's settings, and what its worker builds once it is forked."""
 
+import socket
 import sys
 from typing import Any
 
@@ -7,12 +8,13 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from classifier.contract.paths import Paths
-from classifier.errors import UserError
+from classifier.errors import ConfigError, UserError
 from classifier.serving.http import WsgiApp
 from classifier.serving.settings import Settings
 
 # Longer than the worker's own drain, shorter than the platform's 30 s.
 GRACEFUL_TIMEOUT_S = 24
+ADDRESS = "0.0.0.0"
 
 
 class Server(BaseApplication):
@@ -25,7 +27,7 @@ class Server(BaseApplication):
 
     def load_config(self) -> None:
         options: dict[str, Any] = {
-            "bind": f"0.0.0.0:{self._settings.port}",
+            "bind": f"{ADDRESS}:{self._settings.port}",
             "workers": 1,
             "worker_class": "classifier.serving.worker.FrontWorker",
             "backlog": 1024,
@@ -46,6 +48,23 @@ class Server(BaseApplication):
             print(f"serve: {error}", file=sys.stderr, flush=True)
             # By this code Gunicorn knows that another worker would fare no better, and ends.
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+def check_port(port: int) -> None:
+    """Gunicorn would try for five seconds, and then say less.
+
+    Raises:
+        ConfigError: nothing can listen there.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except OSError as error:
+            raise ConfigError(
+                f"can't listen on port {port}: {(error.strerror or str(error)).lower()}. Stop what listens there, or "
+                "choose another port (SAGEMAKER_BIND_TO_PORT; --port of serve_local.sh)"
+            ) from None
 
 
 def build_app(paths: Paths, settings: Settings) -> WsgiApp:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -41,9 +42,14 @@ def write_ranges(folder: Path, content: object) -> Ranges:
     return read_ranges(path, {})
 
 
-def check(request: dict[str, Any]) -> None:
+@cache
+def input_shape() -> Any:
     model = cast(Any, botocore.session.get_session().get_service_model("sagemaker"))
-    shape = model.operation_model("CreateHyperParameterTuningJob").input_shape
+    return model.operation_model("CreateHyperParameterTuningJob").input_shape
+
+
+def check(request: dict[str, Any]) -> None:
+    shape = input_shape()
     errors = ParamValidator().validate(request, shape)
     assert not errors.has_errors(), errors.generate_report()
     config = request["HyperParameterTuningJobConfig"]
