@@ -44,6 +44,19 @@ def test_shapes_are_learnt_and_everything_promised_is_written(platform: Platform
     assert read_csv(job.paths.output_data / "bad_images.csv") == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mobilenet_v3_small", "mnasnet0_5"])
+def test_architectures_made_for_long_trainings_learn_in_a_short_one(
+    platform: Platform, tmp_path: Path, model: str
+) -> None:
+    channels = {
+        name: write_classes(tmp_path / name, photos_per_class=count, seed=seed)
+        for seed, (name, count) in enumerate({"train": 80, "validation": 10, "test": 20}.items())
+    }
+    job = platform.train(channels, model=model, epochs="12", lr="0.003", augmentation="flip", image_size="64")
+    assert job.metrics["test:accuracy"] > 0.8
+
+
 def test_each_metric_is_read_from_the_log_by_its_regex(platform: Platform, channels: dict[str, Path]) -> None:
     job = platform.train(channels, epochs="2")
     last = {name: float(re.findall(metric.regex, job.log)[-1]) for name, metric in METRICS.items()}

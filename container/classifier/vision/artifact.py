@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from classifier.errors import ArtifactError, ConfigError
 from classifier.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard
-from classifier.vision.models import build
+from classifier.vision.models import build, load_tensors
 from classifier.vision.preprocessing import Preprocessing
 
 
@@ -55,7 +55,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Classifier, 
     card = ModelCard.read(folder)
     try:
         network = build(card.architecture, num_classes=len(card.classes), image_size=card.preprocessing.crop)
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        load_tensors(network, load_file(folder / WEIGHTS_FILE))
     except ConfigError as error:
         raise ArtifactError(f"{folder / CARD_FILE}: {error}") from None
     except FileNotFoundError:

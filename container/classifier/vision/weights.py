@@ -1,5 +1,6 @@
 """Pretrained weights: where they come from, and how they get into a module whose head is another."""
 
+import re
 import socket
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from classifier.errors import WeightsError
-from classifier.vision.models import AUXILIARY_PREFIXES, head_name
+from classifier.vision.models import AUXILIARY_PREFIXES, head_name, load_tensors
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 _HUB_TIMEOUT_S = 15.0
@@ -96,7 +97,7 @@ def load_all_but_head(module: nn.Module, state: Mapping[str, Tensor], source: st
     """
     own = module.state_dict()
     head = head_name(module) + "."
-    given = {name: value for name, value in state.items() if not name.startswith(AUXILIARY_PREFIXES)}
+    given = {_present_name(name): value for name, value in state.items() if not name.startswith(AUXILIARY_PREFIXES)}
     given = _fit_position_embedding(given, own, module)
     given = {
         name: value
@@ -114,7 +115,12 @@ def load_all_but_head(module: nn.Module, state: Mapping[str, Tensor], source: st
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(f"the pretrained weights do not fit {source}: {'; '.join(problems[:3])}{more}")
-    module.load_state_dict(given, strict=False)
+    load_tensors(module, given, strict=False)
+
+
+def _present_name(name: str) -> str:
+    # torchvision's DenseNet weights are from a time when a module's name might hold a dot.
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
 def _shape(tensor: Tensor) -> str:

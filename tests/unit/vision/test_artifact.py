@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "mnasnet0_5", "squeezenet1_1"])
 def test_a_loaded_model_gives_the_same_logits(tmp_path: Path, architecture: str) -> None:
     module = Classifier(network(architecture), PREPROCESSING)
     pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)

@@ -1,10 +1,14 @@
 """Every architecture of torchvision, by name, with a head for the classes at hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from classifier.errors import ConfigError
+from classifier.vision import artifact
+from classifier.vision.card import ClassLabel, ModelCard
 from classifier.vision.models import architectures, build, check_architecture, head_name, preprocessing_for
 
 # What each architecture's head is called, one of each family.
@@ -54,10 +58,27 @@ def test_every_regnet_of_torchvision_can_be_built(architecture: str) -> None:
     check_logits(architecture, 224)  # works its widths out of numbers, and so needs them
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", HEADS)
+def test_a_model_of_every_family_is_saved_and_loaded(tmp_path: Path, architecture: str) -> None:
+    network = build(architecture, num_classes=3, image_size=224)
+    card = ModelCard(
+        architecture=architecture,
+        classes=tuple(ClassLabel(folder=name, label=name, class_name=name) for name in "abc"),
+        preprocessing=preprocessing_for(architecture, 224),
+    )
+    artifact.save(tmp_path, network, card)
+    loaded, _ = artifact.load(tmp_path)
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], value)
+
+
 def check_logits(architecture: str, image_size: int) -> None:
     module = build(architecture, num_classes=3, image_size=image_size).eval()
     with torch.inference_mode():
         assert module(torch.zeros(2, 3, image_size, image_size)).shape == (2, 3)
+    # MobileNetV3's own 0.01 would still remember the untrained network after hundreds of steps.
+    assert {layer.momentum for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)} <= {0.1}
     head = module.get_submodule(head_name(module))
     assert isinstance(head, nn.Linear | nn.Conv2d)
     assert (head.out_features if isinstance(head, nn.Linear) else head.out_channels) == 3

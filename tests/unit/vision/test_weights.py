@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -95,6 +96,29 @@ def test_auxiliary_heads_of_published_weights_are_left_out(architecture: str) ->
     module = network(3, architecture)
     load_all_but_head(module, state, "test")
     check_backbone(module, state)
+
+
+def test_densenets_published_weights_fit_by_their_old_names() -> None:
+    module = models.DenseNet(8, (2, 2), 16, num_classes=10)
+    state = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): value
+        for name, value in module.state_dict().items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    fresh = models.DenseNet(8, (2, 2), 16, num_classes=3)
+    load_all_but_head(fresh, state, "test")
+    assert all(
+        torch.equal(value, module.state_dict()[name])
+        for name, value in fresh.state_dict().items()
+        if not name.startswith("classifier")
+    )
+
+
+def test_a_network_that_asks_for_its_weights_version_takes_a_file_that_has_none() -> None:
+    published = network(10, "mnasnet0_5").state_dict()
+    module = network(3, "mnasnet0_5")
+    load_all_but_head(module, dict(published), "test")
+    check_backbone(module, published)
 
 
 def transformer(image_size: int, num_classes: int) -> nn.Module:
