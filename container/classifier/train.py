@@ -43,13 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _list_models()
     paths, console, stop = Paths.from_environment(), Console(), StopSignal()
     stop.listen()
-    code = _run(paths, console, stop)
+    code, reason = _run(paths, console, stop)
+    if reason:
+        _record_failure(paths, reason)
     if has_record(paths.output_data):
         _write_page(paths, console)
+    if reason:
+        print(f"train failed: {reason}", file=sys.stderr, flush=True)
     return code
 
 
-def _run(paths: Paths, console: Console, stop: StopSignal) -> int:
+def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
+    """The exit code, and why the training failed."""
     try:
         _forget_earlier_run(paths)
         config = read_training_config(paths)
@@ -61,11 +66,11 @@ def _run(paths: Paths, console: Console, stop: StopSignal) -> int:
     except Stopped as stopped:
         console.say(f"stopped     by {stopped}, before the first step: there is no model")
     except UserError as error:
-        return _fail(paths, 1, f"{type(error).__name__}: {error}")
+        return 1, f"{type(error).__name__}: {error}"
     except Exception as error:
         reason = f"internal error, please report it: {type(error).__name__}: {error}"
-        return _fail(paths, 2, f"{reason}\n\n{traceback.format_exc()}")
-    return 0
+        return 2, f"{reason}\n\n{traceback.format_exc()}"
+    return 0, ""
 
 
 def _forget_earlier_run(paths: Paths) -> None:
@@ -209,8 +214,7 @@ def _write_page(paths: Paths, console: Console) -> None:
         console.warn(f"report.html could not be written; the model is not affected\n{traceback.format_exc()}")
 
 
-def _fail(paths: Paths, code: int, reason: str) -> int:
-    print(f"train failed: {reason}", file=sys.stderr, flush=True)
+def _record_failure(paths: Paths, reason: str) -> None:
     try:
         paths.failure.parent.mkdir(parents=True, exist_ok=True)
         paths.failure.write_text(reason + "\n", encoding="utf-8")
@@ -218,7 +222,6 @@ def _fail(paths: Paths, code: int, reason: str) -> int:
             (paths.output_data / FAILURE_FILE).write_text(reason.partition("\n")[0] + "\n", encoding="utf-8")
     except OSError as error:
         print(f"train: {paths.failure} can't be written: {error.strerror}", file=sys.stderr, flush=True)
-    return code
 
 
 if __name__ == "__main__":

@@ -57,6 +57,28 @@ def test_architectures_made_for_long_trainings_learn_in_a_short_one(
     assert job.metrics["test:accuracy"] > 0.8
 
 
+# One of each family, small; the side that it takes at least.
+FAMILIES = {
+    "alexnet": 64, "convnext_tiny": 32, "densenet121": 32, "efficientnet_b0": 32, "googlenet": 32, "inception_v3": 96,
+    "maxvit_t": 224, "mnasnet0_5": 32, "mobilenet_v2": 32, "mobilenet_v3_small": 32, "regnet_y_400mf": 32,
+    "resnet18": 32, "shufflenet_v2_x0_5": 32, "squeezenet1_1": 32, "swin_t": 32, "swin_v2_t": 32, "vgg11_bn": 32,
+    "vit_b_32": 32,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", FAMILIES)
+def test_every_family_is_trained_watched_tested_and_converted(
+    platform: Platform, channels: dict[str, Path], model: str
+) -> None:
+    size = str(FAMILIES[model])
+    job = platform.train(channels, model=model, image_size=size, debug="true", profile="true", optimize_for_cpu="true")
+    assert (job.exit_code, job.failure) == (0, None)
+    assert "warning" not in job.log.lower(), job.log
+    assert "test:accuracy" in job.metrics
+    assert (job.paths.model / "openvino.xml").is_file()
+
+
 def test_each_metric_is_read_from_the_log_by_its_regex(platform: Platform, channels: dict[str, Path]) -> None:
     job = platform.train(channels, epochs="2")
     last = {name: float(re.findall(metric.regex, job.log)[-1]) for name, metric in METRICS.items()}

@@ -1,10 +1,13 @@
 """Loss, accuracy and learning rate over the steps."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classifier.reporting.charts.figure import PERCENT, Figure, Point, axis, line, smooth, thin, upright
 
+# Times the first loss: beyond, a linear axis would show nothing but the last steps.
+_EXPLODED = 100
 _FEW = 60  # steps that are shown as they are
 
 Rows = Sequence[Mapping[str, float]]
@@ -40,7 +43,7 @@ def curves(steps: Rows, history: Rows, best_epoch: int | None) -> list[Figure]:
             name="loss",
             label=_told("Loss", history, "validation:loss", ".3f"),
             traces=loss,
-            layout={"xaxis": axis(x_title), "yaxis": axis(rangemode="tozero"), **mark(at=1)},
+            layout={"xaxis": axis(x_title), "yaxis": _loss_axis(per_step("loss")), **mark(at=1)},
             height=330,
         ),
         Figure(
@@ -58,6 +61,13 @@ def curves(steps: Rows, history: Rows, best_epoch: int | None) -> list[Figure]:
             height=190,
         ),
     ]
+
+
+def _loss_axis(points: Sequence[Point]) -> dict[str, Any]:
+    losses = [loss for _, loss in points if math.isfinite(loss)]
+    if losses and max(losses) > _EXPLODED * losses[0] > 0:
+        return axis(type="log", exponentformat="power")
+    return axis(rangemode="tozero")
 
 
 def _training(points: Sequence[Point]) -> list[dict]:
