@@ -1,4 +1,4 @@
-.PHONY: setup check test test-all image test-docker bench-serve fuzz-serve soak-serve bench-debugger bench-profiler fix lock readme
+.PHONY: setup check test test-all image test-docker bench-train bench-serve fuzz-serve soak-serve bench-debugger bench-profiler fix lock readme
 bin := .venv/bin
 
 setup:  ## make .venv, or bring it up to date
@@ -27,6 +27,9 @@ image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it where no
 
 test-docker: setup  ## the image in a real engine; IMAGE names one that is built already
 	$(bin)/pytest -m docker tests/docker
+
+bench-train: setup  ## how fast train trains, beside torchvision's reference recipe
+	PYTHONPATH=tests:scripts $(bin)/python -m benchmarks.train
 
 bench-serve: setup  ## how fast serve answers, beside LitServe and TorchServe; wrk must be installed
 	PYTHONPATH=tests $(bin)/python -m benchmarks.serve

@@ -22,7 +22,7 @@ class Ticket:
 
     pixels: np.ndarray
     is_wanted: Callable[[], bool]
-    # Held until the ticket is settled. A lock costs a tenth of an Event, which is one in Python.
+    # Held until the ticket is settled: lighter than an Event, which is a lock and a list of others, in Python.
     _unsettled: threading.Lock = field(default_factory=threading.Lock)
     logits: np.ndarray | None = None
     error: Exception | None = None

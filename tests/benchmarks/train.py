@@ -1,0 +1,147 @@
+"""How fast `train` trains, beside torchvision's reference recipe, on the same photos in one run on this machine.
+
+  make bench-train
+  PYTHONPATH=tests .venv/bin/python -m benchmarks.train --rounds 5
+
+ResNet-18 from scratch at 224 pixels, 32 photos a step, SGD, random crops and mirror images, JPEGs of 500 × 375 pixels.
+Each side is a process of two epochs with validation; its second epoch is compared, and the time from start to end.
+The recipe has the better of no worker process and one a core. Ours is also measured in fp32, as the recipe computes.
+A ratio is the median of the rounds' ratios, since a machine's speed drifts. Written to .bench/train.json, too.
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+from classifier.contract.paths import Paths
+from classifier.serving.engines import num_cores
+from drawing import SHAPES, draw_photo
+from launch.opt_ml import lay_out
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_PHOTOS = {"train": 384, "validation": 96}
+EPOCHS, BATCH_SIZE, LR = 2, 32, 0.02
+
+
+@dataclass(frozen=True)
+class Time:
+    """The second epoch's seconds with its validation, and those of the whole process."""
+
+    epoch_s: float
+    total_s: float
+
+
+Side = Callable[[], Time]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        for seed, (channel, count) in enumerate(NUM_PHOTOS.items()):
+            write_photos(base / "data" / channel, count, seed)
+        workers = best_workers(base)
+        sides: dict[str, Side] = {
+            "ours": lambda: ours(base, "auto"),
+            "ours, fp32": lambda: ours(base, "fp32"),
+            f"torchvision's recipe, {workers} workers": lambda: recipe(base, workers),
+        }
+        rounds = [{side: run() for side, run in sides.items()} for _ in range(options.rounds)]
+    show(rounds)
+
+
+def write_photos(folder: Path, count: int, seed: int) -> None:
+    """Drawn photos with the grain that makes a JPEG as large as a real one, spread over the classes."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        shape = list(SHAPES)[number % len(SHAPES)]
+        drawn = np.asarray(draw_photo(500, 375, shape=shape, seed=seed * 10_000 + number), np.float32)
+        pixels = (drawn + rng.normal(0, 12, drawn.shape)).clip(0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=75)
+        path = folder / shape / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(buffer.getvalue())
+
+
+def ours(base: Path, precision: str) -> Time:
+    paths = Paths(base / "opt_ml")
+    hyperparameters = {
+        "model": "resnet18",
+        "pretrained": "false",
+        "epochs": str(EPOCHS),
+        "batch_size": str(BATCH_SIZE),
+        "optimizer": "sgd",
+        "lr": str(LR),
+        "weight_decay": "0.0001",
+        "scheduler": "constant",
+        "precision": precision,
+        "optimize_for_cpu": "false",
+    }
+    lay_out(paths.base, {channel: base / "data" / channel for channel in NUM_PHOTOS}, hyperparameters)
+    total_s = run([Path(sys.executable).with_name("train")], {"SAGEMAKER_BASE_DIR": str(paths.base)})
+    with (paths.output_data / "history.csv").open(newline="", encoding="utf-8") as file:
+        return Time(float(list(csv.DictReader(file))[-1]["seconds"]), total_s)
+
+
+def recipe(base: Path, workers: int) -> Time:
+    result = base / "recipe.json"
+    command = [sys.executable, "-m", "benchmarks.recipe_side", base / "data", result, "--workers", str(workers)]
+    total_s = run([*command, "--epochs", str(EPOCHS), "--batch-size", str(BATCH_SIZE), "--lr", str(LR)], {})
+    return Time(json.loads(result.read_text(encoding="utf-8"))[-1], total_s)
+
+
+def run(command: list[str | Path], environment: Mapping[str, str]) -> float:
+    """Seconds that a program took."""
+    began = time.perf_counter()
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+    return time.perf_counter() - began
+
+
+def best_workers(base: Path) -> int:
+    times = {workers: recipe(base, workers).epoch_s for workers in (0, num_cores())}
+    for workers, seconds in times.items():
+        print(f"tried: torchvision's recipe, {workers} workers: an epoch in {seconds:.1f} s", flush=True)
+    return min(times, key=lambda workers: times[workers])
+
+
+def show(rounds: list[dict[str, Time]]) -> None:
+    names, num_photos = list(rounds[0]), NUM_PHOTOS["train"]
+    print(f"{'':<36} {'epoch s':>8} {'photos/s':>9} {'total s':>8}")
+    for name in names:
+        epoch_s = median(one[name].epoch_s for one in rounds)
+        total_s = median(one[name].total_s for one in rounds)
+        print(f"{name:<36} {epoch_s:>8.2f} {num_photos / epoch_s:>9.1f} {total_s:>8.1f}")
+    fast, same, other = names
+    figures = {
+        "vs_recipe": median(one[other].epoch_s / one[fast].epoch_s for one in rounds),
+        "vs_recipe_fp32": median(one[other].epoch_s / one[same].epoch_s for one in rounds),
+        "vs_recipe_total": median(one[other].total_s / one[fast].total_s for one in rounds),
+    }
+    for name, value in figures.items():
+        print(f"  {name:<24} {value:8.2f}")
+    folder = ROOT / ".bench"
+    folder.mkdir(exist_ok=True)
+    rounded = {name: round(value, 3) for name, value in figures.items()}
+    (folder / "train.json").write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
