@@ -89,6 +89,7 @@ def _conclude(platform: Platform, record: Mapping[str, Any], tail: LogTail, opti
     name, status = record["TrainingJobName"], record["TrainingJobStatus"]
     reports = _fetch_reports(record, options)
     if status == "Failed":
+        _show(reports)
         reason = record.get("FailureReason", "no reason is given").strip().partition("\n")[0]
         lines = "".join(f"\n  {line}" for line in tail.last_lines(_NUM_LAST_LINES))
         say(f"train: {name} failed: {reason}{f'{chr(10)}last lines of its log:{lines}' if lines else ''}")

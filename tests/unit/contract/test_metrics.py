@@ -35,6 +35,10 @@ def test_a_small_loss_is_not_rounded_to_nothing(value: float) -> None:
     assert read(METRICS["train:loss"], format_metrics({"train:loss": value}))[0] == pytest.approx(value, rel=1e-2)
 
 
+def test_a_loss_that_explodes_leaves_the_line_readable() -> None:
+    assert format_metrics({"train:loss": 1.4962385e32}) == "train:loss=1.496e+32"
+
+
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_any_number_is_read_back(value: float) -> None:
     found = read(METRICS["validation:loss"], format_metrics({"validation:loss": value}))

@@ -148,9 +148,10 @@ class Overfit(_EpochRule):
         self._exceeded = self._exceeded + 1 if ratio > self.parameters.ratio_threshold else 0
         if self._exceeded <= self.parameters.patience:
             return None
+        more = f"{100 * ratio:.0f} %" if ratio < 10 else f"{ratio:.3g} times"
         return (
             f"validation loss {validation:.4g} against {training:.4g} in training, "
-            f"{100 * ratio:.0f} % more, for {self._exceeded} evaluations in a row"
+            f"{more} more, for {self._exceeded} evaluations in a row"
         )
 
 
