@@ -53,5 +53,5 @@ def format_metrics(values: Mapping[str, float]) -> str:
 
 
 def _format(value: float) -> str:
-    # A small loss keeps its digits: a tuner that minimises it could not tell it from zero. One that explodes has no end.
+    # A small loss keeps its digits, else a tuner could not tell it from zero; one that explodes would fill the line.
     return f"{value:.3e}" if 0 < abs(value) < 1e-3 or 1e6 <= abs(value) < math.inf else f"{value:.4f}"
