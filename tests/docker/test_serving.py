@@ -67,7 +67,8 @@ def ask_inside(container: Container, expected: str) -> None:
 
 
 def call_until_refused(address: tuple[str, int], outcomes: list[str]) -> None:
-    """One request after another, until the port is closed. A request that was taken must be answered whole."""
+    """One request after another, until the port is closed, or the server says that it is stopping: to a connection from
+    before SIGTERM whose request came after. A request that was taken must be answered whole."""
     photo = encode(draw_photo())
     while True:
         connection = http.client.HTTPConnection(*address, timeout=60)
@@ -78,7 +79,8 @@ def call_until_refused(address: tuple[str, int], outcomes: list[str]) -> None:
         try:
             connection.request("POST", "/invocations", photo, {"Content-Type": "image/jpeg"})
             answer = connection.getresponse()
-            answer.read()
+            if b"this server is stopping" in answer.read():
+                return
             outcomes.append("answered" if answer.status == 200 else f"status {answer.status}")
         except OSError as error:
             outcomes.append(f"cut off: {error!r}")
