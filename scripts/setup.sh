@@ -29,6 +29,8 @@ echo "setup: making .venv with $("$python" --version); the first time, about 3 G
 sed -n '/^uv==/,/# via/p' tests/requirements.txt >.venv/uv.txt
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .venv/uv.txt
 mirror=$(.venv/bin/pip config get global.index-url 2>/dev/null || true)
+# As pip does, uv trusts whom the machine trusts: a company's proxy, say.
+[ ! -e /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}"
 [ -z "$mirror" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$mirror}"
 .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes tests/requirements.txt
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
