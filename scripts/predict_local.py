@@ -22,6 +22,17 @@ NUM_SHOWN = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when every photo was answered, else 1."""
     options = _parse(arguments)
+    try:
+        return _ask_all(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read along (head, less) has seen enough. At its end Python would try to write once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _ask_all(options: argparse.Namespace) -> int:
     width = max(len(path.name) for path in options.photo)
     failed = False
     for path in options.photo:

@@ -17,6 +17,18 @@ def predict(*photos: Path, port: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
 
 
+def predict_until_read(photo: Path, port: int) -> str:
+    """What is told when whoever reads the labels goes after the first of many, as ``head`` does."""
+    command = [LOCAL_TEST / "predict.sh", "--port", str(port), *[photo] * 20]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process, process.stderr:
+        process.stdout.readline()
+        process.stdout.close()
+        return process.stderr.read()
+
+
 def wait_for(process: subprocess.Popen[bytes], photo: Path, port: int) -> subprocess.CompletedProcess[str]:
     deadline = time.monotonic() + 60
     while (done := predict(photo, port=port)).returncode:
@@ -43,6 +55,7 @@ def test_a_trained_model_labels_photos(platform: Platform, image_folder: Path) -
             "notes.txt  refused (422): not an image: 8 bytes that begin with b'no photo'",
             "none.jpg   can't be read: No such file or directory",
         ]
+        assert predict_until_read(photo, port) == ""
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0

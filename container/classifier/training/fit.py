@@ -49,9 +49,8 @@ def fit(
     _check(config, console)
     preprocessing = preprocessing_for(parameters.model, parameters.image_size)
     folders = list_channels(config, paths)
-    num_classes = len(class_labels(list(folders[0].files)))
     console.say(f"device      {_describe_device(precision)}")
-    network, source = _build_network(config, paths, num_classes)
+    network, source = _build_network(config, paths, len(class_labels(list(folders[0].files))))
     console.say(f"model       {parameters.model}, {source}; {_describe_size(network, parameters)}")
     num_workers = _num_workers(parameters)
     with _threads(max(1, num_workers)) as executor:
