@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launch.archive import unpack_tar
 from launch.cloud import CloudError, explained, s3_client
 from launch.following import Follower
 from launch.local.addresses import folder_of, is_local
@@ -116,8 +117,7 @@ def _fetch_reports(record: Mapping[str, Any], options: argparse.Namespace) -> Pa
     try:
         archive = folder_of(place, "output") if is_local(place) else _download(place, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
+        unpack_tar(archive, folder)
     except (FileNotFoundError, CloudError):
         return None
     except (tarfile.TarError, OSError) as error:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.archive import unpack_tar
 from launch.cloud import explained, s3_client
 from launch.engine import Mount, find_engine, run_command
 from launch.local.addresses import folder_of, is_local
@@ -136,8 +137,7 @@ def unpack(url: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder_of(url, "ModelDataUrl") if is_local(url) else _download(url, folder.with_name("download.tar.gz"))
     try:
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
+        unpack_tar(archive, folder)
     except FileNotFoundError:
         raise invalid(f"ModelDataUrl {url}: there is no such file") from None
     except (tarfile.TarError, OSError) as error:
