@@ -14,19 +14,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aws.clients import role_arn
+from aws.errors import CloudError, explained
 from classifier.errors import ConfigError, DataError
-from launch.cloud import CloudError, explained, role_arn
-from launch.following import Follower
-from launch.hosting import Deployment, artifact_of, name_for, version_of
-from launch.logs import TRANSFORM_JOBS, LogTail
-from launch.options import add_common, add_resource, as_json, check_network, pairs, run_command, say, unique_name
-from launch.platform import Platform, aws_platform, command, is_finished, local_platform
-from launch.prices import describe_hourly
-from launch.requests.model import ModelSpec, model_request
-from launch.requests.training import Network
-from launch.requests.transform import TransformSpec, transform_request
-from launch.training_job import LOCAL_ROLE, image_of
-from launch.waiting import wait
+from launch.cli import add_common, add_resource, as_json, check_network, pairs, run_command, say, unique_name
+from launch.endpoint.deployment import Deployment, artifact_of, name_for, version_of
+from launch.endpoint.request import ModelSpec, model_request
+from launch.platform.clients import Platform, aws_platform, command, is_finished, local_platform
+from launch.platform.logs import TRANSFORM_JOBS, Follower, LogTail
+from launch.platform.polling import wait
+from launch.platform.prices import describe_hourly
+from launch.training.options import LOCAL_ROLE, image_of
+from launch.training.request import Network
+from launch.transform.request import TransformSpec, transform_request
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aws.clients import client
 from classifier.errors import ConfigError
-from launch.cloud import client
-from launch.options import as_json, run_command, say
-from launch.registry import ensure_repository, find_digest, log_in, repository_request, run_docker
+from launch.cli import as_json, run_command, say
+from launch.platform.ecr import ensure_repository, find_digest, log_in, repository_request, run_docker
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,12 +16,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch.cloud import client, explained
-from launch.deployment_options import DEFAULT_INSTANCE, build_requests, check_options, version_for
-from launch.hosting import Deployment, artifact_of
-from launch.options import add_common, add_resource, as_json, run_command, say
-from launch.platform import Platform, aws_platform, command, local_platform
-from launch.prices import describe_hourly
+from aws.clients import client
+from aws.errors import explained
+from launch.cli import add_common, add_resource, as_json, run_command, say
+from launch.endpoint.deployment import Deployment, artifact_of
+from launch.endpoint.options import DEFAULT_INSTANCE, build_requests, check_options, version_for
+from launch.platform.clients import Platform, aws_platform, command, local_platform
+from launch.platform.prices import describe_hourly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

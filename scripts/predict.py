@@ -17,11 +17,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from aws.errors import explained
 from classifier.errors import DataError, UserError
-from launch.cloud import explained
-from launch.grid import Seen, draw_grid
-from launch.options import add_common, as_json, run_command, say
-from launch.platform import Platform, aws_platform, local_platform
+from launch.cli import add_common, as_json, run_command, say
+from launch.endpoint.grid import Seen, draw_grid
+from launch.platform.clients import Platform, aws_platform, local_platform
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _NUM_SHOWN = 3

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.errors import ConfigError, UserError
-from launch.dataset.defects import describe_kinds, parse_actions
-from launch.dataset.prepare import Plan, prepare
-from launch.dataset.sources import Source
+from dataset.defects import describe_kinds, parse_actions
+from dataset.prepare import Plan, prepare
+from dataset.sources import Source
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,10 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier.contract.findings import Finding, write_findings
-from classifier.contract.nearest import did_you_mean
-from classifier.contract.rules import DEBUGGER_RULES
-from classifier.errors import ConfigError, UserError
+from classifier.contract.findings import DEBUGGER_RULES, Finding, write_findings
+from classifier.errors import ConfigError, UserError, did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

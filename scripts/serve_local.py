@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from classifier.errors import ConfigError, UserError
-from launch.engine import Mount, find_engine, run, run_command
+from launch.local.docker import Mount, find_engine, run, run_command
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 

@@ -12,11 +12,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from aws.errors import explained
 from classifier.errors import UserError
-from launch.cloud import explained
-from launch.inventory import Found, find
-from launch.options import add_common, run_command, say
-from launch.platform import aws_platform, local_platform
+from launch.cli import add_common, run_command, say
+from launch.platform.clients import aws_platform, local_platform
+from launch.platform.inventory import Found, find
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.contract.hyperparameters import Hyperparameters
-from launch.options import add_common, add_resource, as_json, check_network, read_hyperparameters, run_command, say
-from launch.platform import aws_platform, local_platform
-from launch.requests.training import DEFAULT_INSTANCE, training_request
-from launch.training_job import check_places, spec_of
-from launch.training_watch import start, stop, watch
+from launch.cli import add_common, add_resource, as_json, check_network, read_hyperparameters, run_command, say
+from launch.platform.clients import aws_platform, local_platform
+from launch.training.options import check_places, spec_of
+from launch.training.request import DEFAULT_INSTANCE, training_request
+from launch.training.watch import start, stop, watch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

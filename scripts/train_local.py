@@ -15,10 +15,10 @@ from typing import NoReturn
 
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import UserError
-from launch.arguments import pairs, read_hyperparameters
-from launch.engine import Engine, Mount, find_engine, run, run_command
-from launch.opt_ml import JOB_NAME, find_channels, lay_out
-from launch.sample_data import write_digits
+from dataset.sample_data import write_digits
+from launch.cli import pairs, read_hyperparameters
+from launch.local.docker import Engine, Mount, find_engine, run, run_command
+from launch.local.opt_ml import JOB_NAME, find_channels, lay_out
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 SAMPLE_DATA = LOCAL_TEST / "sample_data"

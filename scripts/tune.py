@@ -21,14 +21,13 @@ from pathlib import Path
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
-from launch.options import add_common, add_resource, as_json, run_command
-from launch.requests.training import DEFAULT_INSTANCE
-from launch.requests.tuning import tuning_request
-from launch.tuning.here import LocalTuning
-from launch.tuning.setting import fixed_hyperparameters, results_folder, tuning_spec
+from launch.cli import add_common, add_resource, as_json, run_command
+from launch.training.request import DEFAULT_INSTANCE
+from launch.tuning.local import LocalTuning
+from launch.tuning.options import fixed_hyperparameters, results_folder, shared_training, tuning_spec
+from launch.tuning.remote import RemoteTuning
+from launch.tuning.request import tuning_request
 from launch.tuning.spec import STRATEGIES
-from launch.tuning.there import RemoteTuning
-from launch.tuning.training import shared_training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

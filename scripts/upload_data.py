@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aws.clients import s3_client
 from classifier.errors import DataError, UserError
-from launch.cloud import s3_client
-from launch.progress import amount
-from launch.upload import Manner, Place, Tally, upload_folder
+from dataset.progress import amount
+from dataset.upload import Manner, Place, Tally, upload_folder
 
 CHANNELS = ("train", "validation", "test", "pretrained")
 

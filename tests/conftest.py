@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from drawing import draw_photo, encode, write_classes
+from support.drawing import draw_photo, encode, write_classes
 
 # The same examples each time, as many as the default suite has time for.
 settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=100)

@@ -11,6 +11,9 @@ UserError             the caller can fix it; the message says how
 Stopped               no error: an orderly end before the last step
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something the caller can fix. The message says what was wrong, where, and what to do."""
@@ -42,3 +45,9 @@ class MediaTypeError(UserError):
 
 class Stopped(Exception):  # noqa: N818 (no error: an orderly end)
     """The platform, the user or a rule asked to stop; raised between two steps, and what there is is kept."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the nearest known name, or nothing when none is near."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

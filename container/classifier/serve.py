@@ -7,7 +7,7 @@ from classifier.contract.paths import Paths
 from classifier.errors import UserError
 from classifier.serving.server import Server, check_port
 from classifier.serving.settings import Settings
-from classifier.vision.card import ModelCard
+from classifier.vision.manifest import ModelManifest
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
         check_port(settings.port)
         if not settings.multi_model:
             # Before anything is forked: what is wrong here will not be right in a second worker.
-            ModelCard.read(paths.model)
+            ModelManifest.read(paths.model)
     except UserError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1

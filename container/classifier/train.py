@@ -15,21 +15,20 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from classifier.callbacks import Callback, CallbackList
 from classifier.contract.config import TrainingConfig, read_training_config
 from classifier.contract.driver import check_driver, read_host
 from classifier.contract.hyperparameters import Hyperparameters, describe
 from classifier.contract.paths import Paths
 from classifier.debugging import open_debugger
 from classifier.errors import ConfigError, Stopped, UserError
-from classifier.observer import Observer, Observers
-from classifier.reporting.folder import PAGE_FILE, has_record
-from classifier.reporting.summary import FAILURE_FILE, HISTORY_FILE, SUMMARY_FILE
+from classifier.reporting.summary import FAILURE_FILE, HISTORY_FILE, PAGE_FILE, SUMMARY_FILE, has_record
 from classifier.training.console import Console, StopSignal, Watch
 
 if TYPE_CHECKING:
-    from classifier.reporting.record import Record
+    from classifier.engine.selection import EngineReport
+    from classifier.reporting.recording import Record
     from classifier.reporting.summary import Summary
-    from classifier.serving.export import EngineReport
     from classifier.training.epochs import Outcome
 
 
@@ -61,10 +60,10 @@ def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
         check_driver(read_host(config.cluster.current_instance_type), "training")
         from classifier.profiling.profiler import profiled  # noqa: PLC0415
 
-        with profiled(config, paths, console) as observers:
-            _train(config, paths, console, stop, observers)
+        with profiled(config, paths, console) as callbacks:
+            _train(config, paths, console, stop, callbacks)
     except Stopped as stopped:
-        console.say(f"stopped     by {stopped}, before the first step: there is no model")
+        console.log(f"stopped     by {stopped}, before the first step: there is no model")
     except UserError as error:
         return 1, f"{type(error).__name__}: {error}"
     except Exception as error:
@@ -94,19 +93,19 @@ def _list_models() -> int:
 
 
 def _train(
-    config: TrainingConfig, paths: Paths, console: Console, stop: StopSignal, observers: Sequence[Observer]
+    config: TrainingConfig, paths: Paths, console: Console, stop: StopSignal, callbacks: Sequence[Callback]
 ) -> None:
     began = time.time()
     import torch  # noqa: PLC0415
 
-    from classifier.reporting.record import Record  # noqa: PLC0415
+    from classifier.reporting.recording import Record  # noqa: PLC0415
     from classifier.training.fit import fit  # noqa: PLC0415
 
     watch, record = Watch(console, stop), Record(paths.output_data, paths.tensorboard)
     debugger = open_debugger(config, paths, console)
-    observer = Observers([*record.observers, *observers, *([debugger] if debugger else [])], console.warn)
+    callback = CallbackList([*record.callbacks, *callbacks, *([debugger] if debugger else [])], console.warn)
     try:
-        outcome = fit(config, paths, watch, record=lambda outcome: _keep(outcome, record), observer=observer)
+        outcome = fit(config, paths, watch, record=lambda outcome: _keep(outcome, record), callback=callback)
     except torch.OutOfMemoryError:
         parameters = config.hyperparameters
         raise ConfigError(
@@ -121,29 +120,29 @@ def _train(
         _finish_record(_summarise(config, outcome, began), outcome, engines, record, console)
     except Exception:
         console.warn(f"the record is not complete; the model is not affected\n{traceback.format_exc()}")
-    console.say(f"artifact    {paths.model}")
+    console.log(f"artifact    {paths.model}")
 
 
 def _keep(outcome: "Outcome", record: "Record") -> None:
-    record.keep_epoch(outcome.rows, outcome.card.metrics, outcome.best.number if outcome.best else None)
+    record.keep_epoch(outcome.rows, outcome.manifest.metrics, outcome.best.number if outcome.best else None)
 
 
 def _optimize(outcome: "Outcome", paths: Paths, console: Console) -> "EngineReport | None":
     """Convert the artifact for serving on a CPU. Where that fails, the artifact is served as it is: a warning."""
     import numpy as np  # noqa: PLC0415
 
-    from classifier.serving.export import MAX_PHOTOS, export  # noqa: PLC0415
+    from classifier.engine.selection import MAX_PHOTOS, export  # noqa: PLC0415
 
     # Every k-th, since they are sorted by class.
     photos = outcome.data.validation[:: -(-len(outcome.data.validation) // MAX_PHOTOS)]
     try:
-        pixels = np.stack([outcome.card.preprocessing.pixels_of(photo.path.read_bytes()) for photo in photos])
+        pixels = np.stack([outcome.manifest.preprocessing.pixels_of(photo.path.read_bytes()) for photo in photos])
         report = export(paths.model, pixels, np.array([photo.label for photo in photos]))
     except Exception:
         console.warn(f"the model could not be converted for serving on a CPU\n{traceback.format_exc()}")
         return None
     for line in report.lines():
-        console.say(f"engines     {line}")
+        console.log(f"engines     {line}")
     return report
 
 
@@ -158,7 +157,7 @@ def _write_pictures(outcome: "Outcome", paths: Paths, console: Console) -> None:
         plot_confusion(
             paths.output_data / "confusion_matrix.png",
             outcome.confusion.numpy(),
-            [item.class_name for item in outcome.card.classes],
+            [item.class_name for item in outcome.manifest.classes],
             f"Confusion on {outcome.judged_on}, {outcome.confusion.sum():,} photos",
         )
     except Exception:
@@ -168,25 +167,25 @@ def _write_pictures(outcome: "Outcome", paths: Paths, console: Console) -> None:
 def _summarise(config: TrainingConfig, outcome: "Outcome", began: float) -> "Summary":
     from classifier.reporting.summary import Summary, changed, display_names  # noqa: PLC0415
 
-    card = outcome.card
+    manifest = outcome.manifest
     return Summary(
         job_name=config.job_name,
-        model=card.architecture,
+        model=manifest.architecture,
         pretrained=outcome.source,
         channels=tuple(config.channels),
-        classes=display_names(card.classes),
+        classes=display_names(manifest.classes),
         photos=outcome.data.counts,
-        data_fingerprint=card.data_fingerprint,
-        hyperparameters=card.hyperparameters,
-        changed=changed(card.hyperparameters, Hyperparameters().model_dump()),
+        data_fingerprint=manifest.data_fingerprint,
+        hyperparameters=manifest.hyperparameters,
+        changed=changed(manifest.hyperparameters, Hyperparameters().model_dump()),
         device=outcome.device,
-        versions=card.versions,
+        versions=manifest.versions,
         started=f"{datetime.fromtimestamp(began, UTC):%Y-%m-%dT%H:%M:%SZ}",
         duration_s=round(time.time() - began, 1),
         num_epochs=len(outcome.history),
         best_epoch=outcome.best.number if outcome.best else None,
         judged_on=outcome.judged_on,
-        metrics=card.metrics,
+        metrics=manifest.metrics,
         ended=outcome.ended,
     )
 
@@ -207,9 +206,9 @@ def _write_page(paths: Paths, console: Console) -> None:
     """The last thing of all, since it shows what everyone else has written."""
     from classifier.reporting.page import write_page  # noqa: PLC0415
 
-    console.say(f"reports     {paths.output_data}")
+    console.log(f"reports     {paths.output_data}")
     try:
-        console.say(f"report      {write_page(paths.output_data)}")
+        console.log(f"report      {write_page(paths.output_data)}")
     except Exception:
         console.warn(f"report.html could not be written; the model is not affected\n{traceback.format_exc()}")
 

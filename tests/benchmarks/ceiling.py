@@ -8,9 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-from classifier.serving.engines import num_cores, open_engine
-from classifier.serving.worker import give_memory_back
-from classifier.vision.card import ModelCard
+from classifier.engine.opening import open_engine
+from classifier.host import num_cores, tune_malloc
+from classifier.vision.manifest import ModelManifest
 
 
 def main() -> None:
@@ -24,15 +24,15 @@ def main() -> None:
 
 
 def measure(folder: Path, photo: bytes, seconds: float, threads_a_core: int) -> float:
-    give_memory_back()
-    card = ModelCard.read(folder)
-    engine = open_engine(folder, card)
+    tune_malloc("serving")
+    manifest = ModelManifest.read(folder)
+    engine = open_engine(folder, manifest)
     counts = [0] * num_cores() * threads_a_core
     end = time.perf_counter() + seconds
 
     def work(lane: int) -> None:
         while time.perf_counter() < end:
-            engine.infer(lane, card.preprocessing.pixels_of(photo)[None])
+            engine.infer(lane, manifest.preprocessing.pixels_of(photo)[None])
             counts[lane] += 1
 
     threads = [threading.Thread(target=work, args=(lane,)) for lane in range(len(counts))]

@@ -16,10 +16,10 @@ from statistics import median
 import torch
 from torch import nn
 
+from classifier.callbacks import Callback, CallbackList, TrainingContext
 from classifier.contract.config import HookConfig
 from classifier.debugging.debugger import Debugger
 from classifier.debugging.settings import Settings
-from classifier.observer import Observer, Observers, Scene
 from classifier.training.batches import Batch
 from classifier.training.loop import Trainer
 from classifier.training.precision import Precision
@@ -45,16 +45,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         idle = _debugger(Path(folder) / "idle", trainer, save_interval="1000000000")
         saving = _debugger(Path(folder) / "saving", trainer, save_interval="1")
-        for observer in (idle, saving):
-            _steps(trainer, batch, observer)  # the first step of all is always saved
+        for callback in (idle, saving):
+            _steps(trainer, batch, callback)  # the first step of all is always saved
         times: dict[str, list[float]] = {"nobody": [], "idle": [], "saving": []}
         for _ in range(options.rounds):
-            times["nobody"].append(_steps(trainer, batch, Observers([], print)))
+            times["nobody"].append(_steps(trainer, batch, CallbackList([], print)))
             times["idle"].append(_steps(trainer, batch, idle))
         for _ in range(max(1, options.rounds // 10)):
             times["saving"].append(_steps(trainer, batch, saving))
-        idle.end()
-        saving.end()
+        idle.on_train_end()
+        saving.on_train_end()
     alone, looked_at, saved = (1000 * median(values) / STEPS for values in times.values())
     print(f"{options.model}, {options.image_size} px, batches of {options.batch_size}; medians of {options.rounds}")
     print(f"a step that nobody looks at        {alone:7.1f} ms")
@@ -75,15 +75,15 @@ def _trainer(network: nn.Module) -> Trainer:
     )
 
 
-def _debugger(folder: Path, trainer: Trainer, **hook: str) -> Observer:
+def _debugger(folder: Path, trainer: Trainer, **hook: str) -> Callback:
     names = ("losses", "weights", "biases", "gradients")
     collections = [{"CollectionName": name, "CollectionParameters": {"reductions": "mean,l2_norm"}} for name in names]
     config = HookConfig.model_validate({"HookParameters": hook, "CollectionConfigurations": collections})
     silent: Callable[[str], None] = lambda _: None  # noqa: E731
     debugger = Debugger(Settings(folder=folder, hook=config), folder / "data", silent)
-    observers = Observers([debugger], print)
-    observers.begin(
-        Scene(
+    callbacks = CallbackList([debugger], print)
+    callbacks.on_train_begin(
+        TrainingContext(
             network=trainer.module,
             module=trainer.module,
             trained=trainer.trained,
@@ -94,14 +94,14 @@ def _debugger(folder: Path, trainer: Trainer, **hook: str) -> Observer:
             steps_per_epoch=STEPS,
         )
     )
-    observers.begin_epoch("train", 1)
-    return observers
+    callbacks.on_epoch_begin("train", 1)
+    return callbacks
 
 
-def _steps(trainer: Trainer, batch: Batch, observer: Observer) -> float:
+def _steps(trainer: Trainer, batch: Batch, callback: Callback) -> float:
     """Seconds of ``STEPS`` steps."""
     began = time.perf_counter()
-    trainer.train_epoch([batch] * STEPS, seed=0, advance=lambda: None, observer=observer)
+    trainer.train_epoch([batch] * STEPS, seed=0, advance=lambda: None, callback=callback)
     return time.perf_counter() - began
 
 

@@ -15,8 +15,10 @@ import torch
 import torchvision
 from PIL import Image
 
-from classifier.serving.engines import MAX_BATCH, num_cores, open_engine
-from classifier.vision.card import ModelCard
+from classifier.engine.opening import open_engine
+from classifier.engine.openvino import MAX_BATCH
+from classifier.host import num_cores
+from classifier.vision.manifest import ModelManifest
 
 
 class _ImageClassifier(litserve.LitAPI):
@@ -47,7 +49,7 @@ class TorchClassifier(_ImageClassifier):
         self.transforms = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
         # Workers that each take all cores would wait for each other at every layer, and answer next to nothing.
         torch.set_num_threads(self.num_threads)
-        num_classes = len(ModelCard.read(self.folder).classes)
+        num_classes = len(ModelManifest.read(self.folder).classes)
         self.model = torchvision.models.resnet18(num_classes=num_classes).eval().to(device)
 
     def predict(self, data: Any) -> Any:
@@ -62,9 +64,9 @@ class EngineClassifier(_ImageClassifier):
     """Our pixels and our engine."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's signature
-        card = ModelCard.read(self.folder)
-        self.preprocessing = card.preprocessing
-        self.engine = open_engine(self.folder, card)
+        manifest = ModelManifest.read(self.folder)
+        self.preprocessing = manifest.preprocessing
+        self.engine = open_engine(self.folder, manifest)
 
     def predict(self, data: Any) -> Any:
         photos = data if isinstance(data, list) else [data]

@@ -14,8 +14,8 @@ import torch
 import torchvision
 
 from benchmarks.sides import Contender, Load, Running
-from classifier.serving.engines import num_cores
-from servers import free_port
+from classifier.host import num_cores
+from support.servers import free_port
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = (HERE / "requirements.txt", HERE / "torchserve.txt")

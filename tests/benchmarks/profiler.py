@@ -21,15 +21,15 @@ from statistics import median
 import torch
 from torch import nn
 
+from classifier.callbacks import CallbackList, TrainingContext
 from classifier.contract.config import Channel, TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
-from classifier.observer import Observers, Scene
+from classifier.host import tune_malloc
 from classifier.profiling.profiler import profiled
 from classifier.training.batches import Batch
 from classifier.training.console import Console
 from classifier.training.loop import Trainer
-from classifier.training.memory import keep_freed_memory
 from classifier.training.optimization import build_optimizer, build_schedule
 from classifier.training.precision import choose_precision
 from classifier.vision.models import build
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    keep_freed_memory()
+    tune_malloc("training")
     for case in CASES:
         measure(case, is_profiled=True)  # loads what is loaded once
         pairs = [(measure(case, is_profiled=False), measure(case, is_profiled=True)) for _ in range(options.rounds)]
@@ -92,7 +92,7 @@ def measure(case: Case, *, is_profiled: bool) -> Round:
     optimizer, criterion = build_optimizer(module, parameters), nn.CrossEntropyLoss()
     schedule = build_schedule(optimizer, parameters, case.num_steps)
     trainer = Trainer(module, module, optimizer, schedule, criterion, precision, None)
-    scene = Scene(
+    context = TrainingContext(
         network=module,
         module=module,
         trained=module,
@@ -111,16 +111,16 @@ def measure(case: Case, *, is_profiled: bool) -> Round:
         redirect_stdout(StringIO()),
         profiled(config, Paths(Path(folder)), Console()) as profilers,
     ):
-        observer = Observers(profilers, print)
-        observer.begin(scene)
-        observer.begin_epoch("train", 1)
+        callback = CallbackList(profilers, print)
+        callback.on_train_begin(context)
+        callback.on_epoch_begin("train", 1)
         trainer.train_epoch(
             [batch] * case.num_steps,
             seed=0,
             advance=lambda: moments.append((time.perf_counter(), time.process_time())),
-            observer=observer,
+            callback=callback,
         )
-        observer.end()
+        callback.on_train_end()
     (began_s, began_cpu_s), (ended_s, ended_cpu_s) = moments[_FIRST], moments[-1]
     num_steps = len(moments) - 1 - _FIRST
     steps_cpu_s = ended_cpu_s - began_cpu_s

@@ -31,10 +31,10 @@ from PIL import Image
 
 from benchmarks import others
 from benchmarks.sides import HEAD, Contender, Load, Rate, Running, Side, best, running
-from classifier.serving.engines import num_cores
-from classifier.serving.export import export
-from drawing import draw_photo
-from servers import drawn_pixels, start, write_artifact
+from classifier.engine.selection import export
+from classifier.host import num_cores
+from support.drawing import draw_photo
+from support.servers import drawn_pixels, start, write_artifact
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / ".bench"

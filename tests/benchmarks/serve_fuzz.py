@@ -32,8 +32,8 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.processes import Usage
-from drawing import draw_photo, encode
-from servers import Server, drawn_photos, export_artifact, running, write_artifact
+from support.drawing import draw_photo, encode
+from support.servers import Server, drawn_photos, export_artifact, running, write_artifact
 
 NUM_CALLERS = 16
 RECEIVE_TIMEOUT_S = 2

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.processes import Usage
-from servers import Server, drawn_photos, exchange, export_artifact, running, write_artifact
+from support.servers import Server, drawn_photos, exchange, export_artifact, running, write_artifact
 
 NUM_CONNECTIONS = 8
 REQUESTS_A_CONNECTION = 250

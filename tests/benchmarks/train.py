@@ -27,9 +27,9 @@ import numpy as np
 from PIL import Image
 
 from classifier.contract.paths import Paths
-from classifier.serving.engines import num_cores
-from drawing import SHAPES, draw_photo
-from launch.opt_ml import lay_out
+from classifier.host import num_cores
+from launch.local.opt_ml import lay_out
+from support.drawing import SHAPES, draw_photo
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PHOTOS = {"train": 384, "validation": 96}

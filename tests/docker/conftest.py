@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from containers import RESNET, Container, Image, docker
-from drawing import write_classes
+from support.containers import RESNET, Container, Image, docker
+from support.drawing import write_classes
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT_HERE = "image-classifier"

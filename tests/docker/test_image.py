@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from containers import Image, docker
-from drawing import write_classes
+from support.containers import Image, docker
+from support.drawing import write_classes
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_GB = 7.0

@@ -4,12 +4,11 @@ import json
 import time
 from pathlib import Path
 
-from containers import PATIENCE_S, RESNET, TINY
-from drawing import draw_photo, encode
+from launch.endpoint.request import EndpointSpec, ModelSpec, config_request, create_request, model_request
 from launch.local.client import LocalClient
-from launch.requests.endpoint import EndpointSpec, config_request, create_request
-from launch.requests.model import ModelSpec, model_request
-from launch.requests.training import TrainingSpec, training_request
+from launch.training.request import TrainingSpec, training_request
+from support.containers import PATIENCE_S, RESNET, TINY
+from support.drawing import draw_photo, encode
 
 ROLE = "arn:aws:iam::000000000000:role/local"
 

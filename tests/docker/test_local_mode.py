@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from containers import docker
+from support.containers import docker
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PHOTOS = SHARED / "data" / "clothing10"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from containers import Container, Image, docker, wait_until
-from drawing import SHAPES, draw_photo, encode
+from support.containers import Container, Image, docker, wait_until
+from support.drawing import SHAPES, draw_photo, encode
 
 HOSTS = {
     "read-only root": ("--read-only", "--tmpfs=/tmp"),

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from containers import RESNET, TINY, Container, Image, docker, wait_until
-from launch.opt_ml import lay_out
+from launch.local.opt_ml import lay_out
+from support.containers import RESNET, TINY, Container, Image, docker, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,8 +99,8 @@ def test_sigterm_keeps_the_best_model_so_far(image: Image, shapes: dict[str, Pat
     assert container.stop(within_s=60) == 0
     assert "stopped     by SIGTERM" in container.log
     assert container.failure is None
-    card = json.loads((container.paths.model / "model.json").read_text())
-    assert card["metrics"]["validation:accuracy"] > 0
+    manifest = json.loads((container.paths.model / "model.json").read_text())
+    assert manifest["metrics"]["validation:accuracy"] > 0
     assert load_file(container.paths.model / "model.safetensors")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import Platform
+from support.jobs import Platform
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision import models
 
-from drawing import write_classes
-from jobs import Platform
+from support.drawing import write_classes
+from support.jobs import Platform
 
 Spoil = Callable[[Path], None]
 

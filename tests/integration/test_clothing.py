@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from classifier.vision import artifact
-from jobs import FROZEN, Platform
+from support.jobs import FROZEN, Platform
 
 
 def accuracy_of(folder: Path, photos: Path) -> float:
     """The share of photos that an artifact, loaded from its folder, tells right."""
-    classifier, card = artifact.load(folder)
+    classifier, manifest = artifact.load(folder)
     right = total = 0
-    for label, item in enumerate(card.classes):
+    for label, item in enumerate(manifest.classes):
         files = (photos / item.folder).iterdir()
-        pixels = np.stack([card.preprocessing.pixels_of(path.read_bytes()) for path in files])
+        pixels = np.stack([manifest.preprocessing.pixels_of(path.read_bytes()) for path in files])
         with torch.inference_mode():
             logits = classifier(torch.from_numpy(pixels).permute(0, 3, 1, 2))
         right += int((logits.argmax(dim=1) == label).sum())

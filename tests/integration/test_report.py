@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from browser import Browser, browsing
 from classifier.reporting.__main__ import main
-from drawing import write_classes
-from jobs import Job, Platform
+from support.browser import Browser, browsing
+from support.drawing import write_classes
+from support.jobs import Job, Platform
 
 MISCHIEF = "<script>alert(1)</script>".replace("/", "∕")  # a folder's name holds no slash
 

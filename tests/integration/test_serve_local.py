@@ -6,8 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from jobs import Platform
-from servers import free_port
+from support.jobs import Platform
+from support.servers import free_port
 
 LOCAL_TEST = Path(__file__).resolve().parents[2] / "local_test"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from classifier.vision import artifact
-from drawing import write_classes
-from jobs import Platform
+from support.drawing import write_classes
+from support.jobs import Platform
 
 
 def read_until(process: subprocess.Popen[str], beginning: str) -> str:
@@ -36,8 +36,8 @@ def test_a_stop_after_an_epoch_keeps_the_best_model(platform: Platform, image_fo
     assert exit_code == 0
     assert "stopped     by SIGTERM; the best model so far is kept" in log
     assert not platform.paths.failure.exists()
-    _, card = artifact.load(platform.paths.model)
-    assert card.metrics.keys() >= {"train:loss", "validation:accuracy"}
+    _, manifest = artifact.load(platform.paths.model)
+    assert manifest.metrics.keys() >= {"train:loss", "validation:accuracy"}
     assert (platform.paths.output_data / "curves.png").exists()
 
 
@@ -50,8 +50,8 @@ def test_a_stop_in_the_first_epoch_keeps_the_weights_as_they_are(platform: Platf
     exit_code, log = stop(process)
     assert (exit_code, platform.paths.failure.exists()) == (0, False)
     assert "epoch   1" not in log
-    _, card = artifact.load(platform.paths.model)
-    assert card.metrics == {}
+    _, manifest = artifact.load(platform.paths.model)
+    assert manifest.metrics == {}
 
 
 @pytest.mark.slow

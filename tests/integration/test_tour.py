@@ -16,10 +16,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from aws import moto_server
-from drawing import write_classes
-from readme import README, ROOT, Command, commands
-from servers import free_port
+from support.drawing import write_classes
+from support.moto import moto_server
+from support.readme import README, ROOT, Command, commands
+from support.servers import free_port
 
 # What is not run here, and who runs it.
 ELSEWHERE = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from drawing import write_classes
-from jobs import TINY
+from support.drawing import write_classes
+from support.jobs import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_ARGUMENTS = [f"{name}={value}" for name, value in TINY.items()]

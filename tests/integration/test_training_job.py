@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from classifier.contract.metrics import METRICS
 from classifier.vision import artifact
-from drawing import draw_photo, encode, write_classes
-from jobs import Platform
+from support.drawing import draw_photo, encode, write_classes
+from support.jobs import Platform
 
 
 @pytest.fixture
@@ -93,11 +93,11 @@ def test_each_metric_is_read_from_the_log_by_its_regex(platform: Platform, chann
 
 def test_the_loaded_artifact_gives_the_printed_accuracy(platform: Platform, channels: dict[str, Path]) -> None:
     job = platform.train(channels, epochs="3")
-    classifier, card = artifact.load(job.paths.model)
+    classifier, manifest = artifact.load(job.paths.model)
     right = total = 0
-    for label, item in enumerate(card.classes):
+    for label, item in enumerate(manifest.classes):
         for path in (channels["test"] / item.folder).iterdir():
-            pixels = torch.from_numpy(card.preprocessing.pixels_of(path.read_bytes()).copy())
+            pixels = torch.from_numpy(manifest.preprocessing.pixels_of(path.read_bytes()).copy())
             with torch.inference_mode():
                 logits = classifier(pixels.permute(2, 0, 1)[None])
             right += int(logits.argmax() == label)
@@ -127,7 +127,7 @@ def test_labels_and_class_names_come_from_the_folders(platform: Platform, image_
     (image_folder / "disc").rename(image_folder / "n02085620-Chihuahua")
     (image_folder / "square").rename(image_folder / "t-shirt")
     job = platform.train({"train": image_folder})
-    assert [(item["label"], item["class_name"]) for item in job.card["classes"]] == [
+    assert [(item["label"], item["class_name"]) for item in job.manifest["classes"]] == [
         ("069", "French_bulldog"),
         ("n02085620", "Chihuahua"),
         ("t-shirt", "t-shirt"),

@@ -12,9 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_pascal
 
 from classifier.contract.hyperparameters import Hyperparameters
-from classifier.contract.nearest import did_you_mean
 from classifier.contract.paths import Paths
-from classifier.errors import ConfigError
+from classifier.errors import ConfigError, did_you_mean
 
 Value = TypeVar("Value", bound=BaseModel)
 

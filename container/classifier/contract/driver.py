@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from classifier.errors import ConfigError
+from classifier.host import has_gpu
 
 Purpose = Literal["training", "hosting"]
 
@@ -31,7 +32,6 @@ _NEW_ENOUGH_AMI = "al2-ami-sagemaker-inference-gpu-3-1"
 _NEW_ENOUGH_BATCH_AMI = "al2-ami-sagemaker-batch-gpu-535"
 
 _VERSION_FILE = Path("/proc/driver/nvidia/version")
-_DEVICE_FILE = Path("/dev/nvidiactl")
 _GPU_INSTANCE = re.compile(r"ml\.[gp]\d|local_gpu$")
 _VERSION = re.compile(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\s")
 
@@ -51,9 +51,8 @@ def read_host(instance_type: str | None = None, environment: Mapping[str, str] =
 
     An empty ``CUDA_VISIBLE_DEVICES`` says that CUDA is not wanted.
     """
-    wants_cuda = environment.get("CUDA_VISIBLE_DEVICES") != "" and (
-        _DEVICE_FILE.exists() or _GPU_INSTANCE.match(instance_type or "") is not None
-    )
+    is_hidden = environment.get("CUDA_VISIBLE_DEVICES") == ""
+    wants_cuda = has_gpu(environment) or (not is_hidden and _GPU_INSTANCE.match(instance_type or "") is not None)
     return Host(_read_driver(), wants_cuda, instance_type, environment.get("SAGEMAKER_BATCH", "").lower() == "true")
 
 

@@ -34,3 +34,23 @@ def write_findings(path: Path, findings: Sequence[Finding]) -> None:
 def read_findings(path: Path) -> list[Finding]:
     """An empty list where there is no such file."""
     return _LIST.validate_json(path.read_bytes()) if path.is_file() else []
+
+
+DEBUGGER_RULES = (
+    "LossNotDecreasing",
+    "Overfit",
+    "Overtraining",
+    "VanishingGradient",
+    "ExplodingTensor",
+    "PoorWeightInitialization",
+    "WeightUpdateRatio",
+    "AllZero",
+    "UnchangedTensor",
+    "TensorVariance",
+    "DeadRelu",
+    "SaturatedActivation",
+    "ClassImbalance",
+    "Confusion",
+    "SimilarAcrossRuns",
+    "StalledTrainingRule",
+)

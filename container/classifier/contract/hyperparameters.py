@@ -9,10 +9,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from classifier.contract.findings import DEBUGGER_RULES
 from classifier.contract.metrics import VALIDATION_METRICS
-from classifier.contract.nearest import did_you_mean
-from classifier.contract.rules import DEBUGGER_RULES
-from classifier.errors import ConfigError
+from classifier.errors import ConfigError, did_you_mean
 
 ALIASES = {"learning_rate": "lr", "mini_batch_size": "batch_size"}
 

@@ -1,8 +1,10 @@
 """Sees a training from inside: saves its tensors as smdebug does, and holds the rules against them as they come."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier.contract.findings import Finding
-from classifier.debugging.activations import Activations
+from classifier.callbacks import Callback, Mode, Phase, TrainingContext
+from classifier.contract.findings import Finding, write_findings
 from classifier.debugging.evaluation import Evaluation
-from classifier.debugging.hook import TensorHook, close_hook, mode_of, open_hook
-from classifier.debugging.outputs import write_outputs
+from classifier.debugging.hook import Activations, TensorHook, close_hook, mode_of, open_hook
+from classifier.debugging.library import ModeKeys
+from classifier.debugging.series import read_series
 from classifier.debugging.settings import Settings
-from classifier.debugging.tensors import open_trial
+from classifier.debugging.tensors import Tensors, open_trial
 from classifier.errors import Stopped
-from classifier.observer import Mode, Observer, Phase, Scene
 
 _NOTHING = nullcontext()
 # Rules are held against what was saved after every epoch, and within one after as many saved steps.
 _STEPS_BETWEEN_VERDICTS = 50
 
 
-class Debugger(Observer):
+class Debugger(Callback):
     """Names are smdebug's: ``ResNet_fc.weight``, ``gradient/ResNet_fc.weight``, ``CrossEntropyLoss_output_0``.
 
     ``update_ratio/ResNet_fc`` is ours: the norm of a step's change of a layer's weights over the norm of the weights;
@@ -40,20 +42,22 @@ class Debugger(Observer):
         self._mode: Mode = "train"
         self._num_saved = 0
 
-    def begin(self, scene: Scene) -> None:
+    def on_train_begin(self, context: TrainingContext) -> None:
         # Several ranks compute the same weights and gradients: the first one's are saved.
         if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
             return
-        prefix = f"{type(scene.network).__name__}_"
-        self._loss = type(scene.criterion).__name__
-        self._class_names = scene.class_names
+        prefix = f"{type(context.network).__name__}_"
+        self._loss = type(context.criterion).__name__
+        self._class_names = context.class_names
         self._parameters = {
-            prefix + name: parameter for name, parameter in scene.network.named_parameters() if parameter.requires_grad
+            prefix + name: parameter
+            for name, parameter in context.network.named_parameters()
+            if parameter.requires_grad
         }
-        self._hook = open_hook(self._settings.folder, self._settings.tensorboard, self._settings.describe(scene))
-        self._activations = Activations(self._hook, scene.network)
+        self._hook = open_hook(self._settings.folder, self._settings.tensorboard, self._settings.describe(context))
+        self._activations = Activations(self._hook, context.network)
 
-    def begin_epoch(self, mode: Mode, number: int) -> None:  # noqa: ARG002 - the events' signature
+    def on_epoch_begin(self, mode: Mode, number: int) -> None:  # noqa: ARG002 - the events' signature
         self._mode = mode
         if self._hook is not None:
             self._hook.set_mode(mode_of(mode))
@@ -64,7 +68,7 @@ class Debugger(Observer):
     def begin_forward(self, hook: TensorHook) -> None:
         """Count a step; where it is one to save, save its weights and watch its forward pass."""
         # What is tested is not this network but the artifact, read back: only its losses can be seen.
-        if not hook.begin_step() or self._mode == "test":
+        if not hook.on_step_begin() or self._mode == "test":
             return
         for name, parameter in self._parameters.items():
             hook.save(name, parameter)
@@ -78,14 +82,14 @@ class Debugger(Observer):
     def end_forward(self) -> None:
         self._activations.leave()
 
-    def see_outputs(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+    def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         hook = self._hook
         if hook is not None and hook.saving:
             hook.save(f"{self._loss}_input_0", logits)
             hook.save(f"{self._loss}_input_1", labels)
             hook.save(f"{self._loss}_output_0", loss)
 
-    def see_gradients(self) -> None:
+    def on_backward_end(self) -> None:
         hook = self._hook
         if hook is not None and hook.saving:
             for name, parameter in self._parameters.items():
@@ -93,7 +97,7 @@ class Debugger(Observer):
                     hook.save(f"gradient/{name}", parameter.grad)
 
     @torch.no_grad()
-    def end_step(self) -> None:
+    def on_step_end(self) -> None:
         hook = self._hook
         if hook is None or not hook.saving:
             return
@@ -103,15 +107,15 @@ class Debugger(Observer):
                 change = torch.linalg.vector_norm(parameters[ratio] - before)
                 hook.save(ratio, change / torch.linalg.vector_norm(before).clamp_min(1e-12))
             self._before = {}
-        hook.end_step()
+        hook.on_step_end()
         self._num_saved += 1
         if self._mode == "train" and self._num_saved % _STEPS_BETWEEN_VERDICTS == 0:
             self._judge()
 
-    def end_epoch(self, metrics: dict[str, float]) -> None:  # noqa: ARG002 - the events' signature
+    def on_epoch_end(self, metrics: dict[str, float]) -> None:  # noqa: ARG002 - the events' signature
         self._judge()
 
-    def end(self) -> None:
+    def on_train_end(self) -> None:
         """Hold the rules against all, and write and tell what they found."""
         if self._hook is None:
             return
@@ -190,3 +194,47 @@ class _Forward:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._debugger.end_forward()
+
+
+_MODES = {"train": ModeKeys.TRAIN, "validation": ModeKeys.EVAL, "test": ModeKeys.PREDICT}
+
+
+def write_outputs(folder: Path, tensors: Tensors, findings: Sequence[Finding]) -> None:
+    """``debugger_findings.json``, ``debugger_series.json`` and ``debugger.json``."""
+    write_findings(folder / "debugger_findings.json", findings)
+    _write(folder / "debugger_series.json", read_series(tensors).as_json())
+    _write(folder / "debugger.json", describe(tensors, findings))
+
+
+def describe(tensors: Tensors, findings: Sequence[Finding]) -> dict[str, object]:
+    """Where the tensors are, how many steps and tensors there are of each kind, and which rules fired."""
+    collections = tensors.trial.collections()
+    names = {name for step in tensors.steps() for name in tensors.names(step, regex=".*")}
+    return {
+        "tensors": str(tensors.trial.path),
+        "steps": {name: len(tensors.steps(mode)) for name, mode in _MODES.items()},
+        "collections": {
+            name: number
+            for name, one in sorted(collections.items())
+            if (number := len(names.intersection(one.tensor_names)))
+        },
+        "rules": {
+            outcome: [finding.rule for finding in findings if finding.outcome == outcome]
+            for outcome in ("fired", "quiet", "skipped")
+        },
+    }
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(_plain(content), indent=1) + "\n", encoding="utf-8")
+
+
+def _plain(content: object) -> object:
+    """JSON has no NaN: null stands for what is not finite."""
+    if isinstance(content, float):
+        return content if isfinite(content) else None
+    if isinstance(content, dict):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return content

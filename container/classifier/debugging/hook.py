@@ -6,12 +6,14 @@ the module, and writes nothing but tensors.
 
 import atexit
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from classifier.debugging.library import ModeKeys, isolated
 
@@ -22,7 +24,6 @@ with isolated():
     from smdebug.pytorch.hook import Hook, profiler_config_parser
     from smdebug.pytorch.singleton_utils import del_hook
     from smdebug.pytorch.utils import get_reduction_of_data
-
 _FOLDERS = ("collections", "events", "index", "tensorboard")
 _FILES = ("claim.smd", "training_job_end.ts")
 
@@ -32,7 +33,7 @@ class TensorHook(Hook):
 
     saving = False
 
-    def begin_step(self) -> bool:
+    def on_step_begin(self) -> bool:
         """Count a step, and return whether any tensor of it is to be saved."""
         if not self.prepared_collections:
             self._prepare_collections()
@@ -60,7 +61,7 @@ class TensorHook(Hook):
         self._initialize_writers(only_initialize_if_missing=True)
         self._write_outputs(module, outputs)
 
-    def end_step(self) -> None:
+    def on_step_end(self) -> None:
         """Put what was saved on the disk, for readers to see."""
         if self.saving and self.writer is not None:
             self._close_writers()
@@ -139,7 +140,7 @@ def _build(folder: Path, tensorboard: Path | None, config: dict[str, Any]) -> Te
 
 def close_hook(hook: TensorHook) -> None:
     """Mark the end of the tensors, and leave nothing of smdebug behind in this process."""
-    hook.end_step()
+    hook.on_step_end()
     hook.close()
     del_hook()
 
@@ -153,3 +154,50 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
+
+
+_RELUS = (nn.ReLU, nn.ReLU6)
+
+
+class Activations:
+    """Hooks on the modules whose tensors are wanted, there for the length of one forward pass only.
+
+    Left in place they would cost every step, and travel into copies and exports of the module.
+    """
+
+    def __init__(self, hook: TensorHook, network: nn.Module) -> None:
+        self._hook = hook
+        names = {module: name for name, module in network.named_modules()}
+        self._names = {**names, network: type(network).__name__}
+        self._handles: list[RemovableHandle] = []
+
+    def watch(self) -> None:
+        """Save what the coming forward pass is wanted for."""
+        for module, name in self._names.items():
+            if self._hook.wants(f"{name}_input_0"):
+                self._handles.append(module.register_forward_pre_hook(self._save_inputs(name)))
+            if self._hook.wants(f"{name}_output_0"):
+                self._handles.append(module.register_forward_hook(self._save_outputs(name)))
+            if isinstance(module, _RELUS) and self._hook.wants(f"activity/{name}_output_0"):
+                self._handles.append(module.register_forward_hook(self._save_activity(name)))
+
+    def leave(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _save_inputs(self, name: str) -> Callable[..., None]:
+        # Before the pass, since many a ReLU works in place.
+        return lambda _, inputs: self._hook.save_inputs(name, inputs)
+
+    def _save_outputs(self, name: str) -> Callable[..., None]:
+        return lambda _, inputs, outputs: self._hook.save_outputs(name, outputs)  # noqa: ARG005
+
+    def _save_activity(self, name: str) -> Callable[..., None]:
+        return lambda _, inputs, outputs: self._hook.save_outputs(f"activity/{name}", _activity(outputs))  # noqa: ARG005
+
+
+@torch.no_grad()
+def _activity(outputs: Any) -> Tensor:
+    """How often each channel, or each unit, of a ReLU is active: shares (C,) of batch and places."""
+    active = (outputs.detach() > 0).float()
+    return active.mean(dim=[place for place in range(active.ndim) if place != 1]) if active.ndim > 1 else active

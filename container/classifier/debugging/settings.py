@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from classifier.callbacks import TrainingContext
 from classifier.contract.config import HookConfig, TrainingConfig
 from classifier.contract.paths import Paths
-from classifier.observer import Scene
 
 MAX_LOSSES = 400  # saves of the loss in one training
 MAX_TENSORS = 25  # saves of weights and gradients
@@ -37,7 +37,7 @@ class Settings:
     own_collections: bool = True
     stop: tuple[str, ...] = ()
 
-    def describe(self, scene: Scene) -> dict[str, Any]:
+    def describe(self, context: TrainingContext) -> dict[str, Any]:
         """The configuration of the hook, as ``debughookconfig.json`` would say it, for this training."""
         hook = self.hook or _NO_HOOK
         collections = [
@@ -45,7 +45,7 @@ class Settings:
             for one in hook.collection_configurations
         ]
         if self.own_collections and not collections:
-            collections = default_collections(scene)
+            collections = default_collections(context)
         return {"HookParameters": _typed(hook.hook_parameters), "CollectionConfigurations": collections or None}
 
 
@@ -86,18 +86,18 @@ def _typed(parameters: Mapping[str, str]) -> dict[str, Any]:
     return {name: str(value).lower() in ("true", "1") if name in flags else value for name, value in parameters.items()}
 
 
-def default_collections(scene: Scene) -> list[dict[str, Any]]:
+def default_collections(context: TrainingContext) -> list[dict[str, Any]]:
     """Losses often; weights, biases and gradients seldom, in full where they are small; what the rules look at."""
-    total = scene.steps_per_epoch * scene.num_epochs
+    total = context.steps_per_epoch * context.num_epochs
     losses, seldom = max(1, total // MAX_LOSSES), str(max(1, total // MAX_TENSORS))
     # Validation has about a quarter as many batches as training: ten or more of them.
     evaluations = {
-        "eval.save_interval": str(max(1, scene.steps_per_epoch // 40)),
+        "eval.save_interval": str(max(1, context.steps_per_epoch // 40)),
         "eval.start_step": "0",
         "predict.start_step": "0",
     }
     at_times = {**_NEVER, "train.start_step": "0", "train.save_interval": seldom}
-    whole = _num_bytes(scene.trained.parameters()) * 2 * MAX_TENSORS <= _MAX_BYTES
+    whole = _num_bytes(context.trained.parameters()) * 2 * MAX_TENSORS <= _MAX_BYTES
     figures = {**at_times, "reductions": _REDUCTIONS, "save_raw_tensor": whole}
     collections = {
         "losses": {"train.save_interval": str(losses), "predict.save_interval": "1", **evaluations},
@@ -110,7 +110,7 @@ def default_collections(scene: Scene) -> list[dict[str, Any]]:
         "labels": {**_NEVER, **evaluations, "include_regex": "Loss_input_1$"},
     }
     for name, kinds in _ACTIVATIONS.items():
-        regex = _inputs_of(scene.network, kinds)
+        regex = _inputs_of(context.network, kinds)
         if regex:
             how = {"reductions": "mean,variance"} if name == "relu_input" else {}
             collections[name] = {**at_times, **how, "include_regex": regex}

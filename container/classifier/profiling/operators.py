@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classifier.callbacks import Phase
 from classifier.contract.config import StepRange
-from classifier.observer import Phase
 from classifier.profiling.steps import PHASES
 
 _NOTHING = nullcontext()

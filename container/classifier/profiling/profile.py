@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from classifier.callbacks import Mode
 from classifier.contract.hyperparameters import Hyperparameters
-from classifier.observer import Mode
 from classifier.profiling.operators import Operator
 from classifier.profiling.steps import MODES, PHASES, StepTable
 from classifier.profiling.system import Sample

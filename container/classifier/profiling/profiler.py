@@ -14,10 +14,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from classifier.callbacks import Callback, Mode, Phase, TrainingContext
 from classifier.contract.config import ProfilerConfig, TrainingConfig
 from classifier.contract.findings import write_findings
 from classifier.contract.paths import Paths
-from classifier.observer import Mode, Observer, Phase, Scene
+from classifier.host import has_gpu, num_cores
 from classifier.profiling.operators import OperatorWatch
 from classifier.profiling.outputs import lines, write_profile
 from classifier.profiling.profile import Profile
@@ -29,20 +30,20 @@ from classifier.profiling.timeline import Timeline
 if TYPE_CHECKING:
     from torch import Tensor
 
-_OPT_ML, _GPU_DRIVER = Path("/opt/ml"), Path("/dev/nvidiactl")
+_OPT_ML = Path("/opt/ml")
 
 
 class Voice(Protocol):
     """Who speaks to the person who watches."""
 
-    def say(self, line: str) -> None: ...
+    def log(self, line: str) -> None: ...
 
     def warn(self, line: str) -> None: ...
 
 
 @contextmanager
-def profiled(config: TrainingConfig, paths: Paths, console: Voice) -> Iterator[Sequence[Observer]]:
-    """The profiler as an observer, already at work on the machine, where it was asked for; else nobody."""
+def profiled(config: TrainingConfig, paths: Paths, console: Voice) -> Iterator[Sequence[Callback]]:
+    """The profiler as a callback, already at work on the machine, where it was asked for; else nobody."""
     profiler = open_profiler(config, paths, console)
     try:
         yield [profiler] if profiler else []
@@ -56,7 +57,7 @@ def open_profiler(config: TrainingConfig, paths: Paths, console: Voice) -> Profi
     asked = config.profiler is not None and config.profiler.is_enabled
     if not (asked or config.hyperparameters.profile):
         return None
-    if not _GPU_DRIVER.exists():
+    if not has_gpu():
         # Kineto, under torch's profiler, reads this once, and calls it an error where there is no GPU.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
@@ -66,8 +67,8 @@ def open_profiler(config: TrainingConfig, paths: Paths, console: Voice) -> Profi
         return None
 
 
-class Profiler(Observer):
-    """Sampler, timer and operators, as one observer."""
+class Profiler(Callback):
+    """Sampler, timer and operators, as one callback."""
 
     def __init__(self, config: TrainingConfig, paths: Paths, console: Voice) -> None:
         self._parameters, self._paths, self._console = config.hyperparameters, paths, console
@@ -86,18 +87,18 @@ class Profiler(Observer):
         """Stop looking at the machine."""
         self._sampler.stop()
 
-    def begin(self, scene: Scene) -> None:
-        on_gpu = scene.device.type == "cuda"
+    def on_train_begin(self, context: TrainingContext) -> None:
+        on_gpu = context.device.type == "cuda"
         self._timer = StepTimer(DeviceClock() if on_gpu else HostClock(), self._timeline)
-        self._operators.plan(scene.num_epochs, scene.steps_per_epoch, on_gpu=on_gpu)
+        self._operators.plan(context.num_epochs, context.steps_per_epoch, on_gpu=on_gpu)
 
-    def begin_epoch(self, mode: Mode, number: int) -> None:
+    def on_epoch_begin(self, mode: Mode, number: int) -> None:
         self._first_step_s = self._first_step_s or time.time()
         self._timed.leave_out(self._operators.end())
         self._mode = mode
         self._timed.begin_pass(mode, number)
 
-    def begin_step(self) -> None:
+    def on_step_begin(self) -> None:
         if self._mode == "train":
             self._timed.leave_out(self._operators.begin_step(self._timed.number))
         self._timed.begin_step()
@@ -110,20 +111,20 @@ class Profiler(Observer):
         stack.enter_context(self._timed.phase(name))
         return stack
 
-    def see_outputs(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:  # noqa: ARG002 - an observer's
+    def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:  # noqa: ARG002 - a callback's
         if self._mode == "train":
             self._num_images += len(labels)
 
-    def end_step(self) -> None:
+    def on_step_end(self) -> None:
         number, is_watched = self._timed.number, self._operators.is_watching
         self._timed.end_step(is_usual=not is_watched)
         if is_watched:
             self._timed.leave_out(self._operators.end_step(number))
 
-    def end_epoch(self, metrics: dict[str, float]) -> None:  # noqa: ARG002 - an observer's
+    def on_epoch_end(self, metrics: dict[str, float]) -> None:  # noqa: ARG002 - a callback's
         self._timed.end_pass()
 
-    def end(self) -> None:
+    def on_train_end(self) -> None:
         self._sampler.stop()
         if self._timer is None:
             return
@@ -158,7 +159,7 @@ class Profiler(Observer):
             checkpoint_s=timer.checkpoint_s,
             operators=self._operators.operators,
             num_images=self._num_images,
-            num_workers=len(os.sched_getaffinity(0)) if workers == "auto" else workers,
+            num_workers=num_cores() if workers == "auto" else workers,
         )
 
     def _tell(self, profile: Profile) -> None:
@@ -166,7 +167,7 @@ class Profiler(Observer):
         write_findings(self._paths.output_data / "profiler_findings.json", findings)
         write_profile(self._paths.output_data / "profiler.json", profile, self._operators.trace)
         for line in lines(profile, findings):
-            self._console.say(f"profiler    {line}")
+            self._console.log(f"profiler    {line}")
 
 
 def profiler_folder(config: TrainingConfig, paths: Paths) -> Path:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from classifier.observer import Mode, Phase
+from classifier.callbacks import Mode, Phase
 from classifier.profiling.timeline import Timeline
 
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -5,17 +5,73 @@ The files are those of SageMaker's profiler: ``system/incremental/YYYYMMDDHH/<mi
 
 from __future__ import annotations
 
+import ctypes
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import psutil
 
-from classifier.profiling.nvml import Gpus, open_gpus
+
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class Gpus:
+    """All GPUs that the driver shows. The calls are those of NVIDIA's Management Library (NVML).
+
+    Raises:
+        OSError: the library is not there, or refuses.
+    """
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL("libnvidia-ml.so.1")
+        self._call("nvmlInit_v2")
+        count = ctypes.c_uint()
+        self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
+        self._handles = [self._handle(index) for index in range(count.value)]
+
+    def read(self) -> Sequence[tuple[float, float]]:
+        """For each GPU: share of the time in which it computed, and share of its memory in use, in percent."""
+        return [(self._utilization(handle), self._memory(handle)) for handle in self._handles]
+
+    def _handle(self, index: int) -> ctypes.c_void_p:
+        handle = ctypes.c_void_p()
+        self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+        return handle
+
+    def _utilization(self, handle: ctypes.c_void_p) -> float:
+        value = _Utilization()
+        self._call("nvmlDeviceGetUtilizationRates", handle, ctypes.byref(value))
+        return float(value.gpu)
+
+    def _memory(self, handle: ctypes.c_void_p) -> float:
+        value = _Memory()
+        self._call("nvmlDeviceGetMemoryInfo", handle, ctypes.byref(value))
+        return 100 * value.used / value.total
+
+    def _call(self, name: str, *arguments: object) -> None:
+        code = getattr(self._library, name)(*arguments)
+        if code:
+            raise OSError(f"{name} answered {code}")
+
+
+def open_gpus() -> Gpus | None:
+    """None where there is no GPU, or the driver does not tell of it."""
+    try:
+        gpus = Gpus()
+        return gpus if gpus.read() else None
+    except (OSError, AttributeError, ZeroDivisionError):
+        return None
+
 
 _MOST_SAMPLES = 20_000
 
@@ -79,7 +135,10 @@ class _Counters(NamedTuple):
         disk, cards = psutil.disk_io_counters(), psutil.net_io_counters(pernic=True)
         disks = (disk.read_count + disk.write_count, disk.read_bytes, disk.write_bytes) if disk else (0, 0, 0)
         network = [card for name, card in cards.items() if name != "lo"]
-        received, sent = sum(card.bytes_recv for card in network), sum(card.bytes_sent for card in network)
+        received, sent = (
+            sum(card.bytes_recv for card in network),
+            sum(card.bytes_sent for card in network),
+        )
         return cls(time.perf_counter(), np.array(cpu), np.array((*disks, received, sent), dtype=float))
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from classifier.observer import Mode, Phase
+from classifier.callbacks import Mode, Phase
 
 _MODES = {"train": "TRAIN", "validation": "EVAL", "test": "PREDICT"}
 _PHASES = {

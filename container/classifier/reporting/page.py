@@ -14,8 +14,8 @@ from plotly.offline import get_plotlyjs
 
 from classifier.reporting import sections
 from classifier.reporting.charts.figure import Figure
-from classifier.reporting.folder import PAGE_FILE, Folder
 from classifier.reporting.palette import style, themes
+from classifier.reporting.summary import PAGE_FILE, Folder
 
 _HERE = Path(__file__).parent
 _SECTIONS: Mapping[str, Callable[[Folder], Any]] = {

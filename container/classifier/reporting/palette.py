@@ -2,7 +2,7 @@
 
 PALETTE = {
     "ground": ("#f6f5f2", "#16171a"),
-    "card": ("#ffffff", "#1f2125"),
+    "manifest": ("#ffffff", "#1f2125"),
     "ink": ("#1d1e20", "#ececec"),
     "quiet": ("#64666b", "#a3a6ad"),
     "faint": ("#c9c7c0", "#50545c"),

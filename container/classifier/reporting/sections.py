@@ -15,8 +15,7 @@ from classifier.reporting.charts.confusion import confusion_figure, most_confuse
 from classifier.reporting.charts.curves import curves
 from classifier.reporting.charts.debugger import debugger_figures
 from classifier.reporting.charts.profiler import PHASES, profiler_figures
-from classifier.reporting.folder import Folder
-from classifier.reporting.summary import HISTORY_FILE, Summary
+from classifier.reporting.summary import HISTORY_FILE, Folder, Summary
 
 Section = dict[str, Any] | None
 _MOST_ROWS = 200  # of a list of files; the rest is in the CSV

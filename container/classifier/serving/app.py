@@ -4,6 +4,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -11,11 +12,8 @@ from werkzeug.exceptions import HTTPException
 
 from classifier.errors import ArtifactError, ImageError, MediaTypeError, UserError
 from classifier.serving import codec
-from classifier.serving.accept import Answer, choose
-from classifier.serving.front import IS_WANTED, REFUSAL
-from classifier.serving.page import add_page
-from classifier.serving.predictor import Job, Predictor
-from classifier.serving.refusals import (
+from classifier.serving.codec import Answer, choose
+from classifier.serving.errors import (
     AcceptError,
     ModelExistsError,
     OutOfMemoryError,
@@ -25,9 +23,26 @@ from classifier.serving.refusals import (
     UnavailableError,
     UnknownModelError,
 )
+from classifier.serving.front import IS_WANTED, REFUSAL
+from classifier.serving.model_manager import Shelf, Shelved
+from classifier.serving.predictor import Job, Predictor
 from classifier.serving.settings import MIB, Settings
-from classifier.serving.shelf import Shelf, Shelved
 from classifier.serving.telemetry import Telemetry, log_line
+from classifier.vision.manifest import ModelManifest
+
+_PAGE = Path(__file__).with_name("page.html")
+
+
+def add_page(app: Flask, manifest: ModelManifest) -> None:
+    """Serve the page at ``/``. Self-contained: it asks nothing of any other host."""
+    text = _PAGE.read_text(encoding="utf-8")
+    for name, value in {"ARCHITECTURE": manifest.architecture, "NUM_CLASSES": str(len(manifest.classes))}.items():
+        text = text.replace(f"{{{{{name}}}}}", value)
+
+    @app.get("/")
+    def page() -> Response:
+        return Response(text, content_type="text/html; charset=utf-8")
+
 
 # The first that fits; so the narrower before the wider.
 STATUS: dict[type[Exception], int] = {
@@ -59,7 +74,7 @@ def create_app(predictor: Predictor, settings: Settings, telemetry: Telemetry) -
         return _predict(predictor, settings)
 
     if settings.page:
-        add_page(app, predictor.card)
+        add_page(app, predictor.manifest)
     return app
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from classifier.serving.engines import Engine
-from classifier.serving.refusals import BusyError, DeadlineError
+from classifier.engine.base import Engine
+from classifier.serving.errors import BusyError, DeadlineError
 
 
 @dataclass(eq=False)

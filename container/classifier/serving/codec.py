@@ -8,27 +8,83 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from classifier.errors import ImageError, MediaTypeError, UserError
-from classifier.serving.accept import Answer
-from classifier.serving.refusals import RequestError, TooLargeError
-from classifier.serving.settings import Settings
+from classifier.serving.errors import AcceptError, RequestError, TooLargeError
+from classifier.serving.settings import FORMS, Form, Settings
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The form of an answer, and whether it says all that is known."""
+
+    form: Form
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class _Range:
+    kind: str
+    quality: float
+    verbose: bool
+
+
+# A server hears the same few headers again and again.
+@lru_cache(maxsize=64)
+def choose(accept: str, default: str) -> Answer:
+    """The form that the caller likes best. ``*/*``, or no header, leaves the choice to ``default``.
+
+    Raises:
+        AcceptError: none of the forms that the caller takes is written here.
+    """
+    for wanted in _ranges(accept):
+        if wanted.kind == "*/*":
+            fallback = _ranges(default)[0]
+            return Answer(_first(fallback.kind) or FORMS[0], fallback.verbose)
+        form = _first(wanted.kind)
+        if form is not None:
+            return Answer(form, wanted.verbose)
+    raise AcceptError(f"can't answer as {accept[:200]!r}; can as {', '.join(FORMS)}")
+
+
+def _first(kind: str) -> Form | None:
+    prefix = kind.removesuffix("*")
+    return next((form for form in FORMS if form == kind or (prefix != kind and form.startswith(prefix))), None)
+
+
+def _ranges(accept: str) -> list[_Range]:
+    """Best first; those of quality 0 are left out. An empty header takes anything."""
+    ranges = [_range(part) for part in accept.split(",") if part.strip()] or [_Range("*/*", 1, verbose=False)]
+    return sorted((one for one in ranges if one.quality > 0), key=lambda one: -one.quality)
+
+
+def _range(text: str) -> _Range:
+    kind, *parameters = (part.strip().lower() for part in text.split(";"))
+    quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+    return _Range(kind, _number(quality), verbose="verbose" in parameters or "verbose=true" in parameters)
+
+
+def _number(text: str) -> float:
+    try:
+        return min(max(float(text), 0.0), 1.0)
+    except ValueError:
+        return 0.0
+
 
 JSON = "application/json"
 JSON_LINES = ("application/jsonlines", "application/x-jsonlines", "application/jsonl")
 NPY = "application/x-npy"
 SNIFFED = ("application/x-image", "application/octet-stream")
-
 # All that is not inside strings: braces, names' quotes, spaces. A list of photos needs little of it, while a hostile
 # body of empty lists would take fifty times its size once parsed.
 MAX_JSON_STRUCTURE = 64 * 1024
 MAX_JSON_DEPTH = 8
 # Possessive, and also matching a string without an end: linear in the body, whatever it holds.
 _JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-
 # One photo as it came: a file's bytes, uint8 pixels (H, W, 3), a normalised float tensor (3, H, W), or why it is none.
 Item = bytes | np.ndarray | ImageError
 

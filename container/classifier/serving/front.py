@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from classifier.serving.errors import BusyError, RequestError, TooSlowError, UnavailableError
 from classifier.serving.http import Environ, Reply, Request, RequestReader, WsgiApp, call, environ_of, failure
-from classifier.serving.refusals import BusyError, RequestError, TooSlowError, UnavailableError
 from classifier.serving.settings import Settings
 
 # What the application finds in its environment.

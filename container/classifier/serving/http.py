@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from gunicorn.asgi.parser import ParseError, PythonProtocol
 
-from classifier.serving.refusals import RequestError, TooLargeError
+from classifier.serving.errors import RequestError, TooLargeError
 
 # A body cut into crumbs costs a thousand times its size to put together again.
 MIN_CHUNK = 64

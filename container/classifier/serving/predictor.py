@@ -10,13 +10,15 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from classifier.engine.base import Engine
+from classifier.engine.opening import open_engine
 from classifier.errors import ImageError
+from classifier.host import num_cores
 from classifier.serving.batching import Batcher, Ticket
 from classifier.serving.codec import Item, Outcome, Prediction
-from classifier.serving.engines import Engine, num_cores, open_engine
-from classifier.serving.refusals import DeadlineError
+from classifier.serving.errors import DeadlineError
 from classifier.serving.settings import MIB, Settings
-from classifier.vision.card import ModelCard
+from classifier.vision.manifest import ModelManifest
 from classifier.vision.preprocessing import Preprocessing
 
 # Memory for pixels that wait for the engine; the number of photos follows from their size.
@@ -27,7 +29,7 @@ STUCK_S = 30.0
 MAX_NORMALISED = 1000.0
 
 
-class Observer(Protocol):
+class Callback(Protocol):
     """What a predictor tells of its work; telemetry's part."""
 
     def stage(self, name: str, seconds: float) -> None: ...
@@ -36,7 +38,7 @@ class Observer(Protocol):
 
 
 class Silent:
-    """An observer that keeps nothing."""
+    """A callback that keeps nothing."""
 
     def stage(self, name: str, seconds: float) -> None: ...
 
@@ -54,29 +56,31 @@ class Job:
 class Predictor:
     """A loaded model."""
 
-    def __init__(self, engine: Engine, card: ModelCard, settings: Settings, observer: Observer | None = None) -> None:
-        self.card = card
+    def __init__(
+        self, engine: Engine, manifest: ModelManifest, settings: Settings, callback: Callback | None = None
+    ) -> None:
+        self.manifest = manifest
         self.engine_name = engine.name
         self._settings = settings
-        self._observer = observer or Silent()
-        side = card.preprocessing.crop
+        self._observer = callback or Silent()
+        side = manifest.preprocessing.crop
         capacity = max(QUEUED_PIXELS // (side * side * 3), settings.max_instances)
         self._batcher = Batcher(engine, capacity=capacity, observe=self._observer.batch)
         # More decoders than cores would only take turns, and each holds a whole image.
         self._decoders = threading.BoundedSemaphore(num_cores())
-        self._labels = [one.label for one in card.classes]
-        self._class_names = [one.class_name for one in card.classes]
+        self._labels = [one.label for one in manifest.classes]
+        self._class_names = [one.class_name for one in manifest.classes]
 
     @classmethod
-    def open(cls, folder: Path, settings: Settings, observer: Observer | None = None) -> "Predictor":
+    def open(cls, folder: Path, settings: Settings, callback: Callback | None = None) -> "Predictor":
         """Load an artifact and put one real prediction through it.
 
         Raises:
             ArtifactError: the folder holds no artifact, or one whose parts do not fit each other.
         """
-        card = ModelCard.read(folder)
-        predictor = cls(open_engine(folder, card), card, settings, observer)
-        predictor.predict([_grey_photo(card.preprocessing)])
+        manifest = ModelManifest.read(folder)
+        predictor = cls(open_engine(folder, manifest), manifest, settings, callback)
+        predictor.predict([_grey_photo(manifest.preprocessing)])
         return predictor
 
     @property
@@ -138,23 +142,23 @@ class Predictor:
 
     def _decode(self, item: bytes | np.ndarray) -> np.ndarray:
         if isinstance(item, bytes):
-            return self.card.preprocessing.pixels_of(item, max_pixels=self._settings.max_pixels)
+            return self.manifest.preprocessing.pixels_of(item, max_pixels=self._settings.max_pixels)
         if item.dtype == np.uint8:
             return self._from_pixels(item)
         return self._from_tensor(item)
 
     def _from_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3). Of the model's own size they are taken as they are, of any other as a photo."""
-        side = self.card.preprocessing.crop
+        side = self.manifest.preprocessing.crop
         if pixels.shape == (side, side, 3):
             return np.ascontiguousarray(pixels)
         if pixels.shape[0] * pixels.shape[1] > self._settings.max_pixels:
             raise ImageError(f"{pixels.shape[1]} × {pixels.shape[0]} pixels; at most {self._settings.max_pixels:,}")
-        return self.card.preprocessing.crop_centre(Image.fromarray(np.ascontiguousarray(pixels)))
+        return self.manifest.preprocessing.crop_centre(Image.fromarray(np.ascontiguousarray(pixels)))
 
     def _from_tensor(self, tensor: np.ndarray) -> np.ndarray:
         """A normalised float32 tensor (3, S, S) → float32 pixels (S, S, 3) in 0–255: normalisation is in the graph."""
-        preprocessing = self.card.preprocessing
+        preprocessing = self.manifest.preprocessing
         side = preprocessing.crop
         if tensor.shape != (3, side, side):
             raise ImageError(f"the tensor is {tensor.shape}; this model takes (N, 3, {side}, {side})")

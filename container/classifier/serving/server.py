@@ -75,8 +75,8 @@ def build_app(paths: Paths, settings: Settings) -> WsgiApp:
     """
     # Here, in the worker: the process that forks it stays small, and free of the threads that these libraries start.
     from classifier.serving.app import create_app, create_multi_model_app  # noqa: PLC0415
+    from classifier.serving.model_manager import Shelf, available_memory  # noqa: PLC0415
     from classifier.serving.predictor import Predictor  # noqa: PLC0415
-    from classifier.serving.shelf import Shelf, available_memory  # noqa: PLC0415
     from classifier.serving.telemetry import Telemetry  # noqa: PLC0415
 
     telemetry = Telemetry()

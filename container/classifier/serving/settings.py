@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from classifier.errors import ConfigError
-from classifier.serving.accept import FORMS
 
+Form = Literal["application/json", "application/jsonlines", "text/csv", "application/x-npy"]
+FORMS: tuple[Form, ...] = ("application/json", "application/jsonlines", "text/csv", "application/x-npy")
 MIB = 1024 * 1024
 
 

@@ -1,18 +1,16 @@
 """Gunicorn's worker: the model is loaded in it, and a ``Front`` takes its requests."""
 
-import ctypes
 import os
 import resource
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, cast
 
 from gunicorn.workers.base import Worker
 
+from classifier.host import tune_malloc
 from classifier.serving.app import INLINE_PATHS
-from classifier.serving.engines import num_cores
 from classifier.serving.front import Front
 from classifier.serving.settings import Settings
 
@@ -24,16 +22,12 @@ LAST_CALL_S = 0.5
 HEARTBEAT_S = 1.0
 MAX_CONNECTIONS = 2000
 
-# mallopt's names for its parameters, in glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-LARGE_BLOCK = 1024 * 1024
-
 
 class FrontWorker(Worker):
     """One process: one model, one front."""
 
     def load_wsgi(self) -> None:
-        give_memory_back()
+        tune_malloc("serving")
         # Loading may take longer than Gunicorn waits for a sign of life.
         loaded = threading.Event()
         ticker = threading.Thread(target=_tick_until, args=(loaded, self.notify), daemon=True)
@@ -62,16 +56,6 @@ class FrontWorker(Worker):
 
     def _has_parent(self) -> bool:
         return os.getppid() == self.ppid
-
-
-def give_memory_back() -> None:
-    # Left alone, glibc soon takes a large photo's blocks from heaps of each thread, and keeps them for good.
-    # It has no mallopt where it isn't glibc.
-    with suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
-        mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK)
-        mallopt(M_ARENA_MAX, max(num_cores(), 2))
 
 
 def _max_connections() -> int:

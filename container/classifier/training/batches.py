@@ -17,7 +17,7 @@ from torch import Tensor
 
 from classifier.errors import DataError, ImageError
 from classifier.training.augmentation import PRESETS, Augmentation, random_crop
-from classifier.training.survey import Sample
+from classifier.training.scan import Sample
 from classifier.vision.preprocessing import Preprocessing
 
 

@@ -14,11 +14,11 @@ from classifier.errors import Stopped
 class Console:
     """Lines on standard output, progress bars on standard error when that is a terminal."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         print(line, flush=True)
 
     def warn(self, line: str) -> None:
-        self.say(f"warning: {line}")
+        self.log(f"warning: {line}")
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[], object]]:

@@ -13,19 +13,19 @@ from classifier.contract.paths import Paths
 from classifier.errors import DataError
 from classifier.training.console import Console, Watch
 from classifier.training.folders import ChannelFolder, check_same_classes, class_labels, list_channel
-from classifier.training.survey import (
+from classifier.training.scan import (
     Leak,
     Sample,
     Survey,
     check_bad_share,
     find_leaks,
     fingerprint,
-    survey_channel,
+    scan_channel,
     write_bad_images,
     write_leaks,
 )
-from classifier.vision.card import ClassLabel
 from classifier.vision.images import tolerate_truncated_images
+from classifier.vision.manifest import ClassLabel
 
 _PHOTO_CHANNELS = ("train", "validation", "test")
 _NUM_NAMED = 5  # how many examples a warning names
@@ -91,7 +91,7 @@ def load_data(
 def _survey(folders: Sequence[ChannelFolder], executor: Executor, watch: Watch) -> list[Survey]:
     total = sum(len(files) for folder in folders for files in folder.files.values())
     with watch.progress("checking the photos", total) as advance:
-        return [survey_channel(folder, executor, advance) for folder in folders]
+        return [scan_channel(folder, executor, advance) for folder in folders]
 
 
 def _report(surveys: dict[str, Survey], max_bad_share: float, output: Path, console: Console) -> None:

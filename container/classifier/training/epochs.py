@@ -7,11 +7,11 @@ from math import ceil, isfinite
 
 from torch import Tensor, nn
 
+from classifier.callbacks import Callback, Mode, TrainingContext
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS, format_metrics
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, Stopped
-from classifier.observer import Mode, Observer, Scene
 from classifier.training.augmentation import PRESETS
 from classifier.training.batches import PhotoBatches, in_order, num_steps, shuffled
 from classifier.training.console import Watch
@@ -22,7 +22,7 @@ from classifier.training.precision import Precision
 from classifier.training.stages import Reader, Stage, Stages
 from classifier.vision import artifact
 from classifier.vision.artifact import Classifier
-from classifier.vision.card import ModelCard
+from classifier.vision.manifest import ModelManifest
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Outcome:
     weights came from that it started with; ``ended`` why, when it was not after the last epoch.
     """
 
-    card: ModelCard
+    manifest: ModelManifest
     data: Data
     device: str
     source: str
@@ -73,17 +73,17 @@ class Outcome:
     @property
     def judged_on(self) -> str:
         """The channel that ``confusion`` is of."""
-        return "test" if "test:accuracy" in self.card.metrics else "validation"
+        return "test" if "test:accuracy" in self.manifest.metrics else "validation"
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
-        self.card = self.card.model_copy(update={"metrics": {**self.card.metrics, **metrics}})
+        self.manifest = self.manifest.model_copy(update={"metrics": {**self.manifest.metrics, **metrics}})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """All that a training needs, ready to run.
 
-    ``record`` is told the outcome so far after each epoch; ``observer`` sees every step.
+    ``record`` is told the outcome so far after each epoch; ``callback`` sees every step.
     """
 
     parameters: Hyperparameters
@@ -95,7 +95,7 @@ class Training:
     precision: Precision
     watch: Watch
     record: Callable[[Outcome], None]
-    observer: Observer
+    callback: Callback
     outcome: Outcome
 
     def run(self) -> Outcome:
@@ -106,17 +106,17 @@ class Training:
                 self._test()
         except Stopped as stopped:
             self.outcome.ended = f"stopped by {stopped}"
-            self.watch.console.say(f"stopped     by {stopped}; the best model so far is kept")
+            self.watch.console.log(f"stopped     by {stopped}; the best model so far is kept")
             if self.outcome.best is None:
                 self._save({})
         finally:
-            self.observer.end()
+            self.callback.on_train_end()
         self.record(self.outcome)
         return self.outcome
 
     def _train(self) -> None:
         trainer = self._trainer()
-        self.observer.begin(self._scene(trainer))
+        self.callback.on_train_begin(self._context(trainer))
         for number in range(1, self.parameters.epochs + 1):
             began, lr = time.perf_counter(), trainer.optimizer.param_groups[0]["lr"]
             loss = self._train_epoch(trainer, number)
@@ -124,11 +124,11 @@ class Training:
             metrics = {"train:loss": loss, **evaluation.metrics("validation", ("loss", "accuracy", "top5", "f1"))}
             epoch = Epoch(number, metrics, lr, time.perf_counter() - began)
             self._keep(epoch, evaluation)
-            self.observer.end_epoch(metrics)
+            self.callback.on_epoch_end(metrics)
             if self._is_over(epoch):
                 break
         if self.outcome.best is not None:
-            self.watch.console.say(f"best        epoch {self.outcome.best.number}, by {self.parameters.best_metric}")
+            self.watch.console.log(f"best        epoch {self.outcome.best.number}, by {self.parameters.best_metric}")
 
     def _trainer(self) -> Trainer:
         parameters, batches = self.parameters, self.stages.train.batches
@@ -152,13 +152,13 @@ class Training:
         seed = self.parameters.seed * 1009 + number
         order = shuffled(len(batches), batch_size, seed=seed)
         what = f"epoch {number}/{self.parameters.epochs}"
-        self.observer.begin_epoch("train", number)
+        self.callback.on_epoch_begin("train", number)
         with self.watch.progress(what, num_steps(len(batches), batch_size)) as advance:
             chosen = batches.iterate(order, seed=seed)
-            return trainer.train_epoch(chosen, seed=seed, advance=advance, observer=self.observer)
+            return trainer.train_epoch(chosen, seed=seed, advance=advance, callback=self.callback)
 
-    def _scene(self, trainer: Trainer) -> Scene:
-        return Scene(
+    def _context(self, trainer: Trainer) -> TrainingContext:
+        return TrainingContext(
             network=self.classifier.network,
             module=trainer.module,
             trained=trainer.trained,
@@ -171,7 +171,7 @@ class Training:
         )
 
     def _evaluate(self, stage: Stage, mode: Mode, number: int, precision: Precision) -> Evaluation:
-        self.observer.begin_epoch(mode, number)
+        self.callback.on_epoch_begin(mode, number)
         with self.watch.progress(mode, ceil(len(stage.batches) / self.parameters.batch_size)) as advance:
             return evaluate(
                 stage.module,
@@ -179,7 +179,7 @@ class Training:
                 num_classes=len(self.data.classes),
                 precision=precision,
                 advance=advance,
-                observer=self.observer,
+                callback=self.callback,
             )
 
     def _keep(self, epoch: Epoch, evaluation: Evaluation) -> None:
@@ -188,9 +188,9 @@ class Training:
         is_best = epoch.is_better(outcome.best, self.parameters.best_metric)
         if is_best:
             outcome.best, outcome.confusion = epoch, evaluation.confusion
-            with self.observer.phase("checkpoint"):
+            with self.callback.phase("checkpoint"):
                 self._save(epoch.metrics)
-        self.watch.console.say(
+        self.watch.console.log(
             f"epoch {epoch.number:>3}/{self.parameters.epochs}  {format_metrics(epoch.metrics)}  "
             f"lr={epoch.lr:.2e}  {epoch.seconds:.1f} s{'  best' if is_best else ''}"
         )
@@ -198,7 +198,7 @@ class Training:
 
     def _save(self, metrics: dict[str, float]) -> None:
         self.outcome.add_metrics(metrics)
-        artifact.save(self.paths.model, self.classifier.network, self.outcome.card)
+        artifact.save(self.paths.model, self.classifier.network, self.outcome.manifest)
 
     def _is_over(self, epoch: Epoch) -> bool:
         """Whether the loss is lost or patience is.
@@ -206,7 +206,7 @@ class Training:
         Raises:
             ConfigError: the loss is lost in the first epoch already.
         """
-        best, patience, say = self.outcome.best, self.parameters.early_stopping_patience, self.watch.console.say
+        best, patience, say = self.outcome.best, self.parameters.early_stopping_patience, self.watch.console.log
         if not isfinite(epoch.metrics["train:loss"]):
             what = f"training diverged in epoch {epoch.number}, its loss is {epoch.metrics['train:loss']}"
             advice = f"lower lr (now {self.parameters.lr:g}) or add warmup_epochs"
@@ -228,8 +228,8 @@ class Training:
         number = self.outcome.best.number if self.outcome.best else 0
         evaluation = self._evaluate(stage, "test", number, Precision(self.precision.device, "fp32"))
         metrics = evaluation.metrics("test", ("loss", "accuracy", "f1"))
-        self.observer.end_epoch(metrics)
+        self.callback.on_epoch_end(metrics)
         self.outcome.confusion = evaluation.confusion
         self.outcome.add_metrics(metrics)
-        self.outcome.card.write(self.paths.model)
-        self.watch.console.say(f"test        {format_metrics(metrics)}")
+        self.outcome.manifest.write(self.paths.model)
+        self.watch.console.log(f"test        {format_metrics(metrics)}")

@@ -1,6 +1,5 @@
 """A training from the platform's files to an artifact: the table of contents of this folder."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,32 +9,32 @@ import torchvision
 from torch import nn
 
 import classifier
+from classifier.callbacks import Callback
 from classifier.contract.config import TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError
-from classifier.observer import Observer
+from classifier.host import num_cores, tune_malloc
 from classifier.training.console import Console, Watch
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Outcome, Training
 from classifier.training.folders import class_labels
-from classifier.training.memory import keep_freed_memory
 from classifier.training.precision import Precision, choose_precision
 from classifier.training.stages import Reader, Stages, frozen_stages, whole_stages
 from classifier.vision.artifact import Classifier
-from classifier.vision.card import ModelCard
+from classifier.vision.manifest import ModelManifest
 from classifier.vision.models import build, check_image_size, preprocessing_for
 from classifier.vision.preprocessing import Preprocessing
 from classifier.vision.weights import load_pretrained
 
 
 def fit(
-    config: TrainingConfig, paths: Paths, watch: Watch, *, record: Callable[[Outcome], None], observer: Observer
+    config: TrainingConfig, paths: Paths, watch: Watch, *, record: Callable[[Outcome], None], callback: Callback
 ) -> Outcome:
     """Train as the platform's files say, and leave the best epoch's artifact in ``paths.model``.
 
     ``record`` is called with the outcome so far after each epoch and at the end: nothing is lost when a job dies.
-    ``observer`` sees every step.
+    ``callback`` sees every step.
 
     Raises:
         UserError: the hyperparameters, the photos or the pretrained weights are at fault.
@@ -45,17 +44,17 @@ def fit(
     torch.manual_seed(parameters.seed)
     precision = choose_precision(parameters.precision)
     if precision.device.type == "cpu":
-        keep_freed_memory()
+        tune_malloc("training")
     _check(config, console)
     preprocessing = preprocessing_for(parameters.model, parameters.image_size)
     folders = list_channels(config, paths)
-    console.say(f"device      {_describe_device(precision)}")
+    console.log(f"device      {_describe_device(precision)}")
     network, source = _build_network(config, paths, len(class_labels(list(folders[0].files))))
-    console.say(f"model       {parameters.model}, {source}; {_describe_size(network, parameters)}")
+    console.log(f"model       {parameters.model}, {source}; {_describe_size(network, parameters)}")
     num_workers = _num_workers(parameters)
     with _threads(max(1, num_workers)) as executor:
         data = load_data(folders, parameters, paths.output_data, executor, watch)
-        console.say(f"photos      {_describe_data(data)}")
+        console.log(f"photos      {_describe_data(data)}")
         reader = Reader(
             preprocessing=preprocessing,
             batch_size=parameters.batch_size,
@@ -64,7 +63,7 @@ def fit(
             pin=precision.device.type == "cuda",
         )
         module = Classifier(network, preprocessing).to(precision.device)
-        card = _describe_model(parameters, data, preprocessing)
+        manifest = _describe_model(parameters, data, preprocessing)
         training = Training(
             parameters=parameters,
             paths=paths,
@@ -75,8 +74,8 @@ def fit(
             precision=precision,
             watch=watch,
             record=record,
-            observer=observer,
-            outcome=Outcome(card, data, _describe_device(precision), source),
+            callback=callback,
+            outcome=Outcome(manifest, data, _describe_device(precision), source),
         )
         return training.run()
 
@@ -110,7 +109,7 @@ def _stages(
 
 
 def _num_workers(parameters: Hyperparameters) -> int:
-    return len(os.sched_getaffinity(0)) if parameters.num_workers == "auto" else parameters.num_workers
+    return num_cores() if parameters.num_workers == "auto" else parameters.num_workers
 
 
 @contextmanager
@@ -122,8 +121,8 @@ def _threads(count: int) -> Iterator[Executor]:
         executor.shutdown(cancel_futures=True)
 
 
-def _describe_model(parameters: Hyperparameters, data: Data, preprocessing: Preprocessing) -> ModelCard:
-    return ModelCard(
+def _describe_model(parameters: Hyperparameters, data: Data, preprocessing: Preprocessing) -> ModelManifest:
+    return ModelManifest(
         architecture=parameters.model,
         classes=data.classes,
         preprocessing=preprocessing,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.errors import DataError
-from classifier.vision.card import ClassLabel
 from classifier.vision.images import EXTENSIONS
+from classifier.vision.manifest import ClassLabel
 
 # 069.French_bulldog; n02085620-Chihuahua (a WordNet number). Any other name is label and class name at once.
 _LABELLED_NAME = re.compile(r"(?P<label>\d+)\.(?P<name>.+)|(?P<wordnet>n\d{8})-(?P<wordnet_name>.+)")

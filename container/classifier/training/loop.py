@@ -11,12 +11,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
-from classifier.observer import Observer
+from classifier.callbacks import Callback
 from classifier.training.augmentation import Augmentation, augment_batch
 from classifier.training.batches import Batch
 from classifier.training.precision import Precision
 
-NOBODY = Observer()
+NOBODY = Callback()
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Trainer:
     augmentation: Augmentation | None
 
     def train_epoch(
-        self, batches: Iterable[Batch], *, seed: int, advance: Callable[[], object], observer: Observer = NOBODY
+        self, batches: Iterable[Batch], *, seed: int, advance: Callable[[], object], callback: Callback = NOBODY
     ) -> float:
         """Take a step a batch, and return the mean loss of the epoch; ``advance`` is called after each step."""
         self.module.eval()
@@ -44,30 +44,30 @@ class Trainer:
         generator = torch.Generator().manual_seed(seed)
         scaler = GradScaler(self.precision.device.type, enabled=self.precision.needs_scaling)
         total, count = torch.zeros((), device=self.precision.device), 0
-        for batch in _observed(batches, observer):
-            with observer.phase("transfer"):
+        for batch in _observed(batches, callback):
+            with callback.phase("transfer"):
                 inputs, labels = _to_device(batch, self.precision.device)
                 if self.augmentation is not None:
                     inputs = augment_batch(inputs, self.augmentation, generator)
-            with observer.phase("forward"):
+            with callback.phase("forward"):
                 with self.precision.autocast():
                     logits = self.module(inputs).float()
                 loss = self.criterion(logits, labels)
-            observer.see_outputs(logits.detach(), labels, loss.detach())
+            callback.on_forward_end(logits.detach(), labels, loss.detach())
 
-            with observer.phase("backward"):
+            with callback.phase("backward"):
                 self.optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.unscale_(self.optimizer)
-            observer.see_gradients()
-            with observer.phase("optimizer"):
+            callback.on_backward_end()
+            with callback.phase("optimizer"):
                 scaler.step(self.optimizer)
                 scaler.update()
                 self.schedule.step()
 
             total += loss.detach() * len(labels)
             count += len(labels)
-            observer.end_step()
+            callback.on_step_end()
             advance()
         return total.item() / max(1, count)
 
@@ -95,24 +95,24 @@ def evaluate(
     num_classes: int,
     precision: Precision,
     advance: Callable[[], object],
-    observer: Observer = NOBODY,
+    callback: Callback = NOBODY,
 ) -> Evaluation:
     """Go through the batches once, in evaluation mode; ``advance`` is called after each."""
     module.eval()
     scores = _score_collection(num_classes).to(precision.device)
     total, count = torch.zeros((), device=precision.device), 0
-    for batch in _observed(batches, observer):
-        with observer.phase("transfer"):
+    for batch in _observed(batches, callback):
+        with callback.phase("transfer"):
             inputs, labels = _to_device(batch, precision.device)
-        with observer.phase("forward"), precision.autocast():
+        with callback.phase("forward"), precision.autocast():
             logits = module(inputs)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels)
-        observer.see_outputs(logits, labels, loss)
+        callback.on_forward_end(logits, labels, loss)
         total += loss * len(labels)
         count += len(labels)
         scores.update(logits, labels)
-        observer.end_step()
+        callback.on_step_end()
         advance()
     values = scores.compute()
     return Evaluation(
@@ -136,12 +136,12 @@ def _score_collection(num_classes: int) -> MetricCollection:
     )
 
 
-def _observed(batches: Iterable[Batch], observer: Observer) -> Iterator[Batch]:
+def _observed(batches: Iterable[Batch], callback: Callback) -> Iterator[Batch]:
     """The batches, each waited for within a step of its own."""
     source = iter(batches)
     while True:
-        observer.begin_step()
-        with observer.phase("data"):
+        callback.on_step_begin()
+        with callback.phase("data"):
             batch = next(source, None)
         if batch is None:
             return

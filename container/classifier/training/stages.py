@@ -14,7 +14,7 @@ from classifier.training.console import Watch
 from classifier.training.data import Data
 from classifier.training.features import FeatureBatches, compute_features, freeze_backbone, head_comes_last
 from classifier.training.precision import Precision
-from classifier.training.survey import Sample
+from classifier.training.scan import Sample
 from classifier.vision.artifact import Classifier
 from classifier.vision.preprocessing import Preprocessing
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from classifier.errors import ArtifactError, ConfigError
-from classifier.vision.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from classifier.vision.manifest import MANIFEST_FILE, WEIGHTS_FILE, ModelManifest
 from classifier.vision.models import build, load_tensors
 from classifier.vision.preprocessing import Preprocessing
 
@@ -35,31 +35,33 @@ class Classifier(nn.Module):
         return (scaled - self.mean) / self.std
 
 
-def save(folder: Path, network: nn.Module, card: ModelCard) -> None:
-    """Write an artifact, or replace it whole. The same weights and card give the same bytes."""
+def save(folder: Path, network: nn.Module, manifest: ModelManifest) -> None:
+    """Write an artifact, or replace it whole. The same weights and manifest give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     unfinished = folder / f".{WEIGHTS_FILE}.part"
     save_file(state, unfinished)
     unfinished.chmod(0o644)  # safetensors leaves it to its owner alone, and another user may serve it
     unfinished.replace(folder / WEIGHTS_FILE)
-    card.write(folder)
+    manifest.write(folder)
 
 
-def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Classifier, ModelCard]:
-    """An artifact's classifier, ready to predict, and its card.
+def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Classifier, ModelManifest]:
+    """An artifact's classifier, ready to predict, and its manifest.
 
     Raises:
         ArtifactError: the folder holds no artifact, or one whose parts do not fit each other.
     """
-    card = ModelCard.read(folder)
+    manifest = ModelManifest.read(folder)
     try:
-        network = build(card.architecture, num_classes=len(card.classes), image_size=card.preprocessing.crop)
+        network = build(
+            manifest.architecture, num_classes=len(manifest.classes), image_size=manifest.preprocessing.crop
+        )
         load_tensors(network, load_file(folder / WEIGHTS_FILE))
     except ConfigError as error:
-        raise ArtifactError(f"{folder / CARD_FILE}: {error}") from None
+        raise ArtifactError(f"{folder / MANIFEST_FILE}: {error}") from None
     except FileNotFoundError:
         raise ArtifactError(f"{folder} holds no {WEIGHTS_FILE}") from None
     except (SafetensorError, RuntimeError) as error:
         raise ArtifactError(f"{folder / WEIGHTS_FILE}: {str(error).splitlines()[0]}") from None
-    return Classifier(network, card.preprocessing).to(device).eval(), card
+    return Classifier(network, manifest.preprocessing).to(device).eval(), manifest

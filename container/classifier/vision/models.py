@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from classifier.contract.nearest import did_you_mean
-from classifier.errors import ConfigError
+from classifier.errors import ConfigError, did_you_mean
 from classifier.vision.preprocessing import Preprocessing
 
 # The auxiliary heads of the Inception family train on a loss of their own, which transfer does without. Their published

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from launch.local.refusals import in_use, not_found
+from launch.local.errors import in_use, not_found
 
 Record = dict[str, Any]
 _TIME = "$time"

@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.archive import unpack_tar
-from launch.cloud import explained, s3_client
-from launch.engine import Mount, find_engine, run_command
-from launch.local.addresses import folder_of, is_local
+from aws.clients import s3_client
+from aws.errors import explained
+from classifier.archives import unpack_tar
+from launch.local.docker import Mount, find_engine, run_command
+from launch.local.errors import invalid
 from launch.local.processes import is_alive, reap, signal_group, start
-from launch.local.refusals import invalid
-from launch.requests.training import NO_IMAGE
+from launch.local.storage import folder_of, is_local
+from launch.training.request import NO_IMAGE
 
 _PING_S = 2.0
 _TERM_S = 30.0

@@ -10,7 +10,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from classifier.contract.metrics import Metric
-from launch.tuning.parameters import Choice, Range, canonical
+from launch.tuning.ranges import Choice, Range, canonical
 from launch.tuning.table import shorten
 from launch.tuning.trials import Trial, best_trial
 

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS, Metric
-from classifier.contract.nearest import did_you_mean
-from classifier.errors import ConfigError
-from launch.tuning.parameters import Choice, NumberRange, canonical
-from launch.tuning.ranges import Ranges
-from launch.tuning.space import grid
+from classifier.errors import ConfigError, did_you_mean
+from launch.tuning.ranges import Choice, NumberRange, Ranges, canonical
+from launch.tuning.search_space import grid
 
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")
 MAX_NAME = 32  # characters of a tuning job's name

@@ -10,8 +10,8 @@ from typing import Any
 import boto3
 import pytest
 
-from aws import free_port, moto_server
-from cloud_script import Cloud, aws_environment, scripted_cloud
+from support.cloud_script import Cloud, aws_environment, scripted_cloud
+from support.moto import free_port, moto_server
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"

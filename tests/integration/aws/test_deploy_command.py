@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from drawing import write_classes
+from support.drawing import write_classes
 
 if TYPE_CHECKING:
-    from cloud_script import Cloud
+    from support.cloud_script import Cloud
 
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:0"

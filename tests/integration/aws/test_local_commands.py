@@ -12,11 +12,18 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from drawing import write_classes
+from launch.endpoint.request import (
+    EndpointSpec,
+    ModelSpec,
+    Update,
+    config_request,
+    create_request,
+    model_request,
+    update_request,
+)
 from launch.local.client import LocalClient
-from launch.requests.endpoint import EndpointSpec, Update, config_request, create_request, update_request
-from launch.requests.model import ModelSpec, model_request
-from servers import drawn_photos, export_artifact, write_artifact
+from support.drawing import write_classes
+from support.servers import drawn_photos, export_artifact, write_artifact
 
 ROLE = "arn:aws:iam::000000000000:role/local"
 PATIENCE_S = 240.0

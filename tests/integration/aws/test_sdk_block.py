@@ -17,7 +17,7 @@ from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS
 
 if TYPE_CHECKING:
-    from cloud_script import Cloud
+    from support.cloud_script import Cloud
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 TRUST = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}

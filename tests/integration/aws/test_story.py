@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from drawing import write_classes
+from support.drawing import write_classes
 
 TINY = ["model=resnet18", "pretrained=false", "image_size=32", "epochs=6", "batch_size=16"]
 RANGES = {

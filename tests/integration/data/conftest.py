@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
-from aws import Proxy, free_port, moto_server, speak_to
+from support.moto import Proxy, free_port, moto_server, speak_to
 
 
 @pytest.fixture(scope="session")

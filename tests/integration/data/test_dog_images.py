@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.vision.card import ModelCard
+from classifier.vision.manifest import ModelManifest
 from prepare_data import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,9 +92,9 @@ def test_what_was_prepared_trains_a_model(archive: tuple[Path, dict[str, bytes],
     command = [str(ROOT / "local_test" / "train_local.sh"), "--data", str(out), "--output", str(base), *TINY]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    card = ModelCard.read(base / "model")
-    assert card.classes[0].model_dump() == {"folder": "001.Dress", "label": "001", "class_name": "Dress"}
-    assert len(card.classes) == 10
+    manifest = ModelManifest.read(base / "model")
+    assert manifest.classes[0].model_dump() == {"folder": "001.Dress", "label": "001", "class_name": "Dress"}
+    assert len(manifest.classes) == 10
     assert not (base / "output" / "data" / "leaks.csv").exists()
     with (base / "output" / "data" / "bad_images.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.reader(file))) == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from classifier.errors import DataError
-from launch.dataset.download import download
+from dataset.download import download
 
 DATA = bytes(range(256)) * 4000
 LIMIT = 10_000_000

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from drawing import draw_photo, encode, write_classes
 from prepare_data import main
+from support.drawing import draw_photo, encode, write_classes
 
 PREPARE = Path(__file__).resolve().parents[3] / "scripts" / "prepare_data.py"
 

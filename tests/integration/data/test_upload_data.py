@@ -12,8 +12,8 @@ from typing import Any
 import boto3
 import pytest
 
-from aws import Proxy, free_port, moto_server
-from drawing import draw_photo, encode
+from support.drawing import draw_photo, encode
+from support.moto import Proxy, free_port, moto_server
 from upload_data import main
 
 UPLOAD = Path(__file__).resolve().parents[3] / "scripts" / "upload_data.py"

@@ -9,7 +9,7 @@ import pytest
 
 from classifier.contract.findings import read_findings
 from classifier.debugging.library import ModeKeys, create_trial
-from jobs import Job, Platform
+from support.jobs import Job, Platform
 
 EVERYTHING = {
     "S3OutputPath": "s3://a-bucket/debug",

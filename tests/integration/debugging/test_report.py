@@ -7,11 +7,11 @@ from pathlib import Path
 import boto3
 import pytest
 
-from aws import free_port, moto_server
 from classifier.contract.findings import read_findings
 from classifier.debugging.library import S3Handler
-from debugged import Run, debugged, network
 from report import main
+from support.debugged import Run, debugged, network
+from support.moto import free_port, moto_server
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 
 from classifier.contract.findings import read_findings
 from classifier.contract.paths import Paths
-from drawing import write_classes
-from jobs import Job, Platform
-from profiles import aws_rules, read_frames
+from support.drawing import write_classes
+from support.jobs import Job, Platform
+from support.profiles import aws_rules, read_frames
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from classifier.callbacks import CallbackList, TrainingContext
 from classifier.contract.config import Channel, TrainingConfig
 from classifier.contract.findings import Finding, read_findings
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
-from classifier.observer import Observers, Scene
 from classifier.profiling.profiler import profiled
 from classifier.training.batches import Batch
 from classifier.training.console import Console
@@ -48,17 +48,17 @@ def train(folder: Path, *, reading_s: float = 0.0, step_s: Callable[[int], float
     optimizer, criterion = build_optimizer(module, parameters), nn.CrossEntropyLoss()
     schedule = build_schedule(optimizer, parameters, 40)
     trainer = Trainer(module, module, optimizer, schedule, criterion, precision, None)
-    scene = Scene(
+    context = TrainingContext(
         network=module, module=module, trained=module, criterion=criterion, optimizer=optimizer,
         device=precision.device, num_epochs=1, steps_per_epoch=40,
     )  # fmt: skip
     with profiled(config, paths, Console()) as profilers:
-        observer = Observers(profilers, pytest.fail)
-        observer.begin(scene)
-        observer.begin_epoch("train", 1)
-        trainer.train_epoch(batches(40, reading_s), seed=0, advance=lambda: None, observer=observer)
-        observer.end_epoch({})
-        observer.end()
+        callback = CallbackList(profilers, pytest.fail)
+        callback.on_train_begin(context)
+        callback.on_epoch_begin("train", 1)
+        trainer.train_epoch(batches(40, reading_s), seed=0, advance=lambda: None, callback=callback)
+        callback.on_epoch_end({})
+        callback.on_train_end()
     return read_findings(paths.output_data / "profiler_findings.json")
 
 

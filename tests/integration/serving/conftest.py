@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from servers import Server, export_artifact, running, write_artifact
+from support.servers import Server, export_artifact, running, write_artifact
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import FROZEN, Platform
-from servers import Server, exchange, running
+from support.jobs import FROZEN, Platform
+from support.servers import Server, exchange, running
 
 POINTS = 0.003
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from servers import Server, drawn_photos, exchange, free_port, running, start
+from support.servers import Server, drawn_photos, exchange, free_port, running, start
 
 # The platform waits two seconds for a ping.
 PING_S = 2.0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from browser import Browser, browsing, find_browser
-from servers import Server, drawn_photos, running
+from support.browser import Browser, browsing, find_browser
+from support.servers import Server, drawn_photos, running
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from aws import free_port, moto_server, speak_to
+from support.moto import free_port, moto_server, speak_to
 
 
 @pytest.fixture(scope="session")

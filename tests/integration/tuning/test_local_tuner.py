@@ -11,12 +11,11 @@ import pytest
 
 from classifier.errors import ConfigError
 from launch.local.processes import is_alive
-from launch.tuning.inheritance import REQUEST, inherit
-from launch.tuning.parameters import Choice
-from launch.tuning.ranges import Ranges
+from launch.tuning.ranges import Choice, Ranges
 from launch.tuning.results import write_results
 from launch.tuning.spec import TuningSpec
-from quick_trials import quick_spec, quick_study, quick_tuner
+from launch.tuning.study import REQUEST, inherit
+from support.quick_trials import quick_spec, quick_study, quick_tuner
 
 TESTS = Path(__file__).resolve().parents[2]
 
@@ -83,7 +82,7 @@ def test_a_grid_is_tried_whole_and_once(tmp_path: Path) -> None:
 
 
 def run_in_a_process(folder: Path, jobs: int, epoch_s: float) -> subprocess.Popen[str]:
-    command = [sys.executable, str(TESTS / "quick_trials.py"), str(folder), str(jobs), str(epoch_s)]
+    command = [sys.executable, str(TESTS / "support" / "quick_trials.py"), str(folder), str(jobs), str(epoch_s)]
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent / "scripts")])
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
 

@@ -13,13 +13,12 @@ import boto3
 import pytest
 
 from classifier.errors import UserError
-from launch.requests.training import TrainingSpec
+from launch.training.request import TrainingSpec
 from launch.tuning.ranges import read_ranges
-from launch.tuning.remote import TuningFailedError
+from launch.tuning.remote import RemoteTuning, TuningFailedError
 from launch.tuning.spec import TuningSpec
-from launch.tuning.there import RemoteTuning
-from tune_command import tune
-from tuning_service import Script, tuning_service
+from support.tune_command import tune
+from support.tuning_service import Script, tuning_service
 
 CONTENT = {"ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1"}]}
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs import TINY
-from launch.sample_data import write_digits
-from launch.tuning.machine import only_one
+from dataset.sample_data import write_digits
+from launch.tuning.locking import only_one
 from launch.tuning.trials import COLUMNS
-from quick_trials import quick_spec, quick_study
-from tune_command import ROOT, close, read_until, start_tune, tune
+from support.jobs import TINY
+from support.quick_trials import quick_spec, quick_study
+from support.tune_command import ROOT, close, read_until, start_tune, tune
 
 RANGES = {
     "ContinuousParameterRanges": [

@@ -71,7 +71,7 @@ def test_the_message_fits_into_a_failure_reason() -> None:
 def test_the_instance_type_tells_whether_cuda_is_wanted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, instance_type: str | None, wants_cuda: bool
 ) -> None:
-    monkeypatch.setattr(driver, "_DEVICE_FILE", tmp_path / "none")
+    monkeypatch.setattr("classifier.host.GPU_DEVICE", tmp_path / "none")
     assert read_host(instance_type, {}).wants_cuda is wants_cuda
 
 
@@ -80,7 +80,7 @@ def test_the_device_file_tells_it_too_unless_the_caller_says_no(
 ) -> None:
     (tmp_path / "nvidiactl").touch()
     (tmp_path / "version").write_text(CLOSED)
-    monkeypatch.setattr(driver, "_DEVICE_FILE", tmp_path / "nvidiactl")
+    monkeypatch.setattr("classifier.host.GPU_DEVICE", tmp_path / "nvidiactl")
     monkeypatch.setattr(driver, "_VERSION_FILE", tmp_path / "version")
     assert read_host(None, {}) == Host("470.57.02", wants_cuda=True)
     assert not read_host(None, {"CUDA_VISIBLE_DEVICES": ""}).wants_cuda

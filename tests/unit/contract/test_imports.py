@@ -12,8 +12,8 @@ import pytest
         "classifier.contract.config",
         "classifier.contract.metrics",
         "classifier.train",
-        "launch.opt_ml",
-        "launch.sample_data",
+        "launch.local.opt_ml",
+        "dataset.sample_data",
     ],
 )
 def test_no_torch_is_imported_before_it_is_needed(module: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from classifier.errors import DataError
-from launch.dataset.archives import extract, is_archive, unsafe_name
+from dataset.archives import extract, is_archive, unsafe_name
 
 LIMIT = 10_000_000
 HOSTILE = {

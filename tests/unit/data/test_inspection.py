@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from drawing import draw_photo, encode
-from launch.dataset.inspection import Facts, Task, Wishes, inspect
+from dataset.inspection import Facts, Task, Wishes, inspect
+from support.drawing import draw_photo, encode
 
 PLAIN = Wishes(min_side=16, longer_side=None, repair_truncated=False, keep_tiny=False, link=False)
 Look = Callable[..., Facts]

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from classifier.errors import ConfigError, DataError
-from launch.dataset.defects import parse_actions
-from launch.dataset.inspection import Facts
-from launch.dataset.listing import Photo
-from launch.dataset.selection import Selection, cap, drop_small_classes, select
-from launch.dataset.splitting import split_photos
+from dataset.defects import parse_actions
+from dataset.inspection import Facts
+from dataset.listing import Photo
+from dataset.selection import Selection, cap, drop_small_classes, select, split_photos
 
 Described = tuple[str, str, str | None]  # bytes, class, split
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from classifier.errors import DataError
-from launch.dataset.class_folders import list_class_folders
-from launch.dataset.labels import read_names
-from launch.dataset.listing import Listing, class_folder
-from launch.dataset.manifests import list_manifest
-from launch.dataset.polyvore import list_outfits
-from launch.dataset.sources import Source, find_photos
-from launch.dataset.tables import list_table
+from dataset.class_folders import list_class_folders
+from dataset.labels import read_names
+from dataset.listing import Listing, class_folder
+from dataset.manifests import list_manifest, list_outfits
+from dataset.sources import Source, find_photos
+from dataset.tables import list_table
 
 
 def touch(folder: Path, *places: str) -> Path:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from debugged import NUM_CLASSES, NUM_FEATURES, Run, debugged, network, points
+from support.debugged import NUM_CLASSES, NUM_FEATURES, Run, debugged, network, points
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 
 from classifier.contract.findings import Finding
 from classifier.debugging.curve import Curve, read_curve
-from debugged import Run
+from support.debugged import Run
 
 FALLING = [(step, 2 * math.exp(-step / 30)) for step in range(100)]
 EPOCHS = [(step, 2 * math.exp(-step / 30)) for step in range(9, 100, 10)]

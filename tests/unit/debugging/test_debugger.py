@@ -17,7 +17,7 @@ from classifier.debugging.debugger import Debugger, with_names
 from classifier.debugging.library import ModeKeys, create_trial
 from classifier.debugging.settings import Settings
 from classifier.errors import Stopped
-from debugged import Run, debugged, network, points, train
+from support.debugged import Run, debugged, network, points, train
 
 
 def collection(name: str, **parameters: str) -> dict[str, Any]:

@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from classifier.contract.findings import Finding
-from classifier.contract.rules import DEBUGGER_RULES
+from classifier.contract.findings import DEBUGGER_RULES, Finding
 from classifier.debugging.rules import RULES
 from classifier.errors import ConfigError
-from debugged import Run, judge
+from support.debugged import Run, judge
 
 
 def fired(finding: Finding) -> bool:

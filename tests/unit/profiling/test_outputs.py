@@ -8,7 +8,7 @@ from classifier.profiling.operators import Operator
 from classifier.profiling.outputs import lines, thinned, write_profile
 from classifier.profiling.profile import Profile
 from classifier.profiling.rules import evaluate
-from profiles import profile, samples, steps
+from support.profiles import profile, samples, steps
 
 
 def written(folder: Path, measured: Profile, trace: Path | None = None) -> dict[str, Any]:

@@ -7,19 +7,23 @@ import pytest
 
 from classifier.contract.findings import Finding
 from classifier.profiling.profile import Profile
-from classifier.profiling.rules import RULES, Rule, evaluate
-from classifier.profiling.step_rules import Dataloader, MaxInitializationTime, StepOutlier
-from classifier.profiling.system import Sample
-from classifier.profiling.system_rules import (
+from classifier.profiling.rules import (
+    RULES,
     BatchSize,
     CPUBottleneck,
+    Dataloader,
     GPUMemoryIncrease,
     IOBottleneck,
     LoadBalancing,
     LowGPUUtilization,
+    MaxInitializationTime,
     OverallSystemUsage,
+    Rule,
+    StepOutlier,
+    evaluate,
 )
-from profiles import START_S, aws_rules, profile, sample, samples, steps
+from classifier.profiling.system import Sample
+from support.profiles import START_S, aws_rules, profile, sample, samples, steps
 
 GPU_RULES = (CPUBottleneck(), LowGPUUtilization(), BatchSize(), GPUMemoryIncrease(), LoadBalancing())
 BUSY = {"gpus": (95.0,), "gpu_memory": (60.0,)}

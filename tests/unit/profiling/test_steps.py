@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from classifier.observer import Phase
+from classifier.callbacks import Phase
 from classifier.profiling.steps import PHASES, Clock, HostClock, StepTimer
 from classifier.profiling.system import SystemFiles
 from classifier.profiling.timeline import Timeline
-from profiles import read_frames, sample
+from support.profiles import read_frames, sample
 
 TRAINING: tuple[Phase, ...] = ("data", "transfer", "forward", "backward", "optimizer")
 

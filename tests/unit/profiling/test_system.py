@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from classifier.profiling.nvml import open_gpus
-from classifier.profiling.system import Machine, Sampler, SystemFiles
-from profiles import START_S, read_frames, sample, samples
+from classifier.profiling.system import Machine, Sampler, SystemFiles, open_gpus
+from support.profiles import START_S, read_frames, sample, samples
 
 
 def write(folder: Path, count: int, **values: object) -> None:

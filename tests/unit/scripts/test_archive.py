@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.archive import unpack_tar
+from classifier.archives import unpack_tar
 
 
 def write_tar(path: Path, *members: tarfile.TarInfo) -> Path:

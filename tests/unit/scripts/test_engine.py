@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from classifier.errors import ConfigError
-from launch.engine import Engine, Mount, find_engine, read_engine, run_command
+from launch.local.docker import Engine, Mount, find_engine, read_engine, run_command
 
 
 def test_gpus_are_used_where_the_engine_has_them() -> None:

@@ -8,8 +8,8 @@ import pytest
 from classifier.contract.config import read_training_config
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, DataError
-from drawing import write_classes
-from launch.opt_ml import find_channels, lay_out
+from launch.local.opt_ml import find_channels, lay_out
+from support.drawing import write_classes
 
 FILE = {
     "ContentType": "application/x-image",

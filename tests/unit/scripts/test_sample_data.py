@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.sample_data import write_digits
+from dataset.sample_data import write_digits
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from classifier.engine.base import EngineChoice
 from classifier.serving.app import create_app
-from classifier.serving.engines import EngineChoice
 from classifier.serving.predictor import Predictor
 from classifier.serving.settings import Settings
 from classifier.serving.telemetry import Telemetry
-from servers import export_artifact, write_artifact
+from support.servers import export_artifact, write_artifact
 
 
 @pytest.fixture(scope="session")

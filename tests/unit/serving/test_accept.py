@@ -2,8 +2,8 @@
 
 import pytest
 
-from classifier.serving.accept import Answer, choose
-from classifier.serving.refusals import AcceptError
+from classifier.serving.codec import Answer, choose
+from classifier.serving.errors import AcceptError
 
 JSON = "application/json"
 

@@ -16,14 +16,14 @@ from werkzeug.test import TestResponse
 
 from classifier.errors import ArtifactError, ConfigError, DataError, ImageError, MediaTypeError, WeightsError
 from classifier.serving.app import STATUS, create_app
+from classifier.serving.errors import BusyError, TooSlowError
 from classifier.serving.front import REFUSAL
 from classifier.serving.predictor import Predictor
-from classifier.serving.refusals import BusyError, TooSlowError
 from classifier.serving.settings import Settings
 from classifier.serving.telemetry import Telemetry
 from classifier.vision import artifact
-from drawing import draw_photo, encode
-from servers import SIDE, drawn_photos
+from support.drawing import draw_photo, encode
+from support.servers import SIDE, drawn_photos
 
 JPEG = "image/jpeg"
 JSON = "application/json"
@@ -60,16 +60,16 @@ def error_type(response: TestResponse) -> tuple[int, str]:
 
 
 def test_served_logits_are_the_artifacts_evaluated_logits(client: FlaskClient, artifact_folder: Path) -> None:
-    classifier, card = artifact.load(artifact_folder)
+    classifier, manifest = artifact.load(artifact_folder)
     for photo in drawn_photos(4):
-        pixels = torch.from_numpy(card.preprocessing.pixels_of(photo).copy()).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(manifest.preprocessing.pixels_of(photo).copy()).permute(2, 0, 1)[None]
         with torch.inference_mode():
             expected = classifier(pixels).numpy()
         np.testing.assert_allclose(from_npy(invoke(client, photo, accept=NPY)), expected, atol=1e-4)
 
 
 def test_every_wrapping_of_a_photo_gives_the_same_logits(client: FlaskClient, predictor: Predictor) -> None:
-    preprocessing = predictor.card.preprocessing
+    preprocessing = predictor.manifest.preprocessing
     photo = drawn_photos(1)[0]
     pixels = preprocessing.pixels_of(photo)
     tensor = (pixels.transpose(2, 0, 1) / np.float32(255) - np.reshape(preprocessing.mean, (3, 1, 1))) / np.reshape(

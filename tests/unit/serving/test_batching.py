@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from classifier.serving.batching import Batcher, Ticket
-from classifier.serving.refusals import BusyError, DeadlineError
+from classifier.serving.errors import BusyError, DeadlineError
 
 WAIT_S = 30
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from classifier.errors import ImageError, MediaTypeError
 from classifier.serving import codec
-from classifier.serving.refusals import RequestError, TooLargeError
+from classifier.serving.errors import RequestError, TooLargeError
 from classifier.serving.settings import Settings
 
 SETTINGS = Settings(max_instances=4, max_image_mb=0.01)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from classifier.serving.cuda import BUCKETS, TorchEngine, bucket_for
+from classifier.engine.cuda import BUCKETS, TorchEngine, bucket_for
 from classifier.vision import artifact
-from classifier.vision.card import ModelCard
-from servers import SIDE, drawn_pixels
+from classifier.vision.manifest import ModelManifest
+from support.servers import SIDE, drawn_pixels
 
 
 def evaluated(folder: Path, pixels: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ def test_logits_are_the_artifacts(artifact_folder: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_graphs_give_the_artifacts_logits_at_every_size(artifact_folder: Path) -> None:
-    engine = TorchEngine.open(artifact_folder, ModelCard.read(artifact_folder))
+    engine = TorchEngine.open(artifact_folder, ModelManifest.read(artifact_folder))
     pixels, _ = drawn_pixels(64)
     expected = evaluated(artifact_folder, pixels)
     for size in (1, 2, 3, 7, 33, 64, 1):

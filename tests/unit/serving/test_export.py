@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from classifier.engine.base import EngineChoice
+from classifier.engine.opening import open_engine
+from classifier.engine.openvino import compile_graph
+from classifier.engine.quantization import quantize
+from classifier.engine.selection import EngineRow, choose, expected_flips, export, graph_of
 from classifier.errors import ArtifactError
-from classifier.serving.engines import EngineChoice, compile_graph, cpu_has_int8, open_engine
-from classifier.serving.export import EngineRow, choose, expected_flips, export, graph_of
-from classifier.serving.quantization import quantise
+from classifier.host import cpu_has_int8
 from classifier.vision import artifact
-from classifier.vision.card import ModelCard
-from servers import drawn_pixels, write_artifact
+from classifier.vision.manifest import ModelManifest
+from support.servers import drawn_pixels, write_artifact
 
 
 def evaluated(folder: Path, pixels: np.ndarray) -> np.ndarray:
@@ -80,12 +83,12 @@ def test_integers_stay_close_to_floats(tmp_path: Path, architecture: str) -> Non
     folder = write_artifact(tmp_path / "model", architecture=architecture)
     pixels, _ = drawn_pixels(24)
     graph = graph_of(folder)
-    quantised = quantise(graph, pixels)
+    quantized = quantize(graph, pixels)
     exact = compile_graph(graph, "f32").infer(0, pixels)
-    found = compile_graph(quantised, "int8").infer(0, pixels)
+    found = compile_graph(quantized, "int8").infer(0, pixels)
     error = np.abs(found - exact).mean()
     assert error <= 0.15 * np.abs(exact).mean()
-    assert any(node.get_type_name() == "FakeQuantize" for node in quantised.get_ops())
+    assert any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops())
     assert not any(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
 
 
@@ -123,7 +126,7 @@ def test_an_artifact_without_a_graph_is_converted_when_it_is_opened(tmp_path: Pa
     folder = write_artifact(tmp_path / "model")
     EngineChoice(bf16=False).write(folder)
     pixels, _ = drawn_pixels(2)
-    engine = open_engine(folder, ModelCard.read(folder))
+    engine = open_engine(folder, ModelManifest.read(folder))
     np.testing.assert_allclose(engine.infer(0, pixels), evaluated(folder, pixels), atol=1e-4)
     assert not (folder / "openvino.xml").exists()
 
@@ -137,10 +140,10 @@ def test_a_damaged_graph_is_named(artifact_folder: Path, tmp_path: Path, damage:
     elif damage == "garbage":
         path.write_bytes(b"\0garbage")
     else:
-        card = (folder / "model.json").read_text(encoding="utf-8")
-        (folder / "model.json").write_text(card.replace('"crop": 64', '"crop": 60'), encoding="utf-8")
+        manifest = (folder / "model.json").read_text(encoding="utf-8")
+        (folder / "model.json").write_text(manifest.replace('"crop": 64', '"crop": 60'), encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"openvino\.xml"):
-        open_engine(folder, ModelCard.read(folder))
+        open_engine(folder, ModelManifest.read(folder))
 
 
 @pytest.mark.parametrize("text", ["{", '{"int8": "perhaps"}', "[]"])

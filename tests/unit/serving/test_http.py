@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from classifier.serving.errors import RequestError, TooLargeError
 from classifier.serving.http import Environ, Reply, Request, RequestReader, call, environ_of
-from classifier.serving.refusals import RequestError, TooLargeError
 
 POST = b"POST /invocations?a=b HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"

@@ -9,11 +9,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from classifier.serving.app import create_multi_model_app
+from classifier.serving.model_manager import Shelf, available_memory
 from classifier.serving.predictor import Predictor
 from classifier.serving.settings import Settings
-from classifier.serving.shelf import Shelf, available_memory
 from classifier.serving.telemetry import Telemetry
-from servers import drawn_photos
+from support.servers import drawn_photos
 
 
 class Memory:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from classifier.training.folders import list_channel
-from classifier.training.survey import Sample, survey_channel
+from classifier.training.scan import Sample, scan_channel
 
 
 @pytest.fixture
@@ -19,4 +19,4 @@ def executor() -> Iterator[Executor]:
 @pytest.fixture
 def samples(image_folder: Path, executor: Executor) -> list[Sample]:
     """The 24 photos of ``image_folder``, class by class."""
-    return survey_channel(list_channel("train", image_folder), executor, lambda: None).samples
+    return scan_channel(list_channel("train", image_folder), executor, lambda: None).samples

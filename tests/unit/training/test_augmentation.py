@@ -11,7 +11,7 @@ from torch import Tensor
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.training.augmentation import PRESETS, Augmentation, augment_batch, random_crop
 from classifier.vision.preprocessing import Preprocessing
-from drawing import draw_photo, encode
+from support.drawing import draw_photo, encode
 
 PREPROCESSING = Preprocessing(resize=36, crop=32)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from classifier.errors import DataError
 from classifier.training.augmentation import PRESETS
 from classifier.training.batches import Batch, PhotoBatches, in_order, num_steps, shuffled
-from classifier.training.survey import Sample
+from classifier.training.scan import Sample
 from classifier.vision.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(resize=36, crop=32)

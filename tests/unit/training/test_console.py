@@ -24,7 +24,7 @@ def test_without_a_terminal_there_are_plain_lines_only(capsys: pytest.CaptureFix
     console = Console()
     with console.progress("reading", 3) as advance:
         advance()
-    console.say("done")
+    console.log("done")
     console.warn("late")
     assert tuple(capsys.readouterr()) == ("done\nwarning: late\n", "")
 

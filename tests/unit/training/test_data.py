@@ -14,9 +14,9 @@ from classifier.contract.paths import Paths
 from classifier.errors import DataError
 from classifier.training.console import Console, StopSignal, Watch
 from classifier.training.data import Data, list_channels, load_data, split
-from classifier.training.survey import Sample
+from classifier.training.scan import Sample
 from classifier.vision.images import tolerate_truncated_images
-from drawing import draw_photo, encode, write_classes
+from support.drawing import draw_photo, encode, write_classes
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import torch
 from classifier.training.batches import PhotoBatches, in_order
 from classifier.training.features import FeatureBatches, compute_features, freeze_backbone, head_comes_last
 from classifier.training.precision import Precision
-from classifier.training.survey import Sample
+from classifier.training.scan import Sample
 from classifier.vision.artifact import Classifier
 from classifier.vision.models import build, head_name
 from classifier.vision.preprocessing import Preprocessing

@@ -11,7 +11,7 @@ from classifier.training.features import freeze_backbone
 from classifier.training.loop import Evaluation, Trainer, evaluate
 from classifier.training.optimization import build_optimizer, build_schedule
 from classifier.training.precision import Precision
-from classifier.training.survey import Sample
+from classifier.training.scan import Sample
 from classifier.vision.artifact import Classifier
 from classifier.vision.models import build
 from classifier.vision.preprocessing import Preprocessing

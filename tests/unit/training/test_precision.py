@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from classifier.errors import ConfigError
-from classifier.training.memory import keep_freed_memory
+from classifier.host import tune_malloc
 from classifier.training.precision import Precision, choose_precision
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and this is about having none")
@@ -46,5 +46,5 @@ def test_only_half_precision_scales_its_loss() -> None:
 
 
 def test_freed_memory_can_be_kept_on_any_c_library() -> None:
-    keep_freed_memory()
+    tune_malloc("training")
     assert torch.ones(1000, 1000).sum() == 1e6

@@ -10,17 +10,17 @@ import pytest
 
 from classifier.errors import DataError
 from classifier.training.folders import list_channel
-from classifier.training.survey import (
+from classifier.training.scan import (
     Leak,
     Survey,
     check_bad_share,
     find_leaks,
     fingerprint,
-    survey_channel,
+    scan_channel,
     write_bad_images,
     write_leaks,
 )
-from drawing import draw_photo, encode, write_classes
+from support.drawing import draw_photo, encode, write_classes
 
 SurveyFolder = Callable[..., Survey]
 
@@ -30,7 +30,7 @@ def survey(executor: Executor) -> SurveyFolder:
     """Surveys a folder as a channel."""
 
     def survey(folder: Path, name: str = "train") -> Survey:
-        return survey_channel(list_channel(name, folder), executor, lambda: None)
+        return scan_channel(list_channel(name, folder), executor, lambda: None)
 
     return survey
 
@@ -53,7 +53,7 @@ def test_good_photos_are_samples_with_their_labels(image_folder: Path, survey: S
 def test_every_file_advances_the_bar_once(image_folder: Path, executor: Executor) -> None:
     (image_folder / "disc" / "bad.jpg").write_bytes(b"")
     steps: list[None] = []
-    survey_channel(list_channel("train", image_folder), executor, lambda: steps.append(None))
+    scan_channel(list_channel("train", image_folder), executor, lambda: steps.append(None))
     assert len(steps) == 25
 
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from launch.tuning.ends import reason_to_end
 from launch.tuning.ranges import Ranges
 from launch.tuning.spec import TuningSpec
+from launch.tuning.stopping_criteria import reason_to_end
 from launch.tuning.trials import Trial
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

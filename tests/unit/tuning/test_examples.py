@@ -9,7 +9,7 @@ import pytest
 
 from classifier.contract.hyperparameters import Hyperparameters
 from launch.tuning.ranges import read_ranges
-from tune_command import ROOT, tune
+from support.tune_command import ROOT, tune
 
 EXAMPLES = ROOT / "scripts" / "examples"
 FOLDERS = sorted(path.parent for path in EXAMPLES.glob("*/ranges.json"))

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from classifier.errors import ConfigError
-from launch.tuning.parameters import Choice, NumberRange
-from launch.tuning.ranges import Ranges, read_ranges
+from launch.tuning.ranges import Choice, NumberRange, Ranges, read_ranges
 
 LR = {"Name": "lr", "MinValue": "0.001", "MaxValue": "0.1"}
 

@@ -13,10 +13,10 @@ from botocore.validate import ParamValidator
 
 from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
-from launch.requests.training import TrainingSpec
-from launch.requests.tuning import tuning_request
-from launch.tuning.here import trial_request
+from launch.training.request import TrainingSpec
+from launch.tuning.local import trial_request
 from launch.tuning.ranges import Ranges, read_ranges
+from launch.tuning.request import tuning_request
 from launch.tuning.spec import STRATEGIES, TuningSpec
 
 TRAINING = TrainingSpec(

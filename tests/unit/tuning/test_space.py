@@ -4,9 +4,8 @@ import optuna
 import pytest
 
 from classifier.errors import ConfigError
-from launch.tuning.parameters import Choice, NumberRange, Scaling
-from launch.tuning.ranges import Ranges
-from launch.tuning.space import distributions, from_hyperparameters, grid, to_hyperparameters
+from launch.tuning.ranges import Choice, NumberRange, Ranges, Scaling
+from launch.tuning.search_space import distributions, from_hyperparameters, grid, to_hyperparameters
 
 ALL = Ranges(
     {},

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from browser import browsing
 from classifier.contract.metrics import METRICS
 from launch.tuning.page import write_page
-from launch.tuning.parameters import Choice, NumberRange
+from launch.tuning.ranges import Choice, NumberRange
 from launch.tuning.table import Watcher, shorten, table
 from launch.tuning.trials import COLUMNS, Trial, best_trial, from_summary, write_best, write_csv
+from support.browser import browsing
 
 ACCURACY, LOSS = METRICS["validation:accuracy"], METRICS["validation:loss"]
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -12,7 +12,7 @@ from torch import nn
 from classifier.errors import ArtifactError
 from classifier.vision import artifact
 from classifier.vision.artifact import Classifier
-from classifier.vision.card import CARD_FILE, WEIGHTS_FILE, ClassLabel, ModelCard
+from classifier.vision.manifest import MANIFEST_FILE, WEIGHTS_FILE, ClassLabel, ModelManifest
 from classifier.vision.models import build
 from classifier.vision.preprocessing import Preprocessing
 
@@ -20,8 +20,8 @@ CLASSES = tuple(ClassLabel(folder=f"{n:03}.{name}", label=f"{n:03}", class_name=
 PREPROCESSING = Preprocessing(resize=36, crop=32, interpolation="bicubic", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 
 
-def card_of(architecture: str, **others: object) -> ModelCard:
-    return ModelCard.model_validate(
+def card_of(architecture: str, **others: object) -> ModelManifest:
+    return ModelManifest.model_validate(
         {
             "architecture": architecture,
             "classes": CLASSES,
@@ -55,8 +55,8 @@ def test_a_loaded_model_gives_the_same_logits(tmp_path: Path, architecture: str)
     module(pixels)  # batch statistics are part of what is saved
     module.eval()
     artifact.save(tmp_path, module.network, card_of(architecture))
-    loaded, card = artifact.load(tmp_path)
-    assert card == card_of(architecture)
+    loaded, manifest = artifact.load(tmp_path)
+    assert manifest == card_of(architecture)
     assert not loaded.training
     with torch.inference_mode():
         assert torch.equal(loaded(pixels), module(pixels))
@@ -82,7 +82,7 @@ def test_same_weights_and_card_give_the_same_bytes(tmp_path: Path) -> None:
         artifact.save(tmp_path / name, network("squeezenet1_1"), card_of("squeezenet1_1"))
     artifact.save(tmp_path / "other", network("squeezenet1_1", seed=1), card_of("squeezenet1_1"))
     first, second, other = [
-        [(tmp_path / name / file).read_bytes() for file in (WEIGHTS_FILE, CARD_FILE)]
+        [(tmp_path / name / file).read_bytes() for file in (WEIGHTS_FILE, MANIFEST_FILE)]
         for name in ("first", "second", "other")
     ]
     assert first == second
@@ -99,32 +99,32 @@ def test_the_layout_in_memory_does_not_change_the_bytes(tmp_path: Path) -> None:
 
 def test_an_artifact_is_replaced_whole_and_holds_two_files(folder: Path) -> None:
     artifact.save(folder, network("squeezenet1_1", seed=1), card_of("squeezenet1_1"))
-    assert {path.name for path in folder.iterdir()} == {WEIGHTS_FILE, CARD_FILE}
+    assert {path.name for path in folder.iterdir()} == {WEIGHTS_FILE, MANIFEST_FILE}
     expected = network("squeezenet1_1", seed=1).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in load_file(folder / WEIGHTS_FILE).items())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_no_number_does_not_cost_the_model(tmp_path: Path, value: float) -> None:
-    card = card_of("squeezenet1_1", metrics={"validation:loss": value})
-    artifact.save(tmp_path, network("squeezenet1_1"), card)
-    read = ModelCard.read(tmp_path).metrics["validation:loss"]
+    manifest = card_of("squeezenet1_1", metrics={"validation:loss": value})
+    artifact.save(tmp_path, network("squeezenet1_1"), manifest)
+    read = ModelManifest.read(tmp_path).metrics["validation:loss"]
     assert read == value or (math.isnan(read) and math.isnan(value))
 
     def refuse(constant: str) -> None:
         pytest.fail(f"{constant} is not JSON")
 
-    json.loads((tmp_path / CARD_FILE).read_text(encoding="utf-8"), parse_constant=refuse)
+    json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 def test_names_of_any_language_survive(tmp_path: Path) -> None:
     name = 'Größe 犬 "quoted"'
-    card = card_of("resnet18", classes=[ClassLabel(folder=name, label=name, class_name=name)])
-    card.write(tmp_path)
-    assert ModelCard.read(tmp_path) == card
+    manifest = card_of("resnet18", classes=[ClassLabel(folder=name, label=name, class_name=name)])
+    manifest.write(tmp_path)
+    assert ModelManifest.read(tmp_path) == manifest
 
 
-@pytest.mark.parametrize("name", [CARD_FILE, WEIGHTS_FILE])
+@pytest.mark.parametrize("name", [MANIFEST_FILE, WEIGHTS_FILE])
 def test_a_missing_file_is_an_artifact_error(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(ArtifactError, match=f"^{folder} holds no {name}"):
@@ -133,8 +133,8 @@ def test_a_missing_file_is_an_artifact_error(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"{}"])
 def test_a_card_that_can_not_be_read_is_an_artifact_error(folder: Path, content: bytes) -> None:
-    (folder / CARD_FILE).write_bytes(content)
-    with pytest.raises(ArtifactError, match=f"^{folder / CARD_FILE}: ") as caught:
+    (folder / MANIFEST_FILE).write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"^{folder / MANIFEST_FILE}: ") as caught:
         artifact.load(folder)
     assert ": : " not in str(caught.value)
 
@@ -160,9 +160,9 @@ def test_a_card_that_can_not_be_read_is_an_artifact_error(folder: Path, content:
     ],
 )
 def test_a_tampered_card_is_an_artifact_error(folder: Path, place: str, value: object) -> None:
-    card = json.loads((folder / CARD_FILE).read_bytes())
-    card[place] = value
-    (folder / CARD_FILE).write_text(json.dumps(card), encoding="utf-8")
+    manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
+    manifest[place] = value
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
     if place == "preprocessing" and value == {}:
         assert artifact.load(folder)[1].preprocessing == Preprocessing()
         return

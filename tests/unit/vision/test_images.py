@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from classifier.errors import ImageError
 from classifier.vision.images import EXTENSIONS, FORMATS, MAX_PIXELS, decode, tolerate_truncated_images
-from drawing import draw_photo, encode
+from support.drawing import draw_photo, encode
 
 SIZE = (64, 48)
 ORIENTATION = 0x0112

@@ -8,7 +8,7 @@ from torch import nn
 
 from classifier.errors import ConfigError
 from classifier.vision import artifact
-from classifier.vision.card import ClassLabel, ModelCard
+from classifier.vision.manifest import ClassLabel, ModelManifest
 from classifier.vision.models import architectures, build, check_architecture, head_name, preprocessing_for
 
 # What each architecture's head is called, one of each family.
@@ -62,12 +62,12 @@ def test_every_regnet_of_torchvision_can_be_built(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", HEADS)
 def test_a_model_of_every_family_is_saved_and_loaded(tmp_path: Path, architecture: str) -> None:
     network = build(architecture, num_classes=3, image_size=224)
-    card = ModelCard(
+    manifest = ModelManifest(
         architecture=architecture,
         classes=tuple(ClassLabel(folder=name, label=name, class_name=name) for name in "abc"),
         preprocessing=preprocessing_for(architecture, 224),
     )
-    artifact.save(tmp_path, network, card)
+    artifact.save(tmp_path, network, manifest)
     loaded, _ = artifact.load(tmp_path)
     for name, value in network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], value)

@@ -12,7 +12,7 @@ from torchvision.transforms import v2 as transforms
 
 from classifier.errors import ImageError
 from classifier.vision.preprocessing import Interpolation, Preprocessing
-from drawing import draw_photo, encode
+from support.drawing import draw_photo, encode
 
 INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bicubic")
 

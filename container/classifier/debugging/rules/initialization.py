@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from classifier.debugging.library import ModeKeys
-from classifier.debugging.losses import loss_at
 from classifier.debugging.rules.base import Parameters, PlainRule
+from classifier.debugging.series import loss_at
 
 
 class PoorWeightInitialization(PlainRule):

@@ -7,8 +7,8 @@ from statistics import fmean, median, pvariance
 from pydantic import Field
 
 from classifier.debugging.library import ModeKeys
-from classifier.debugging.losses import Epochs, loss_at, photos_at
 from classifier.debugging.rules.base import Parameters, PlainRule, Selection
+from classifier.debugging.series import Epochs, loss_at, photos_at
 
 _MODES = {"TRAIN": ModeKeys.TRAIN, "EVAL": ModeKeys.EVAL, "PREDICT": ModeKeys.PREDICT, "GLOBAL": ModeKeys.GLOBAL}
 

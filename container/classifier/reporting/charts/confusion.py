@@ -57,7 +57,7 @@ def _cells(
         "type": "heatmap",
         "cells": cells,  # which the page lays out as z, text and customdata
         "names": [plain(name) for name in names],
-        "colorscale": [[0, "@card"], [1, colour]],
+        "colorscale": [[0, "@manifest"], [1, colour]],
         "zmin": 0,
         "zmax": 1,
         "showscale": False,

@@ -68,7 +68,7 @@ def _heat(title: str, layers: Series) -> dict[str, Any]:
         "x": [f"{step:g}" for step in steps],
         "y": [plain(name) for name in layers],
         "z": logs,
-        "colorscale": [[0, "@cold"], [0.5, "@card"], [1, "@hot"]],
+        "colorscale": [[0, "@cold"], [0.5, "@manifest"], [1, "@hot"]],
         "customdata": [[None if log is None else f"{10**log:.2e}" for log in row] for row in logs],
         "hovertemplate": f"%{{y}}<br>step %{{x}}: {title.lower()} %{{customdata}}<extra></extra>",
         "colorbar": {"title": {"text": "10^"}, "thickness": 10, "outlinewidth": 0},

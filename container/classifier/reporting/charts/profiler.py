@@ -132,7 +132,7 @@ def _cores(usage: Mapping[str, Any]) -> Figure:
         "z": cores,
         "zmin": 0,
         "zmax": 100,
-        "colorscale": [[0, "@card"], [1, "@accent"]],
+        "colorscale": [[0, "@manifest"], [1, "@accent"]],
         "colorbar": {"title": {"text": "%"}, "thickness": 10, "outlinewidth": 0},
         "hovertemplate": "%{y}, %{x:.1f} s: %{z:.0f} %<extra></extra>",
     }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shell_jobs import Jobs
+from support.shell_jobs import Jobs
 
 
 @pytest.fixture

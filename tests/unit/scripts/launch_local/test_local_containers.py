@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shell_jobs import Jobs
+from support.shell_jobs import Jobs
 
 # It writes down what it is asked, says that there is an engine, and ends a container at once.
 DOCKER = """#!/bin/sh

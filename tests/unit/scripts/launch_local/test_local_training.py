@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
-from launch.local.client import LocalClient
-from launch.local.log_client import LocalLogs
-from launch.logs import TRAINING_JOBS, LogTail
-from shell_jobs import Jobs
+from launch.local.client import LocalClient, LocalLogs
+from launch.platform.logs import TRAINING_JOBS, LogTail
+from support.shell_jobs import Jobs
 
 
 def members(uri: str) -> list[str]:

@@ -9,21 +9,25 @@ from botocore.validate import ParamValidator
 
 from classifier.contract import driver
 from classifier.contract.metrics import METRICS
-from launch.registry import repository_request
-from launch.requests.autoscaling import ScalingSpec, deregister_request, policy_request, target_request
-from launch.requests.endpoint import (
+from launch.endpoint.request import (
     Capture,
     EndpointSpec,
+    ModelSpec,
+    ScalingSpec,
     Serverless,
     Update,
     config_request,
     create_request,
+    deregister_request,
+    model_request,
+    policy_request,
+    target_request,
     update_request,
 )
-from launch.requests.instances import INFERENCE_AMI, TRANSFORM_AMI, has_gpu
-from launch.requests.model import ModelSpec, model_request
-from launch.requests.training import Network, TrainingSpec, training_definition, training_request
-from launch.requests.transform import TransformSpec, transform_request
+from launch.platform.ecr import repository_request
+from launch.platform.resources import INFERENCE_AMI, TRANSFORM_AMI, has_gpu
+from launch.training.request import Network, TrainingSpec, training_definition, training_request
+from launch.transform.request import TransformSpec, transform_request
 
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:0"

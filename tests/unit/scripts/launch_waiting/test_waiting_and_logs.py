@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from launch.cloud import QUOTAS_PAGE, CloudError, explained
-from launch.following import Follower
-from launch.logs import LogTail
-from launch.prices import describe_hourly
-from launch.waiting import wait
+from aws.errors import QUOTAS_PAGE, CloudError, explained
+from launch.platform.logs import Follower, LogTail
+from launch.platform.polling import wait
+from launch.platform.prices import describe_hourly
 
 
 def refusal(code: str, message: str = "") -> ClientError:

@@ -1,0 +1,82 @@
+"""The machine underneath: cores within the cgroup's quota, CPU instructions, GPU devices, malloc. Imports no torch."""
+
+import ctypes
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+GPU_DEVICE = Path("/dev/nvidiactl")
+_CGROUP = Path("/sys/fs/cgroup")
+_CPU_INFO = Path("/proc/cpuinfo")
+
+# The names of mallopt's parameters in glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
+_LARGE_BLOCK = 1 << 20
+
+
+def num_cores() -> int:
+    """The number of cores this process may use: its CPU affinity, limited by the cgroup's quota (``docker --cpus``)."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return available if quota is None else max(1, min(available, round(quota)))
+
+
+def _cgroup_quota() -> float | None:
+    """The CPU quota of this process's cgroup in cores, or None without one; cgroup v2, then v1."""
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except OSError:
+            return None
+    return None if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively (AVX-512 BF16 or AMX)."""
+    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+def cpu_has_int8() -> bool:
+    """Whether this CPU multiplies 8-bit integers without intermediate overflow (VNNI)."""
+    return bool(_cpu_flags() & {"avx512_vnni", "avx_vnni"})
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        return frozenset(_CPU_INFO.read_text(encoding="utf-8").split())
+    except OSError:
+        return frozenset()
+
+
+def has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether an NVIDIA GPU is visible, by its device file: asking torch would import it.
+
+    An empty ``CUDA_VISIBLE_DEVICES`` hides all GPUs.
+    """
+    return environment.get("CUDA_VISIBLE_DEVICES") != "" and GPU_DEVICE.exists()
+
+
+def tune_malloc(workload: Literal["training", "serving"]) -> None:
+    """Fit glibc's malloc to the workload; does nothing with another C library.
+
+    Training on a CPU allocates and frees the same large tensors at every step. By default glibc maps and unmaps each,
+    and the page faults took a third to a half of the time, so freed blocks are kept for reuse.
+
+    Serving must return a large photo's memory once it is answered. By default glibc soon takes such blocks from
+    per-thread heaps and never returns them, so large blocks are mapped, and the number of heaps is bounded.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    if workload == "training":
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+    else:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK)
+        mallopt(_M_ARENA_MAX, max(num_cores(), 2))

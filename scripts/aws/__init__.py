@@ -1,0 +1,1 @@
+"""AWS clients, and botocore errors as messages a user can act on; shared by `dataset` and `launch`."""

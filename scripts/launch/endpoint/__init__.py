@@ -1,0 +1,1 @@
+"""Endpoints: options, requests, deployment."""

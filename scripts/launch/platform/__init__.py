@@ -1,0 +1,1 @@
+"""The platform, AWS or local: clients, logs, polling, inventory, prices."""

@@ -1,0 +1,1 @@
+"""Training jobs: options, request, monitoring."""

@@ -1,0 +1,1 @@
+"""Support code of the tests: fixtures of real servers, trainings and accounts."""

@@ -1,0 +1,155 @@
+"""The image in a real engine: started as the platform starts it, and looked at from outside."""
+
+import http.client
+import json
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from classifier.contract.paths import Paths
+from launch.local.opt_ml import lay_out
+
+# The smallest training that is one.
+TINY = {"model": "squeezenet1_1", "pretrained": "false", "image_size": "32", "epochs": "1", "batch_size": "8"}
+# A small one that learns to tell the drawn shapes apart.
+RESNET = {**TINY, "model": "resnet18", "epochs": "6", "batch_size": "16", "lr": "0.003", "augmentation": "none"}
+PATIENCE_S = 150.0
+
+
+def docker(*arguments: str | Path, check: bool = True) -> str:
+    """What a docker command prints, of both streams."""
+    ran = subprocess.run(
+        ["docker", *map(str, arguments)], check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert ran.returncode == 0 or not check, f"docker {arguments}: {ran.stdout}"
+    return ran.stdout.strip()
+
+
+def wait_until(happened: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < end, f"{what} has not come in {PATIENCE_S:.0f} s"
+        time.sleep(0.2)
+
+
+@dataclass
+class Container:
+    """One container, running or ended."""
+
+    name: str
+    paths: Paths = field(default_factory=Paths)
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        return int(docker("wait", self.name))
+
+    @property
+    def log(self) -> str:
+        return docker("logs", self.name)
+
+    @property
+    def failure(self) -> str | None:
+        """The file that the platform shows the reason from."""
+        return self.paths.failure.read_text(encoding="utf-8") if self.paths.failure.exists() else None
+
+    @property
+    def is_running(self) -> bool:
+        return docker("inspect", "--format", "{{.State.Running}}", self.name) == "true"
+
+    def stop(self, within_s: int) -> int:
+        """SIGTERM, then SIGKILL after so many seconds; its exit code."""
+        docker("stop", "--time", str(within_s), self.name)
+        return self.wait()
+
+    @property
+    def own_address(self) -> tuple[str, int]:
+        """Its server on the engine's own network. The proxy before a published port takes calls that nobody answers."""
+        return docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", self.name), 8080
+
+    def address(self) -> tuple[str, int]:
+        """Where its server's port lies on this machine."""
+        host, _, port = docker("port", self.name).splitlines()[-1].rpartition(" ")[2].rpartition(":")
+        return host, int(port)
+
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+        """Ask its server. Raises OSError where no whole answer comes."""
+        connection = http.client.HTTPConnection(*self.address(), timeout=60)
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def predict(self, photo: bytes) -> dict[str, Any]:
+        status, body = self.request("POST", "/invocations", photo, Content_Type="application/x-image")
+        assert status == 200, body
+        return json.loads(body)
+
+    def answers_ping(self) -> bool:
+        try:
+            return self.request("GET", "/ping")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def wait_for_ping(self) -> None:
+        def is_up() -> bool:
+            assert self.is_running, self.log
+            return self.answers_ping()
+
+        wait_until(is_up, "/ping")
+
+
+class Image:
+    """Starts containers of an image, and removes them all in the end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._started: list[str] = []
+
+    def run(self, *command: str, options: tuple[str, ...] = ()) -> tuple[int, str]:
+        """A command in a fresh container: its exit code, and what it printed."""
+        container = self.start(*command, options=options)
+        return container.wait(), container.log
+
+    def start(self, *command: str, options: tuple[str, ...] = (), paths: Paths | None = None) -> Container:
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        self._started.append(name)
+        docker("run", "--detach", "--name", name, *options, self.name, *command)
+        return Container(name, paths or Paths())
+
+    def start_training(
+        self,
+        base: Path,
+        channels: Mapping[str, Path],
+        hyperparameters: Mapping[str, str] | None = None,
+        *,
+        options: tuple[str, ...] = (),
+        config: Mapping[str, str] | None = None,
+        owner: int | None = None,
+    ) -> Container:
+        """``train`` on a laid-out folder. ``config`` replaces files of ``input/config``; ``owner`` owns the folder."""
+        lay_out(base, channels, {**TINY, **(hyperparameters or {})}, links=False)
+        paths = Paths(base)
+        for name, content in (config or {}).items():
+            (paths.config / name).write_text(content, encoding="utf-8")
+        if owner is not None:
+            for path in (base, *base.rglob("*")):
+                os.chown(path, owner, owner)
+        mounts = [f"--volume={base}:/opt/ml"]
+        mounts += [f"--volume={folder}:/opt/ml/input/data/{name}:ro" for name, folder in channels.items()]
+        return self.start("train", options=(*mounts, *options), paths=paths)
+
+    def start_serving(self, model: Path, *, options: tuple[str, ...] = ()) -> Container:
+        """``serve`` on a model folder, read-only as on the platform, at a free port of this machine."""
+        mounts = ("--publish=127.0.0.1::8080", f"--volume={model}:/opt/ml/model:ro")
+        return self.start("serve", options=(*mounts, *options))
+
+    def remove_containers(self) -> None:
+        while self._started:
+            docker("rm", "--force", self._started.pop(), check=False)

@@ -1,0 +1,139 @@
+"""Small real trainings that the debugger looks on: torch modules, in a loop as the image's own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from classifier.callbacks import Callback, TrainingContext
+from classifier.contract.config import HookConfig
+from classifier.contract.findings import Finding, read_findings
+from classifier.debugging.debugger import Debugger
+from classifier.debugging.rules import RULES
+from classifier.debugging.settings import Settings
+from classifier.debugging.tensors import open_trial
+
+NUM_FEATURES, NUM_CLASSES = 8, 3
+
+
+@dataclass
+class Run:
+    """A training that has ended, and what the debugger said of it."""
+
+    folder: Path
+    output: Path
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def findings(self) -> dict[str, Finding]:
+        return {finding.rule: finding for finding in read_findings(self.output / "debugger_findings.json")}
+
+    @property
+    def trial(self) -> Any:
+        return open_trial(str(self.folder))
+
+
+def points(
+    number: int, *, seed: int = 0, share: tuple[float, ...] = (1, 1, 1), spread: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """Points about three centres, which a line can part: float32 (number, 8), int64 (number,)."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.multinomial(torch.tensor(share, dtype=torch.float32), number, replacement=True, generator=generator)
+    centres = 2 * torch.eye(NUM_CLASSES, NUM_FEATURES)
+    return centres[labels] + spread * torch.randn(number, NUM_FEATURES, generator=generator), labels
+
+
+def network(*hidden: nn.Module, width: int = 16) -> nn.Module:
+    torch.manual_seed(0)
+    activations = hidden or (nn.ReLU(),)
+    layers: list[nn.Module] = []
+    size = NUM_FEATURES
+    for activation in activations:
+        layers += [nn.Linear(size, width), activation]
+        size = width
+    return nn.Sequential(*layers, nn.Linear(size, NUM_CLASSES))
+
+
+def train(  # noqa: PLR0913 - a test names the few that it means
+    callback: Callback,
+    module: nn.Module,
+    *,
+    lr: float = 0.05,
+    epochs: int = 6,
+    steps: int = 10,
+    data: tuple[Tensor, Tensor] | None = None,
+    validation: tuple[Tensor, Tensor] | None = None,
+    change: Callable[[int], None] | None = None,
+    momentum: float = 0.9,
+) -> None:
+    """``steps`` batches an epoch, and two of validation; ``change`` is called with the step's number before it."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer, criterion = torch.optim.SGD(parameters, lr=lr, momentum=momentum), nn.CrossEntropyLoss()
+    inputs, labels = data or points(32 * steps)
+    others = validation or points(64, seed=1)
+    callback.on_train_begin(
+        TrainingContext(
+            network=module,
+            module=module,
+            trained=module,
+            criterion=criterion,
+            optimizer=optimizer,
+            device=torch.device("cpu"),
+            num_epochs=epochs,
+            steps_per_epoch=steps,
+        )
+    )
+    try:
+        for epoch in range(epochs):
+            callback.on_epoch_begin("train", epoch + 1)
+            for step, (batch, truth) in enumerate(zip(inputs.chunk(steps), labels.chunk(steps), strict=True)):
+                if change:
+                    change(epoch * steps + step)
+                with callback.phase("forward"):
+                    logits = module(batch)
+                    loss = criterion(logits, truth)
+                callback.on_forward_end(logits.detach(), truth, loss.detach())
+                optimizer.zero_grad()
+                loss.backward()
+                callback.on_backward_end()
+                optimizer.step()
+                callback.on_step_end()
+            _evaluate(callback, module, epoch + 1, others)
+    finally:
+        callback.on_train_end()
+
+
+@torch.inference_mode()
+def _evaluate(callback: Callback, module: nn.Module, epoch: int, data: tuple[Tensor, Tensor]) -> None:
+    callback.on_epoch_begin("validation", epoch)
+    for batch, truth in zip(data[0].chunk(2), data[1].chunk(2), strict=True):
+        with callback.phase("forward"):
+            logits = module(batch)
+        callback.on_forward_end(logits, truth, F.cross_entropy(logits, truth))
+        callback.on_step_end()
+    callback.on_epoch_end({})
+
+
+def debugged(
+    folder: Path, module: nn.Module, config: dict[str, Any] | None = None, stop: tuple[str, ...] = (), **options: Any
+) -> Run:
+    """Train under the debugger; ``config`` as in ``debughookconfig.json``, without it collections of our own."""
+    run = Run(folder / "tensors", folder / "data")
+    hook = HookConfig.model_validate(config) if config else None
+    settings = Settings(folder=run.folder, hook=hook, own_collections=hook is None, stop=stop)
+    run.output.mkdir(parents=True)
+    train(Debugger(settings, run.output, run.lines.append), module, **options)
+    return run
+
+
+def judge(run: Run, rule: str, **parameters: Any) -> Finding:
+    """What one rule finds in a run, told step by step as smdebug does."""
+    one = RULES[rule](run.trial, **parameters)
+    for step in one.tensors.steps():
+        one.invoke_at_step(step)
+    one.close(ended=True)
+    return one.finding()

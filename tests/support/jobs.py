@@ -1,0 +1,99 @@
+"""Training jobs as the platform starts them: a folder laid out as /opt/ml, the program, and what it leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier.contract.paths import Paths
+from classifier.train import main
+from launch.local.opt_ml import lay_out
+
+# The smallest training that is one: a small network from scratch, on small pictures, for one epoch.
+TINY = {
+    "model": "squeezenet1_1",
+    "pretrained": "false",
+    "image_size": "32",
+    "epochs": "1",
+    "batch_size": "8",
+    "optimize_for_cpu": "false",
+}
+
+# Real photos with real weights: the head alone learns, in a few seconds.
+FROZEN = {
+    "model": "mobilenet_v2",
+    "pretrained": "true",
+    "freeze": "backbone",
+    "image_size": "224",
+    "augmentation": "flip",
+    "lr": "0.003",
+    "scheduler": "onecycle",
+    "batch_size": "32",
+    "epochs": "5",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that has ended."""
+
+    paths: Paths
+    exit_code: int
+    log: str
+
+    @property
+    def failure(self) -> str | None:
+        """What the platform would show as the reason, if anything."""
+        return self.paths.failure.read_text(encoding="utf-8")[:1024] if self.paths.failure.exists() else None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return json.loads((self.paths.output_data / "metrics.json").read_text(encoding="utf-8"))
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.paths.model / "model.json").read_text(encoding="utf-8"))
+
+
+class Platform:
+    """Lays out jobs and runs ``train`` on them, in this process: a torch imported once serves all tests."""
+
+    def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self.paths = Paths(base)
+        self._monkeypatch = monkeypatch
+        self._capfd = capfd
+
+    def lay_out(self, channels: Mapping[str, Path], hyperparameters: Mapping[str, str] | None = None) -> None:
+        lay_out(self.paths.base, channels, {**TINY, **(hyperparameters or {})})
+
+    def write_config(self, name: str, content: str) -> None:
+        """Put a file of ``input/config`` there as it stands, valid or not."""
+        (self.paths.config / name).write_text(content, encoding="utf-8")
+
+    def run(self) -> Job:
+        self._monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(self.paths.base))
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            exit_code = main([])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        captured = self._capfd.readouterr()
+        return Job(self.paths, exit_code, captured.out + captured.err)
+
+    def train(self, channels: Mapping[str, Path], **hyperparameters: str) -> Job:
+        self.lay_out(channels, hyperparameters)
+        return self.run()
+
+    def start(self) -> subprocess.Popen[str]:
+        """The program as a process of its own; its log is its standard output."""
+        environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(self.paths.base)}
+        command = [str(Path(sys.executable).with_name("train"))]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

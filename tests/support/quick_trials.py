@@ -1,0 +1,72 @@
+"""A tuning on this machine whose trials are small programs: quick, and as good as their learning rate.
+
+As a program: FOLDER JOBS EPOCH_S runs it there, so that it can be killed.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from launch.local.client import LocalClient
+from launch.training.request import TrainingSpec, training_request
+from launch.tuning.local import LocalTuner
+from launch.tuning.ranges import NumberRange, Ranges
+from launch.tuning.spec import TuningSpec
+from launch.tuning.study import Study
+from launch.tuning.table import Watcher
+
+NUM_EPOCHS = 4
+# Its accuracy is its learning rate, in tenths more each epoch; one above 0.9 fails, as a training does.
+PROGRAM = """
+import json, os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+base = pathlib.Path(os.environ["SAGEMAKER_BASE_DIR"])
+given = json.loads((base / "input/config/hyperparameters.json").read_text())
+lr = float(given["lr"])
+if lr > 0.9:
+    (base / "output/failure").write_text("ConfigError: lr is too high\\nand more")
+    sys.exit(1)
+for epoch in range(int(given["epochs"])):
+    print(f"epoch {epoch}  validation:accuracy={lr * (epoch + 1) / 10:.4f}  validation:loss=nan", flush=True)
+    time.sleep(float(given["epoch_s"]))
+"""
+
+
+def quick_spec(jobs: int, *, low: float = 0.1, high: float = 0.8, **settings: Any) -> TuningSpec:
+    entry = {"Name": "lr", "MinValue": str(low), "MaxValue": str(high), "ScalingType": "Linear"}
+    ranges = Ranges({"ContinuousParameterRanges": [entry]}, (NumberRange("lr", low, high, "Linear", False),))
+    return TuningSpec(name="quick", ranges=ranges, jobs=jobs, **settings)
+
+
+def quick_study(folder: Path, spec: TuningSpec) -> Study:
+    return Study.open(folder, spec, {"objective": spec.objective}, NUM_EPOCHS)
+
+
+def quick_tuner(folder: Path, spec: TuningSpec, *, epoch_s: float = 0.0, epochs: int = NUM_EPOCHS) -> LocalTuner:
+    (folder / "photos").mkdir(parents=True, exist_ok=True)
+    training = TrainingSpec(
+        job_name="trial",
+        image="local",
+        role="arn:aws:iam::000000000000:role/local",
+        channels={"train": (folder / "photos").as_uri()},
+        output=(folder / "artifacts").as_uri(),
+    )
+
+    def request(name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+        given = {**parameters, "epochs": str(epochs), "epoch_s": str(epoch_s)}
+        made = training_request(replace(training, job_name=name, hyperparameters=given))
+        made["AlgorithmSpecification"]["ContainerEntrypoint"] = [sys.executable, "-c", PROGRAM]
+        return made
+
+    watcher = Watcher(spec.metric, spec.ranges.names, spec.num_jobs())
+    return LocalTuner(LocalClient(folder / "sagemaker"), quick_study(folder, spec), spec, request, watcher)
+
+
+if __name__ == "__main__":
+    where, num_jobs, seconds = sys.argv[1:]
+    tuner = quick_tuner(Path(where), quick_spec(int(num_jobs)), epoch_s=float(seconds))
+    print(json.dumps({"leftovers": tuner.stop_leftovers()}), flush=True)
+    print(json.dumps({"end": tuner.run()}), flush=True)

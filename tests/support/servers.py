@@ -1,0 +1,178 @@
+"""`serve` as the platform starts it: a folder laid out as /opt/ml, the program on a free port, and its callers."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from support.drawing import SHAPES, draw_photo, encode
+
+# As long as a busy machine may take; a quiet one needs two seconds.
+START_S = 120.0
+CALL_S = 60.0
+SIDE = 64
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Server:
+    """A running `serve`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=CALL_S)
+        try:
+            return exchange(connection, method, path, body, **headers)
+        finally:
+            connection.close()
+
+    def invoke(self, body: bytes, content_type: str = "image/jpeg", **headers: str) -> Reply:
+        return self.request("POST", "/invocations", body, content_type=content_type, **headers)
+
+    def ping(self) -> int | None:
+        """The status, or None where nobody answers."""
+        try:
+            return self.request("GET", "/ping").status
+        except OSError:
+            return None
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_S
+        while self.ping() != 200:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def workers(self) -> list[int]:
+        """The processes that the first one forked."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
+        return [int(one) for one in children.split()]
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout_s: float = 30) -> int:
+        return self.process.wait(timeout_s)
+
+
+def exchange(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None, **headers: str
+) -> Reply:
+    """One request on a connection that may have carried others. Header names are written with underscores."""
+    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    response = connection.getresponse()
+    return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def start(base: Path, log: Path, **environment: str) -> Server:
+    """The program on a model folder; not yet ready."""
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("serve"))]
+    everything = {
+        **os.environ,
+        "SAGEMAKER_BASE_DIR": str(base),
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+        "SERVE_METRICS_PORT": "0",
+        **environment,
+    }
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, env=everything, stdout=stream, stderr=subprocess.STDOUT)
+    return Server(process, port, log)
+
+
+@contextmanager
+def running(base: Path, log: Path, **environment: str) -> Iterator[Server]:
+    """A server that is ready, for as long as it is needed."""
+    server = start(base, log, **environment)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+        try:
+            server.process.wait(30)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
+
+
+def drawn_pixels(num_photos: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
+    """Photos of three classes as a model sees them, uint8 (N, side, side, 3), and their labels."""
+    names = sorted(SHAPES)
+    photos = [draw_photo(side, side, shape=names[seed % 3], seed=seed) for seed in range(num_photos)]
+    return np.stack([np.asarray(one) for one in photos]), np.arange(num_photos) % 3
+
+
+def drawn_photos(num_photos: int) -> list[bytes]:
+    """JPEG files of several sizes."""
+    names = sorted(SHAPES)
+    sizes = [(320, 240), (90, 160), (500, 375), (64, 64)]
+    return [encode(draw_photo(*sizes[seed % 4], shape=names[seed % 3], seed=seed)) for seed in range(num_photos)]
+
+
+def write_artifact(folder: Path, *, side: int = SIDE, architecture: str = "resnet18", seed: int = 0) -> Path:
+    """An artifact of random weights that are always the same, with three classes."""
+    # Programs that only talk to a server import no torch.
+    import torch  # noqa: PLC0415
+
+    from classifier.vision import artifact, models  # noqa: PLC0415
+    from classifier.vision.manifest import ClassLabel, ModelManifest  # noqa: PLC0415
+
+    torch.manual_seed(seed)
+    names = sorted(SHAPES)
+    manifest = ModelManifest(
+        architecture=architecture,
+        classes=tuple(
+            ClassLabel(folder=f"{n:03}.{name}", label=f"{n:03}", class_name=name) for n, name in enumerate(names)
+        ),
+        preprocessing=models.preprocessing_for(architecture, side),
+    )
+    artifact.save(folder, models.build(architecture, num_classes=3, image_size=side), manifest)
+    return folder
+
+
+def export_artifact(folder: Path, *, side: int = SIDE, num_photos: int = 12) -> Path:
+    """What `train` adds for a CPU, judged on drawn photos."""
+    from classifier.engine.selection import export  # noqa: PLC0415
+
+    export(folder, *drawn_pixels(num_photos, side))
+    return folder

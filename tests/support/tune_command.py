@@ -1,0 +1,41 @@
+"""``scripts/tune.py`` as a person starts it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start_tune(*arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "tune.py"), *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+    )
+
+
+def tune(*arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    process = start_tune(*arguments, environment=environment)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def read_until(process: subprocess.Popen[str], words: str, times: int) -> list[str]:
+    """The lines of its standard output up to the one that holds ``words`` for the ``times``-th time."""
+    assert process.stdout
+    lines: list[str] = []
+    while sum(words in line for line in lines) < times:
+        line = process.stdout.readline()
+        assert line, f"it has ended by itself: {''.join(lines)}"
+        lines.append(line)
+    return lines
+
+
+def close(process: subprocess.Popen[str]) -> None:
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream:
+            stream.close()
