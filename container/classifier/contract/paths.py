@@ -1,20 +1,26 @@
-"""The platform's folders, under one root."""
+"""The platform's folders under one root, ``/opt/ml`` or the folder that replaces it outside of a container."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+OPT_ML = Path("/opt/ml")
+
 
 @dataclass(frozen=True)
 class Paths:
-    """``/opt/ml`` and what lies in it."""
+    """``/opt/ml`` and the folders below it."""
 
-    base: Path = Path("/opt/ml")
+    base: Path = OPT_ML
 
     @classmethod
     def from_environment(cls) -> "Paths":
         """The platform's root, or the folder that ``SAGEMAKER_BASE_DIR`` names."""
-        return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")))
+        return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR", OPT_ML)))
+
+    def relocate(self, path: Path) -> Path:
+        """A path as the platform writes it, below this root if it is below ``/opt/ml``; any other path unchanged."""
+        return self.base / path.relative_to(OPT_ML) if path.is_relative_to(OPT_ML) else path
 
     @property
     def config(self) -> Path:

@@ -1,0 +1,70 @@
+"""Layout of a data folder: which of its folders are channels, and which files operating systems leave behind."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from classifier.errors import DataError
+
+PHOTO_CHANNELS = ("train", "validation", "test")
+CHANNELS = (*PHOTO_CHANNELS, "pretrained")
+# Written beside the channels by scripts/prepare_data.py.
+_PREPARED = ("report", "shards")
+
+
+def is_junk_file(name: str) -> bool:
+    """Whether a file or folder is hidden, or was left by an operating system (``.DS_Store``, ``Thumbs.db``, …)."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def find_channels(folder: Path) -> dict[str, Path]:
+    """Map channel names to folders: ``train/``, ``validation/``, ``test/`` and ``pretrained/``, or class folders alone.
+
+    Raises:
+        DataError: the folder does not exist, or :func:`select_channels` rejects its layout.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    holds_folders = {
+        entry.name: any(child.is_dir() and not is_junk_file(child.name) for child in entry.iterdir())
+        for entry in folder.iterdir()
+        if entry.is_dir()
+    }
+    names = select_channels(holds_folders, str(folder))
+    return {name: folder / name for name in names} or {"train": folder}
+
+
+def select_channels(holds_folders: Mapping[str, bool], where: str) -> tuple[str, ...]:
+    """Select the channels among the folders of a data folder or an S3 prefix.
+
+    A folder that is named as a photo channel is one if it holds class folders. One that holds photos alone is an ordinary
+    class, as in ``train/ bus/ car/``, unless other channels lie beside it.
+
+    Args:
+        holds_folders: each folder's name, and whether it holds folders itself.
+        where: the data folder, for messages.
+
+    Returns:
+        The names of the channels, or nothing where all folders are classes, which together form the channel ``train``.
+
+    Raises:
+        DataError: the layout is ambiguous, or ``train`` is missing.
+    """
+    folders = {name: holds for name, holds in holds_folders.items() if not is_junk_file(name)}
+    channels = [name for name in PHOTO_CHANNELS if folders.get(name)]
+    flat = [name for name in PHOTO_CHANNELS if name in folders and not folders[name]]
+    others = sorted(name for name in folders if name not in (*CHANNELS, *_PREPARED))
+    if not channels and (not flat or others):
+        return ()
+    if flat:
+        raise DataError(
+            f"{where}/{flat[0]} holds no class folders: put the photos of each class into a folder of its own"
+        )
+    if "train" not in channels:
+        raise DataError(f"{where} holds {' and '.join(channels)} but no train: add train/, or name one of them")
+    if others:
+        named = ", ".join(f"{name}/" for name in others[:3])
+        raise DataError(
+            f"{where} holds channels ({', '.join(f'{name}/' for name in channels)}) and other folders beside them "
+            f"({named}): move those into train/ if they are classes, or elsewhere if they are not"
+        )
+    return (*channels, *(["pretrained"] if "pretrained" in folders else []))
