@@ -36,8 +36,8 @@ def find_channels(folder: Path) -> dict[str, Path]:
 def select_channels(holds_folders: Mapping[str, bool], where: str) -> tuple[str, ...]:
     """Select the channels among the folders of a data folder or an S3 prefix.
 
-    A folder that is named as a photo channel is one if it holds class folders. One that holds photos alone is an ordinary
-    class, as in ``train/ bus/ car/``, unless other channels lie beside it.
+    A folder named like a photo channel is one if it holds class folders. One that holds photos alone is an ordinary
+    class, as in ``train/ bus/ car/``, unless there are channels beside it.
 
     Args:
         holds_folders: each folder's name, and whether it holds folders itself.

@@ -33,7 +33,7 @@ def test_class_folders_alone_are_the_train_channel_even_when_one_is_called_train
     ("places", "message"),
     [
         (["train/bus/1.jpg", "bus/1.jpg", "car/1.jpg"], r"other folders beside them \(bus/, car/\): move those into"),
-        (["train/1.jpg"], "train holds no class folders: put the photos of each class"),
+        (["train/1.jpg"], "train holds no class folders: put each class's photos"),
         (["train/bus/1.jpg", "test/1.jpg"], "test holds no class folders"),
         (["train/1.jpg", "test/1.jpg"], "train holds no class folders"),
         (["validation/bus/1.jpg"], "holds validation but no train"),
