@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains on this machine; `local_test/train_local.sh --help` says how.
+# Train locally; see `local_test/train_local.sh --help`.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 "$root/scripts/setup.sh"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv at the root, or brings it up to date, from the hashed requirement files. Needs python3 with venv alone.
+# Create or update .venv in the root folder from the hashed requirement files. Needs only Python 3 with venv.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,24 +12,24 @@ find_python() {
             return
         fi
     done
-    echo "setup: Python 3.11, 3.12 or 3.13 with venv is needed. On Debian and Ubuntu: apt install python3-venv." >&2
-    echo "setup: If it is there under another name, say so: PYTHON=/path/to/python3.12 $0" >&2
+    echo "setup: Python 3.11, 3.12 or 3.13 with venv is required. On Debian and Ubuntu: apt install python3-venv." >&2
+    echo "setup: if it is installed under another name: PYTHON=/path/to/python3.12 $0" >&2
     exit 1
 }
 
-# The copy is written last, so that a set-up that was cut off is made again.
+# The copy is written last, so an interrupted setup is repeated.
 if cmp -s tests/requirements.txt .venv/requirements.txt; then
     exit 0
 fi
 python=$(find_python)
-echo "setup: making .venv with $("$python" --version); the first time, about 3 GB are downloaded"
+echo "setup: creating .venv with $("$python" --version); the first time, this downloads about 3 GB"
 [ -x .venv/bin/python ] && .venv/bin/python -c "$fits" 2>/dev/null || "$python" -m venv --clear .venv
 
-# uv installs side by side what pip installs one by one; its hash stands among the others.
+# uv installs in parallel what pip installs sequentially; its hash is in the same file.
 sed -n '/^uv==/,/# via/p' tests/requirements.txt >.venv/uv.txt
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .venv/uv.txt
 mirror=$(.venv/bin/pip config get global.index-url 2>/dev/null || true)
-# As pip does, uv trusts whom the machine trusts: a company's proxy, say.
+# Like pip, use the machine's certificates, for example those of a corporate proxy.
 [ ! -e /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}"
 [ -z "$mirror" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$mirror}"
 .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes tests/requirements.txt
