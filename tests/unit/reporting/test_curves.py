@@ -2,7 +2,7 @@
 
 import pytest
 
-from classifier.reporting.charts.curves import curves
+from classifier.reporting.charts.curves import curve_figures
 
 
 @pytest.mark.parametrize(
@@ -12,4 +12,4 @@ from classifier.reporting.charts.curves import curves
 def test_a_loss_that_exploded_is_shown_from_its_start(losses: tuple[float, ...], kind: str | None) -> None:
     steps = [{"step": step, "epoch": 1, "loss": loss, "lr": 0.1} for step, loss in enumerate(losses)]
     history = [{"epoch": 1, "train:loss": losses[-1], "lr": 0.1}]
-    assert curves(steps, history, None)[0].layout["yaxis"].get("type") == kind
+    assert curve_figures(steps, history, None)[0].layout["yaxis"].get("type") == kind
