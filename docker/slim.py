@@ -1,7 +1,7 @@
 """Reduction of an environment to what training and serving use: `slim.py SITE_PACKAGES [--stand-ins]`.
 
 Removes unused files and strips debug symbols. With ``--stand-ins``, libraries that torch links but never calls here are
-replaced by stubs that export the same symbols; each function returns an error code, which torch raises as a RuntimeError.
+replaced by stubs that export the same symbols and return an error code, which torch raises as a RuntimeError.
 Stubs are opt-in because they are not yet tested on a GPU. Needs gcc and binutils.
 """
 

@@ -104,6 +104,17 @@ def test_artifact_is_replaced_completely_and_consists_of_two_files(folder: Path)
     assert all(torch.equal(value, expected[name]) for name, value in load_file(folder / WEIGHTS_FILE).items())
 
 
+def test_weights_are_readable_by_other_users(folder: Path) -> None:
+    assert (folder / WEIGHTS_FILE).stat().st_mode & 0o777 == 0o644
+
+
+def test_manifest_without_classes_is_an_artifact_error(folder: Path) -> None:
+    content = json.loads((folder / MANIFEST_FILE).read_bytes())
+    (folder / MANIFEST_FILE).write_text(json.dumps({**content, "classes": []}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=rf"{MANIFEST_FILE}: classes: "):
+        ModelManifest.read(folder)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_non_finite_metrics_are_saved_as_valid_json(tmp_path: Path, value: float) -> None:
     manifest = manifest_of("squeezenet1_1", metrics={"validation:loss": value})

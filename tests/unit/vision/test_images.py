@@ -351,6 +351,12 @@ def test_decompression_bomb_is_an_image_error(bomb: bytes, claim: str) -> None:
     assert str(caught.value) == f"the image has {claim} pixels, more than the limit of {MAX_PIXELS:,}"
 
 
+def test_canvas_of_a_webp_is_checked_before_pillow_allocates_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("the file was opened"))
+    with pytest.raises(ImageError, match="16000 × 16000 pixels"):
+        decode(webp_header(16_000, 16_000))
+
+
 def test_pixel_limit_is_inclusive() -> None:
     data = encode(draw_photo(*SIZE), "PNG")
     check_rgb(decode(data, max_pixels=SIZE[0] * SIZE[1]))
