@@ -113,7 +113,7 @@ def test_without_a_scaling_the_table_has_the_say(path: Path, content: object, sc
             {"AutoParameters": [{"Name": "lr", "ValueHint": "1"}]},
             "AutoParameters[0] (lr): say from where to where; automatic ranges are not taken",
         ),
-        (continuous(Name="warmup_epochs", MinValue="10", MaxValue="20"), "leaves nothing of epochs=10: lower it"),
+        (continuous(Name="warmup_epochs", MinValue="10", MaxValue="20"), "should be less than epochs=10"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(path: Path, content: object, message: str) -> None:
@@ -132,7 +132,7 @@ def test_what_is_varied_can_not_be_fixed_too(path: Path) -> None:
 def test_values_are_judged_with_the_fixed_hyperparameters(path: Path) -> None:
     warmup = continuous(Name="warmup_epochs", MinValue="10", MaxValue="20")
     assert read(path, warmup, epochs="30").names == ("warmup_epochs",)
-    with pytest.raises(ConfigError, match="freeze=backbone keeps what was pretrained"):
+    with pytest.raises(ConfigError, match="freeze=backbone needs pretrained weights"):
         read(path, categorical("backbone", name="freeze"), pretrained="false")
 
 
