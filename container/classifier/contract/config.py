@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_pascal
 
+from classifier.contract.channels import CHANNELS
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, did_you_mean
 
 Value = TypeVar("Value", bound=BaseModel)
 
-CHANNELS = ("train", "validation", "test", "pretrained")
 _OTHER_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 
 
