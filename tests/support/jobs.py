@@ -92,8 +92,8 @@ class Platform:
         self.lay_out(channels, hyperparameters)
         return self.run()
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, **environment: str) -> subprocess.Popen[str]:
         """Start the program as a process of its own; its log is its standard output."""
-        environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(self.paths.base)}
+        environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(self.paths.base), **environment}
         command = [str(Path(sys.executable).with_name("train"))]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
