@@ -1,13 +1,14 @@
-"""Who looks on while a training runs: training tells what happens, and knows nothing of who listens.
+"""Training callbacks.
 
-A callback may keep what it is shown. It may raise :class:`Stopped` to end the training in order; any other error of
-its own costs the callback, not the training. Imports no torch.
+Training calls them and knows nothing else of recording, debugging or profiling. A callback may raise :class:`Stopped`
+to end the training in an orderly way; any other exception removes the callback and leaves the training alone. Imports
+no torch.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,18 +20,20 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Mode = Literal["train", "validation", "test"]
-# What a step takes. ``data`` is the wait for a batch; ``transfer`` takes it to the device, augmentation included.
+# The phases of a step. ``data`` waits for a batch; ``transfer`` copies it to the device and augments it.
 Phase = Literal["data", "transfer", "forward", "backward", "optimizer", "checkpoint"]
-_NOTHING = nullcontext()
+_NULL_CONTEXT = nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingContext:
-    """What a training is about to work with.
+    """What a training works with.
 
-    ``network`` is the whole torchvision module; ``trained`` is the part of it that learns, and ``module`` turns a
-    batch's inputs into logits (the head alone, where a frozen backbone's features were computed once). ``class_names``
-    are in the order of the logits.
+    Attributes:
+        network: the whole torchvision module.
+        module: turns a batch's inputs into logits; the head alone where a frozen backbone's features are cached.
+        trained: the part of ``network`` whose parameters are trained.
+        class_names: in the order of the logits.
     """
 
     network: nn.Module
@@ -44,81 +47,117 @@ class TrainingContext:
     class_names: Sequence[str] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """The outcome of an epoch: a pass over ``train``, then one over ``validation``.
+
+    Attributes:
+        number: counted from 1.
+        metrics: by their names in the metric table.
+        lr: the learning rate of the first step.
+        seconds: wall-clock time of both passes.
+        is_best: whether no earlier epoch is better, so that this epoch's weights were saved.
+    """
+
+    number: int
+    metrics: Mapping[str, float]
+    lr: float
+    seconds: float
+    is_best: bool
+
+    def row(self) -> dict[str, float]:
+        """Return the epoch's row of ``history.csv``: ``epoch``, the metrics by name, ``lr``, ``seconds``."""
+        return {"epoch": self.number, **self.metrics, "lr": self.lr, "seconds": round(self.seconds, 3)}
+
+
 class Callback:
-    """Looks on and does nothing. Every method is called on the training's own thread."""
+    """Base class whose methods do nothing. All of them are called on the training's own thread."""
 
     def on_train_begin(self, context: TrainingContext) -> None:
-        """Before the first step."""
+        """Called before the first step."""
 
     def on_epoch_begin(self, mode: Mode, number: int) -> None:
-        """Before the first batch of a pass over ``train``, ``validation`` or ``test``; epochs count from 1."""
+        """Called before the first batch of a pass over ``train``, ``validation`` or ``test``; epochs count from 1."""
 
     def on_step_begin(self) -> None:
-        """Before a batch is waited for."""
+        """Called before a batch is waited for."""
 
-    def phase(self, name: Phase) -> AbstractContextManager[Any]:  # noqa: ARG002 - for those who override it
-        """Around each phase of a step, and around a checkpoint."""
-        return _NOTHING
+    def phase(self, name: Phase) -> AbstractContextManager[Any]:  # noqa: ARG002 - for overriding methods
+        """Return a context manager that is entered around a phase of a step, or around a checkpoint."""
+        return _NULL_CONTEXT
 
     def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """After the forward pass: float32 (N, num_classes), int64 (N,), and the batch's mean loss."""
+        """Called after the forward pass.
+
+        Args:
+            logits: float32 (N, num_classes), detached.
+            labels: int64 (N,).
+            loss: the batch's mean loss, a float32 scalar, detached.
+        """
 
     def on_backward_end(self) -> None:
-        """After the backward pass and before the optimizer's step; the gradients are unscaled."""
+        """Called after the backward pass and before the optimizer's step; gradients are unscaled."""
 
     def on_step_end(self) -> None:
-        """After a step, or after an evaluation's batch."""
+        """Called after each training step and after each evaluated batch."""
 
-    def on_epoch_end(self, metrics: dict[str, float]) -> None:
-        """After an epoch's validation, or after the test: the metrics by their names in the metric table."""
+    def on_epoch_end(self, result: EpochResult) -> None:
+        """Called after an epoch's validation; the weights of the best epoch are saved by then."""
+
+    def on_test_end(self, metrics: Mapping[str, float]) -> None:
+        """Called after the test of the best model, with the test metrics by their names in the metric table."""
 
     def on_train_end(self) -> None:
-        """After the last step, however the training ended."""
+        """Called once after the last step, whether the training was completed, stopped or failed."""
 
 
 class CallbackList(Callback):
-    """Several as one. One that fails is told of once and not called again."""
+    """Several callbacks as one. A callback that raises is reported once and removed."""
 
     def __init__(self, callbacks: Sequence[Callback], warn: Callable[[str], None]) -> None:
-        self._observers = list(callbacks)
+        self._callbacks = list(callbacks)
         self._warn = warn
 
     def on_train_begin(self, context: TrainingContext) -> None:
-        self._tell("on_train_begin", context)
+        self._dispatch("on_train_begin", context)
 
     def on_epoch_begin(self, mode: Mode, number: int) -> None:
-        self._tell("on_epoch_begin", mode, number)
+        self._dispatch("on_epoch_begin", mode, number)
 
     def on_step_begin(self) -> None:
-        self._tell("on_step_begin")
+        self._dispatch("on_step_begin")
 
     def phase(self, name: Phase) -> AbstractContextManager[Any]:
-        return self._phase(name) if self._observers else _NOTHING
+        """Enter the phases of all callbacks, and leave them in reverse order."""
+        return self._phase(name) if self._callbacks else _NULL_CONTEXT
 
     def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        self._tell("on_forward_end", logits, labels, loss)
+        self._dispatch("on_forward_end", logits, labels, loss)
 
     def on_backward_end(self) -> None:
-        self._tell("on_backward_end")
+        self._dispatch("on_backward_end")
 
     def on_step_end(self) -> None:
-        self._tell("on_step_end")
+        self._dispatch("on_step_end")
 
-    def on_epoch_end(self, metrics: dict[str, float]) -> None:
-        self._tell("on_epoch_end", metrics)
+    def on_epoch_end(self, result: EpochResult) -> None:
+        self._dispatch("on_epoch_end", result)
+
+    def on_test_end(self, metrics: Mapping[str, float]) -> None:
+        self._dispatch("on_test_end", metrics)
 
     def on_train_end(self) -> None:
-        self._tell("on_train_end")
+        self._dispatch("on_train_end")
 
-    def _tell(self, method: str, *arguments: Any) -> None:
-        for callback in tuple(self._observers):
+    def _dispatch(self, method: str, *arguments: Any) -> None:
+        for callback in tuple(self._callbacks):
             self._guard(callback, lambda one=callback: getattr(one, method)(*arguments))
 
     @contextmanager
     def _phase(self, name: Phase) -> Iterator[None]:
         entered: list[tuple[Callback, AbstractContextManager[Any]]] = []
-        for callback in tuple(self._observers):
-            context = self._guard(callback, lambda one=callback: _entered(one.phase(name)))
+        for callback in tuple(self._callbacks):
+            context = self._guard(callback, lambda one=callback: _enter(one.phase(name)))
             if context is not None:
                 entered.append((callback, context))
         try:
@@ -133,12 +172,13 @@ class CallbackList(Callback):
         except Stopped:
             raise
         except Exception:
-            self._observers.remove(callback)
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
             name = type(callback).__name__
-            self._warn(f"{name} failed and looks on no longer; the training is not affected\n{traceback.format_exc()}")
+            self._warn(f"{name} failed and was removed; the training is not affected\n{traceback.format_exc()}")
             return None
 
 
-def _entered(context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
+def _enter(context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
     context.__enter__()
     return context

@@ -1,6 +1,6 @@
-"""What can go wrong that a caller can mend. Anything else that goes wrong is ours, and crashes.
+"""Errors that the caller can fix; any other exception is a bug.
 
-UserError             the caller can fix it; the message says how
+UserError             the message says what was wrong, where, and what to do
 |-- ConfigError       a hyperparameter, a channel or another file of input/config
 |-- DataError         the image folders
 |-- ImageError        one image
@@ -8,11 +8,13 @@ UserError             the caller can fix it; the message says how
 |-- ArtifactError     the folder of a trained model
 `-- MediaTypeError    a content type that is not read or written
 
-Stopped               no error: an orderly end before the last step
+Stopped               not an error: an orderly end before the last step
 """
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -20,34 +22,48 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A hyperparameter, a channel or another file of ``input/config``."""
+    """A hyperparameter, a channel or another file of ``input/config`` is invalid."""
 
 
 class DataError(UserError):
-    """The image folders of a channel."""
+    """The image folders of a channel can't be used."""
 
 
 class ImageError(UserError):
-    """One image that cannot be read."""
+    """One image can't be read."""
 
 
 class WeightsError(UserError):
-    """Pretrained weights that cannot be had or do not fit."""
+    """Pretrained weights are not available or do not fit the network."""
 
 
 class ArtifactError(UserError):
-    """A folder that does not hold a trained model."""
+    """A folder does not hold a trained model."""
 
 
 class MediaTypeError(UserError):
-    """A content type that is not read or written."""
+    """A content type is not read or written."""
 
 
-class Stopped(Exception):  # noqa: N818 (no error: an orderly end)
-    """The platform, the user or a rule asked to stop; raised between two steps, and what there is is kept."""
+class Stopped(Exception):  # noqa: N818 (not an error: an orderly end)
+    """The platform, the user or a debugger rule requested a stop. Raised between steps; the best model is kept."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the nearest known name, or nothing when none is near."""
+    """Return `` (did you mean 'x'?)`` for the closest known name, or an empty string if none is close."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+@contextmanager
+def failure_as_warning(warn: Callable[[str], None], message: str) -> Iterator[None]:
+    """Report any exception as a warning: a step after the training must not cost the user the trained model.
+
+    Args:
+        warn: called with ``message`` and the traceback.
+        message: what failed, such as ``report.html could not be written``.
+    """
+    try:
+        yield
+    except Exception:
+        warn(f"{message}; the model is not affected\n{traceback.format_exc()}")

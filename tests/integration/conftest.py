@@ -1,4 +1,4 @@
-"""A platform for each test."""
+"""Fixtures of the integration tests: a platform for each test."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a user can get wrong, and the exact first line that the platform shows for it."""
+"""Mistakes of a user, and the exact first line that the platform shows for each."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Spoil = Callable[[Path], None]
 
 
 def first_line(platform: Platform) -> str:
-    """The failure file's first line, after the promises that hold for each fault of the user."""
+    """Return the first line of the failure file, after checking what holds for every mistake of a user."""
     job = platform.run()
     assert job.exit_code == 1
     assert job.failure is not None
@@ -111,7 +111,7 @@ def test_hyperparameters(platform: Platform, image_folder: Path, hyperparameters
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is fine on a GPU")
-def test_half_precision_without_a_gpu(platform: Platform, image_folder: Path) -> None:
+def test_fp16_without_a_gpu(platform: Platform, image_folder: Path) -> None:
     platform.lay_out({"train": image_folder}, {"precision": "fp16"})
     assert first_line(platform) == "ConfigError: precision=fp16 needs a GPU, and there is none: use auto, bf16 or fp32"
 
@@ -203,7 +203,7 @@ def one_class(train: Path) -> None:
         (train / name).rename(train.parent / name)
 
 
-def one_photo_a_class(train: Path) -> None:
+def one_photo_per_class(train: Path) -> None:
     for photo in train.glob("*/[1-9].jpg"):
         photo.unlink()
 
@@ -231,20 +231,20 @@ FOLDERS = [
         "channel 'train': OPT_ML/input/data/train holds photos but no class folders: "
         "put the photos of each class into a folder of its own",
     ),
-    (empty_class_folders, "channel 'train' holds class folders but no photos"),
-    (one_class, "channel 'train' holds one class, 'cross'; telling photos apart takes at least two"),
+    (empty_class_folders, "channel 'train': no photos in its class folders; add photos to each"),
+    (one_class, "channel 'train': its only class is 'cross'; add a folder for each further class"),
     (
-        one_photo_a_class,
-        "channel 'train' has one photo a class: nothing can be set apart for validation; add photos",
+        one_photo_per_class,
+        "channel 'train': one photo per class leaves none for validation; add photos",
     ),
     (
         all_corrupt,
-        "channel 'train': 24 of 24 photos can't be read, and none is left; for one, cross/0.jpg: "
+        "channel 'train': 24 of 24 photos can't be read, and none is left; for example cross/0.jpg: "
         f"not an image: 8 bytes that begin with b'no photo'; {LISTED}",
     ),
     (
         a_fifth_corrupt,
-        "channel 'train': 6 of 24 photos can't be read, and max_bad_images=0.05 allows 1; for one, cross/0.jpg: "
+        "channel 'train': 6 of 24 photos can't be read, and max_bad_images=0.05 allows 1; for example cross/0.jpg: "
         f"not an image: 99 zero bytes; {LISTED}",
     ),
 ]
@@ -257,21 +257,21 @@ def test_folders(platform: Platform, image_folder: Path, spoil: Spoil, line: str
     assert first_line(platform) == f"DataError: {line}"
 
 
-def test_a_class_without_a_readable_photo(platform: Platform, image_folder: Path) -> None:
+def test_a_class_without_readable_photos(platform: Platform, image_folder: Path) -> None:
     a_class_corrupt(image_folder)
     platform.lay_out({"train": image_folder}, {"max_bad_images": "0.5"})
-    line = "DataError: channel 'train': no readable photo in 'disc'; add some or drop the folder"
+    line = "DataError: channel 'train': no readable photo in 'disc'; add some or remove the folder"
     assert first_line(platform) == line
 
 
-def test_a_channel_without_a_folder(platform: Platform, image_folder: Path) -> None:
+def test_a_channel_whose_folder_is_missing(platform: Platform, image_folder: Path) -> None:
     platform.lay_out({"train": image_folder})
     platform.write_config("inputdataconfig.json", json.dumps({"train": {}, "test": {}}))
     line = "DataError: channel 'test': its folder OPT_ML/input/data/test does not exist"
     assert first_line(platform) == line
 
 
-def test_class_lists_that_differ(platform: Platform, image_folder: Path, tmp_path: Path) -> None:
+def test_channels_with_different_classes(platform: Platform, image_folder: Path, tmp_path: Path) -> None:
     validation = write_classes(tmp_path / "validation", photos_per_class=1)
     (validation / "disc").rename(validation / "disk")
     platform.lay_out({"train": image_folder, "validation": validation})
@@ -281,11 +281,11 @@ def test_class_lists_that_differ(platform: Platform, image_folder: Path, tmp_pat
     )
 
 
-def test_pretrained_weights_that_can_not_be_had(
+def test_pretrained_weights_that_are_not_available(
     platform: Platform, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there, wherever the test runs
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens on this port
     platform.lay_out({"train": image_folder}, {"pretrained": "true", "model": "resnet18"})
     line = first_line(platform)
     assert line.startswith("WeightsError: pretrained weights for resnet18 are not available (")
@@ -347,16 +347,16 @@ def test_divergence_in_the_first_epoch(platform: Platform, image_folder: Path) -
     page = (platform.paths.output_data / "report.html").read_text(encoding="utf-8")
     assert "<h1>The training failed</h1>" in page
     assert "training diverged in epoch 1" in page
-    # The next training in this folder fails before its first epoch, and has nothing to do with that page's.
+    # The next job in this folder fails before its first epoch, and removes the page of the previous one.
     platform.lay_out({"train": image_folder}, {"model": "resnet1"})
     assert platform.run().exit_code == 1
     assert not (platform.paths.output_data / "report.html").exists()
 
 
-def test_a_crash_of_ours_puts_the_message_first_and_the_traceback_after(platform: Platform, image_folder: Path) -> None:
+def test_a_bug_is_reported_with_its_message_before_the_traceback(platform: Platform, image_folder: Path) -> None:
     platform.lay_out({"train": image_folder})
     platform.paths.model.rmdir()
-    platform.paths.model.write_text("a file where the platform promises a folder")
+    platform.paths.model.write_text("a file instead of the platform's folder")
     job = platform.run()
     assert job.exit_code == 2
     assert job.failure is not None

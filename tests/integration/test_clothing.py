@@ -1,4 +1,4 @@
-"""Real photos and real weights."""
+"""Accuracy with real photos and pretrained weights."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from support.jobs import FROZEN, Platform
 
 
 def accuracy_of(folder: Path, photos: Path) -> float:
-    """The share of photos that an artifact, loaded from its folder, tells right."""
+    """Return the share of photos that an artifact, loaded from its folder, classifies correctly."""
     classifier, manifest = artifact.load(folder)
     right = total = 0
     for label, item in enumerate(manifest.classes):
@@ -25,7 +25,7 @@ def accuracy_of(folder: Path, photos: Path) -> float:
     return right / total
 
 
-def take(source: Path, destination: Path, photos_per_class: int) -> Path:
+def copy_first(source: Path, destination: Path, photos_per_class: int) -> Path:
     for folder in source.iterdir():
         (destination / folder.name).mkdir(parents=True)
         for photo in sorted(folder.iterdir())[:photos_per_class]:
@@ -33,13 +33,13 @@ def take(source: Path, destination: Path, photos_per_class: int) -> Path:
     return destination
 
 
-def test_a_few_real_photos_are_enough(
+def test_few_real_photos_are_enough(
     platform: Platform, clothing_photos: Path, imagenet_weights: Path, tmp_path: Path
 ) -> None:
     channels = {
-        "train": take(clothing_photos / "train", tmp_path / "train", 20),
-        "validation": take(clothing_photos / "validation", tmp_path / "validation", 5),
-        "test": take(clothing_photos / "test", tmp_path / "test", 8),
+        "train": copy_first(clothing_photos / "train", tmp_path / "train", 20),
+        "validation": copy_first(clothing_photos / "validation", tmp_path / "validation", 5),
+        "test": copy_first(clothing_photos / "test", tmp_path / "test", 8),
     }
     job = platform.train({**channels, "pretrained": imagenet_weights}, **{**FROZEN, "epochs": "10"})
     assert (job.exit_code, job.failure) == (0, None)
@@ -48,7 +48,7 @@ def test_a_few_real_photos_are_enough(
 
 
 @pytest.mark.slow
-def test_clothing_is_learnt_as_well_as_by_a_reference_loop(
+def test_clothing_is_classified_as_well_as_with_a_reference_loop(
     platform: Platform, clothing_photos: Path, imagenet_weights: Path
 ) -> None:
     channels = {name: clothing_photos / name for name in ("train", "validation", "test")}

@@ -1,4 +1,4 @@
-"""SIGTERM, which the platform sends 120 s before it kills: the job ends in order, with the best model so far."""
+"""SIGTERM, which the platform sends 120 s before SIGKILL: the job ends in time with the best model so far."""
 
 import signal
 import subprocess
@@ -11,15 +11,15 @@ from support.drawing import write_classes
 from support.jobs import Platform
 
 
-def read_until(process: subprocess.Popen[str], beginning: str) -> str:
-    """The log up to the first line with this beginning."""
+def read_until(process: subprocess.Popen[str], prefix: str) -> str:
+    """Return the log up to the first line with this prefix."""
     assert process.stdout is not None
     seen: list[str] = []
     for line in process.stdout:
         seen.append(line)
-        if line.startswith(beginning):
+        if line.startswith(prefix):
             return "".join(seen)
-    raise AssertionError(f"no line begins with {beginning!r}:\n{''.join(seen)}")
+    raise AssertionError(f"no line begins with {prefix!r}:\n{''.join(seen)}")
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
@@ -42,7 +42,7 @@ def test_a_stop_after_an_epoch_keeps_the_best_model(platform: Platform, image_fo
 
 
 @pytest.mark.slow
-def test_a_stop_in_the_first_epoch_keeps_the_weights_as_they_are(platform: Platform, tmp_path: Path) -> None:
+def test_a_stop_in_the_first_epoch_saves_the_current_weights(platform: Platform, tmp_path: Path) -> None:
     train = write_classes(tmp_path / "train", photos_per_class=300)
     platform.lay_out({"train": train}, {"model": "resnet18", "image_size": "128", "batch_size": "2"})
     process = platform.start()
@@ -55,7 +55,7 @@ def test_a_stop_in_the_first_epoch_keeps_the_weights_as_they_are(platform: Platf
 
 
 @pytest.mark.slow
-def test_a_stop_before_the_first_step_is_no_failure(platform: Platform, image_folder: Path) -> None:
+def test_a_stop_before_the_first_step_is_not_a_failure(platform: Platform, image_folder: Path) -> None:
     platform.lay_out({"train": image_folder}, {"epochs": "1000"})
     process = platform.start()
     read_until(process, "device")

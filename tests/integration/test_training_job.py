@@ -1,4 +1,4 @@
-"""A job's way through: channels in; artifact, figures and pictures out."""
+"""Whole training jobs: from channels to artifact, metrics and plots."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_shapes_are_learnt_and_everything_promised_is_written(platform: Platform, channels: dict[str, Path]) -> None:
+def test_shapes_are_learned_and_all_outputs_are_written(platform: Platform, channels: dict[str, Path]) -> None:
     job = platform.train(channels, model="resnet18", epochs="6", lr="0.001", augmentation="flip")
     assert (job.exit_code, job.failure) == (0, None)
     assert job.metrics["test:accuracy"] > 0.9
@@ -46,7 +46,7 @@ def test_shapes_are_learnt_and_everything_promised_is_written(platform: Platform
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["mobilenet_v3_small", "mnasnet0_5"])
-def test_architectures_made_for_long_trainings_learn_in_a_short_one(
+def test_architectures_designed_for_long_trainings_learn_in_a_short_one(
     platform: Platform, tmp_path: Path, model: str
 ) -> None:
     channels = {
@@ -57,7 +57,7 @@ def test_architectures_made_for_long_trainings_learn_in_a_short_one(
     assert job.metrics["test:accuracy"] > 0.8
 
 
-# One of each family, small; the side that it takes at least.
+# A small architecture of each family, and its smallest input size.
 FAMILIES = {
     "alexnet": 64, "convnext_tiny": 32, "densenet121": 32, "efficientnet_b0": 32, "googlenet": 32, "inception_v3": 96,
     "maxvit_t": 224, "mnasnet0_5": 32, "mobilenet_v2": 32, "mobilenet_v3_small": 32, "regnet_y_400mf": 32,
@@ -68,7 +68,7 @@ FAMILIES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", FAMILIES)
-def test_every_family_is_trained_watched_tested_and_converted(
+def test_every_family_is_trained_debugged_profiled_tested_and_converted(
     platform: Platform, channels: dict[str, Path], model: str
 ) -> None:
     size = str(FAMILIES[model])
@@ -79,7 +79,7 @@ def test_every_family_is_trained_watched_tested_and_converted(
     assert (job.paths.model / "openvino.xml").is_file()
 
 
-def test_each_metric_is_read_from_the_log_by_its_regex(platform: Platform, channels: dict[str, Path]) -> None:
+def test_each_metric_is_found_in_the_log_by_its_regex(platform: Platform, channels: dict[str, Path]) -> None:
     job = platform.train(channels, epochs="2")
     last = {name: float(re.findall(metric.regex, job.log)[-1]) for name, metric in METRICS.items()}
     history = read_csv(job.paths.output_data / "history.csv")[-1]
@@ -91,7 +91,7 @@ def test_each_metric_is_read_from_the_log_by_its_regex(platform: Platform, chann
         assert len(re.findall(METRICS[name].regex, job.log)) == times, f"{name} is printed once an epoch"
 
 
-def test_the_loaded_artifact_gives_the_printed_accuracy(platform: Platform, channels: dict[str, Path]) -> None:
+def test_the_loaded_artifact_has_the_printed_accuracy(platform: Platform, channels: dict[str, Path]) -> None:
     job = platform.train(channels, epochs="3")
     classifier, manifest = artifact.load(job.paths.model)
     right = total = 0
@@ -116,13 +116,13 @@ def test_the_same_seed_gives_the_same_bytes(platform: Platform, image_folder: Pa
     assert train("4")[0] != first[0]
 
 
-def test_validation_is_split_from_train_when_there_is_no_channel(platform: Platform, image_folder: Path) -> None:
+def test_validation_is_split_from_train_if_there_is_no_channel(platform: Platform, image_folder: Path) -> None:
     job = platform.train({"train": image_folder}, validation_split="0.25")
     assert "photos      train 18 · validation 6 in 3 classes" in job.log
     assert "test:accuracy" not in job.metrics
 
 
-def test_labels_and_class_names_come_from_the_folders(platform: Platform, image_folder: Path) -> None:
+def test_labels_and_class_names_come_from_folder_names(platform: Platform, image_folder: Path) -> None:
     (image_folder / "cross").rename(image_folder / "069.French_bulldog")
     (image_folder / "disc").rename(image_folder / "n02085620-Chihuahua")
     (image_folder / "square").rename(image_folder / "t-shirt")
@@ -134,24 +134,24 @@ def test_labels_and_class_names_come_from_the_folders(platform: Platform, image_
     ]
 
 
-def test_bad_photos_are_left_out_and_listed(platform: Platform, image_folder: Path) -> None:
+def test_bad_photos_are_skipped_and_listed(platform: Platform, image_folder: Path) -> None:
     whole = (image_folder / "disc" / "0.jpg").read_bytes()
     (image_folder / "disc" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (image_folder / "disc" / "empty.png").write_bytes(b"")
     (image_folder / "disc" / "notes.txt").write_text("no photo")
-    (image_folder / "README.md").write_text("stray")
+    (image_folder / "README.md").write_text("unexpected")
     job = platform.train({"train": image_folder}, max_bad_images="0.1")
     assert job.exit_code == 0
     listed = {row["path"]: row["reason"] for row in read_csv(job.paths.output_data / "bad_images.csv")}
     assert set(listed) == {"disc/cut.jpg", "disc/empty.png"}
     assert "truncated" in listed["disc/cut.jpg"].lower()
     assert listed["disc/empty.png"] == "not an image: the file is empty"
-    assert "unreadable photos, left out: 2 (disc/cut.jpg (" in job.log
+    assert "unreadable photos skipped: 2 (disc/cut.jpg (" in job.log
     assert "README.md" in job.log
     assert "notes.txt" in job.log
 
 
-def test_truncated_photos_are_loaded_when_asked(platform: Platform, image_folder: Path) -> None:
+def test_truncated_photos_are_loaded_if_configured(platform: Platform, image_folder: Path) -> None:
     whole = encode(draw_photo(640, 480))
     (image_folder / "disc" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     job = platform.train({"train": image_folder}, truncated_images="load")
@@ -160,11 +160,11 @@ def test_truncated_photos_are_loaded_when_asked(platform: Platform, image_folder
     assert "train 19 · validation 6" in job.log
 
 
-def test_the_same_photo_in_two_channels_is_told(platform: Platform, channels: dict[str, Path]) -> None:
+def test_photos_in_two_channels_are_reported(platform: Platform, channels: dict[str, Path]) -> None:
     shutil.copy(channels["train"] / "disc" / "0.jpg", channels["test"] / "disc" / "again.jpg")
     job = platform.train(channels)
     assert job.exit_code == 0
-    assert "photos that lie in two channels" in job.log
+    assert "photos in two channels" in job.log
     assert "test/disc/again.jpg is train/disc/0.jpg" in job.log
     assert read_csv(job.paths.output_data / "leaks.csv") == [
         {"channel": "test", "path": "disc/again.jpg", "also_in_channel": "train", "also_in_path": "disc/0.jpg"}
@@ -193,7 +193,7 @@ def test_a_frozen_backbone_keeps_its_weights(
 
 
 def test_early_stopping_and_the_best_epoch(platform: Platform, channels: dict[str, Path]) -> None:
-    # So small a rate changes nothing, so that no epoch is better than the first for long.
+    # So small a learning rate that no epoch is better than the first for long.
     job = platform.train(
         channels, epochs="30", lr="1e-12", early_stopping_patience="2", best_metric="validation:accuracy"
     )
@@ -211,7 +211,7 @@ def test_divergence_keeps_the_best_epoch(platform: Platform, channels: dict[str,
     assert all(torch.isfinite(tensor).all() for tensor in load_file(job.paths.model / "model.safetensors").values())
 
 
-def test_config_files_of_the_whole_contract_are_taken(platform: Platform, image_folder: Path) -> None:
+def test_all_config_files_of_the_platform_are_accepted(platform: Platform, image_folder: Path) -> None:
     platform.lay_out({"train": image_folder})
     platform.write_config("checkpointconfig.json", '{"LocalPath": "/opt/ml/checkpoints"}')
     platform.write_config(
@@ -229,11 +229,11 @@ def test_config_files_of_the_whole_contract_are_taken(platform: Platform, image_
         "profilerconfig.json",
         '{"ProfilingParameters": {"ProfilerEnabled": true, "LocalPath": "/opt/ml/output/profiler"}}',
     )
-    platform.write_config("init-config.json", "not for us, and not even JSON")
+    platform.write_config("init-config.json", "not read by training, and not JSON")
     assert platform.run().exit_code == 0
 
 
-def test_the_model_is_converted_for_a_cpu_and_the_gain_is_printed(
+def test_the_model_is_converted_for_a_cpu_and_the_engines_are_compared(
     platform: Platform, channels: dict[str, Path]
 ) -> None:
     job = platform.train(channels, optimize_for_cpu="true")

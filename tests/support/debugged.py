@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classifier.callbacks import Callback, TrainingContext
+from classifier.callbacks import Callback, EpochResult, TrainingContext
 from classifier.contract.config import HookConfig
 from classifier.contract.findings import Finding, read_findings
 from classifier.debugging.debugger import Debugger
@@ -115,7 +115,7 @@ def _evaluate(callback: Callback, module: nn.Module, epoch: int, data: tuple[Ten
             logits = module(batch)
         callback.on_forward_end(logits, truth, F.cross_entropy(logits, truth))
         callback.on_step_end()
-    callback.on_epoch_end({})
+    callback.on_epoch_end(EpochResult(number=epoch, metrics={}, lr=0.0, seconds=0.0, is_best=False))
 
 
 def debugged(

@@ -1,4 +1,4 @@
-"""Training jobs as the platform starts them: a folder laid out as /opt/ml, the program, and what it leaves."""
+"""Training jobs as the platform runs them: a folder laid out like /opt/ml, the program, and its outputs."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from classifier.contract.paths import Paths
 from classifier.train import main
 from launch.local.opt_ml import lay_out
 
-# The smallest training that is one: a small network from scratch, on small pictures, for one epoch.
+# The smallest training: a small network from scratch, on small images, for one epoch.
 TINY = {
     "model": "squeezenet1_1",
     "pretrained": "false",
@@ -26,7 +26,7 @@ TINY = {
     "optimize_for_cpu": "false",
 }
 
-# Real photos with real weights: the head alone learns, in a few seconds.
+# Real photos and pretrained weights: trains the head alone, in a few seconds.
 FROZEN = {
     "model": "mobilenet_v2",
     "pretrained": "true",
@@ -42,7 +42,7 @@ FROZEN = {
 
 @dataclass(frozen=True)
 class Job:
-    """A job that has ended."""
+    """A finished job."""
 
     paths: Paths
     exit_code: int
@@ -50,7 +50,7 @@ class Job:
 
     @property
     def failure(self) -> str | None:
-        """What the platform would show as the reason, if anything."""
+        """The failure reason that the platform would show, if any."""
         return self.paths.failure.read_text(encoding="utf-8")[:1024] if self.paths.failure.exists() else None
 
     @property
@@ -63,7 +63,7 @@ class Job:
 
 
 class Platform:
-    """Lays out jobs and runs ``train`` on them, in this process: a torch imported once serves all tests."""
+    """Lays out jobs and runs ``train`` on them in this process, so that torch is imported once for all tests."""
 
     def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self.paths = Paths(base)
@@ -74,7 +74,7 @@ class Platform:
         lay_out(self.paths.base, channels, {**TINY, **(hyperparameters or {})})
 
     def write_config(self, name: str, content: str) -> None:
-        """Put a file of ``input/config`` there as it stands, valid or not."""
+        """Write a file of ``input/config`` with this content, valid or not."""
         (self.paths.config / name).write_text(content, encoding="utf-8")
 
     def run(self) -> Job:
@@ -92,8 +92,8 @@ class Platform:
         self.lay_out(channels, hyperparameters)
         return self.run()
 
-    def start(self) -> subprocess.Popen[str]:
-        """The program as a process of its own; its log is its standard output."""
-        environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(self.paths.base)}
+    def start(self, **environment: str) -> subprocess.Popen[str]:
+        """Start the program as a process of its own; its log is its standard output."""
+        environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(self.paths.base), **environment}
         command = [str(Path(sys.executable).with_name("train"))]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import isfinite
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier.callbacks import Callback, Mode, Phase, TrainingContext
+from classifier.callbacks import Callback, EpochResult, Mode, Phase, TrainingContext
 from classifier.contract.findings import Finding, write_findings
 from classifier.debugging.evaluation import Evaluation
 from classifier.debugging.hook import Activations, TensorHook, close_hook, mode_of, open_hook
@@ -112,7 +112,10 @@ class Debugger(Callback):
         if self._mode == "train" and self._num_saved % _STEPS_BETWEEN_VERDICTS == 0:
             self._judge()
 
-    def on_epoch_end(self, metrics: dict[str, float]) -> None:  # noqa: ARG002 - the events' signature
+    def on_epoch_end(self, result: EpochResult) -> None:  # noqa: ARG002 - the events' signature
+        self._judge()
+
+    def on_test_end(self, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - the events' signature
         self._judge()
 
     def on_train_end(self) -> None:

@@ -9,12 +9,12 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from classifier.callbacks import Callback, Mode, Phase, TrainingContext
+from classifier.callbacks import Callback, EpochResult, Mode, Phase, TrainingContext
 from classifier.contract.config import ProfilerConfig, TrainingConfig
 from classifier.contract.findings import write_findings
 from classifier.contract.paths import Paths
@@ -121,7 +121,10 @@ class Profiler(Callback):
         if is_watched:
             self._timed.leave_out(self._operators.end_step(number))
 
-    def on_epoch_end(self, metrics: dict[str, float]) -> None:  # noqa: ARG002 - a callback's
+    def on_epoch_end(self, result: EpochResult) -> None:  # noqa: ARG002 - a callback's
+        self._timed.end_pass()
+
+    def on_test_end(self, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - a callback's
         self._timed.end_pass()
 
     def on_train_end(self) -> None:

@@ -1,16 +1,21 @@
-"""Always looking on: each step's loss, and what was predicted for each photo. No step waits for the device."""
+"""Callbacks that record a training, and the files of ``output/data`` that are written at its end.
+
+No step waits for the device: losses and predictions stay there until the epoch ends.
+"""
 
 import csv
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from classifier.callbacks import Callback, Mode, TrainingContext
+from classifier.callbacks import Callback, CallbackList, EpochResult, Mode, Phase, TrainingContext
+from classifier.errors import failure_as_warning
 from classifier.reporting.photos import PhotoFile, Predictions, write_mistakes
 from classifier.reporting.summary import HISTORY_FILE, SUMMARY_FILE, Summary
 from classifier.reporting.tables import (
@@ -24,10 +29,14 @@ from classifier.reporting.tables import (
 from classifier.reporting.tensorboard import EventFile
 
 STEP_COLUMNS = ("step", "epoch", "loss", "accuracy", "lr")
+_NULL_CONTEXT = nullcontext()
 
 
 class StepRecorder(Callback):
-    """Each training step's figures → ``steps.csv`` and TensorBoard's events, an epoch at a time; steps count from 0."""
+    """Writes each training step's loss, accuracy and learning rate to ``steps.csv`` and to TensorBoard's event file.
+
+    Rows are written an epoch at a time; steps count from 0. Validation and test metrics go to the event file alone.
+    """
 
     def __init__(self, path: Path, events: EventFile) -> None:
         self._path = path
@@ -47,7 +56,7 @@ class StepRecorder(Callback):
             csv.writer(file).writerow(STEP_COLUMNS)
 
     def on_epoch_begin(self, mode: Mode, number: int) -> None:
-        self._write()
+        self._write_steps()
         self._mode, self._epoch = mode, number
 
     def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
@@ -56,17 +65,23 @@ class StepRecorder(Callback):
             self._lrs.append(self._optimizer.param_groups[0]["lr"])
             self._times.append(time.time())
 
-    def on_epoch_end(self, metrics: dict[str, float]) -> None:
-        # Each step's training loss is told already.
+    def on_epoch_end(self, result: EpochResult) -> None:
+        self._add_scalars(result.metrics)
+
+    def on_test_end(self, metrics: Mapping[str, float]) -> None:
+        self._add_scalars(metrics)
+
+    def on_train_end(self) -> None:
+        self._write_steps()
+        self._events.close()
+
+    def _add_scalars(self, metrics: Mapping[str, float]) -> None:
+        # The training loss is there already, step by step.
         scalars = {name.replace(":", "/"): value for name, value in metrics.items() if not name.startswith("train:")}
         self._events.add(max(0, self._num_written - 1), scalars, time.time())
         self._events.flush()
 
-    def on_train_end(self) -> None:
-        self._write()
-        self._events.close()
-
-    def _write(self) -> None:
+    def _write_steps(self) -> None:
         if not self._outputs:
             return
         values = torch.stack([torch.stack(pair) for pair in self._outputs]).tolist()
@@ -82,30 +97,28 @@ class StepRecorder(Callback):
 
 
 class PredictionRecorder(Callback):
-    """Keeps the predictions of the best epoch's validation and of the test, 20 bytes a photo."""
+    """Keeps the predictions of the best epoch's validation and of the test, in 20 bytes a photo."""
 
     def __init__(self) -> None:
         self.validation: Predictions | None = None
         self.test: Predictions | None = None
-        self._pass: tuple[Mode | None, int] = (None, 0)
-        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._mode: Mode | None = None
+        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # labels, predicted, confidence
 
-    def keep_validation(self, epoch: int) -> None:
-        """To be called when an epoch turned out to be the best so far, before the next begins."""
-        if self._pass == ("validation", epoch):
-            self.validation = self._predictions()
+    def on_epoch_begin(self, mode: Mode, number: int) -> None:  # noqa: ARG002 - the base's signature
+        self._mode, self._batches = mode, []
 
-    def on_epoch_begin(self, mode: Mode, number: int) -> None:
-        self._pass, self._batches = (mode, number), []
-
-    def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:  # noqa: ARG002 - as its base says
-        if self._pass[0] != "train":
+    def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:  # noqa: ARG002 - the base's signature
+        if self._mode != "train":
             confidence, predicted = logits.softmax(dim=1).max(dim=1)
             self._batches.append((labels, predicted, confidence))
 
-    def on_epoch_end(self, metrics: dict[str, float]) -> None:  # noqa: ARG002 - as its base says
-        if self._pass[0] == "test":
-            self.test = self._predictions()
+    def on_epoch_end(self, result: EpochResult) -> None:
+        if result.is_best:
+            self.validation = self._predictions()
+
+    def on_test_end(self, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - the base's signature
+        self.test = self._predictions()
 
     def _predictions(self) -> Predictions | None:
         if not self._batches:
@@ -114,26 +127,43 @@ class PredictionRecorder(Callback):
         return Predictions(labels, predicted, confidence)
 
 
-class Record:
-    """Looks on while a training runs, and writes what there is to tell of it."""
+class HistoryRecorder(Callback):
+    """Writes ``history.csv`` and ``metrics.json`` after every epoch, so that a job that dies leaves them behind."""
 
-    def __init__(self, folder: Path, tensorboard: Path) -> None:
-        self.folder = folder
-        self._steps = StepRecorder(folder / "steps.csv", EventFile(tensorboard))
-        self._predictions = PredictionRecorder()
+    def __init__(self, folder: Path) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._folder = folder
+        self._metrics: dict[str, float] = {}  # of the best epoch and of the test
 
-    @property
-    def callbacks(self) -> tuple[Callback, ...]:
-        return self._steps, self._predictions
+    def on_epoch_end(self, result: EpochResult) -> None:
+        self.rows.append(result.row())
+        if result.is_best:
+            self._metrics.update(result.metrics)
+        self.write()
 
-    def keep_epoch(
-        self, rows: Sequence[Mapping[str, float]], metrics: Mapping[str, float], best_epoch: int | None
-    ) -> None:
-        """After each epoch: nothing is lost when a job dies."""
-        write_history(self.folder / HISTORY_FILE, rows)
-        write_metrics(self.folder / "metrics.json", metrics)
-        if best_epoch is not None:
-            self._predictions.keep_validation(best_epoch)
+    def on_test_end(self, metrics: Mapping[str, float]) -> None:
+        self._metrics.update(metrics)
+        self.write()
+
+    def write(self) -> None:
+        """Write both files as they are so far."""
+        write_history(self._folder / HISTORY_FILE, self.rows)
+        write_metrics(self._folder / "metrics.json", self._metrics)
+
+
+class Recorder(CallbackList):
+    """Records a training in ``folder``. A part that fails is a warning, and the other parts keep recording."""
+
+    def __init__(self, folder: Path, tensorboard: Path, warn: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._warn = warn
+        self._history, self._predictions = HistoryRecorder(folder), PredictionRecorder()
+        steps = StepRecorder(folder / "steps.csv", EventFile(tensorboard))
+        super().__init__([steps, self._predictions, self._history], warn)
+
+    def phase(self, name: Phase) -> AbstractContextManager[Any]:  # noqa: ARG002 - the base's signature
+        """Return a context manager that does nothing: no part of it measures phases, which every step enters."""
+        return _NULL_CONTEXT
 
     def finish(
         self,
@@ -142,29 +172,36 @@ class Record:
         confusion: np.ndarray | None,
         photos: Sequence[PhotoFile],
         engines: Sequence[Mapping[str, object]],
-        warn: Callable[[str], None],
     ) -> None:
-        """At the end. What can't be written is told to ``warn``, and the rest is written all the same.
+        """Write the files that describe the finished training. A file that can't be written is a warning.
 
         Args:
-            confusion: counts (true class, predicted class) of the channel ``summary.judged_on``; ``photos`` are its.
+            summary: written as ``training.json``.
+            confusion: photo counts (true class, predicted class) of the channel ``summary.judged_on``; int (C, C).
+            photos: those of the same channel, in the order in which they were evaluated.
+            engines: the rows of ``engines.json``; empty if the model was not converted.
         """
-        names, predictions = summary.classes, self._predictions
-        seen = predictions.test if summary.judged_on == "test" else predictions.validation
-        writings: dict[str, Callable[[], None]] = {
-            SUMMARY_FILE: lambda: summary.write(self.folder / SUMMARY_FILE),
+        folder, names, channel = self._folder, summary.classes, summary.judged_on
+        predictions = self._predictions.test if channel == "test" else self._predictions.validation
+        steps: dict[str, Callable[[], None]] = {
+            SUMMARY_FILE: lambda: summary.write(folder / SUMMARY_FILE),
+            HISTORY_FILE: self._history.write,
         }
         if confusion is not None:
-            writings["confusion.csv"] = lambda: write_confusion(self.folder / "confusion.csv", confusion, names)
-            scores = class_scores(confusion, names)
-            writings["classes.csv"] = lambda: write_classes(self.folder / "classes.csv", scores)
-        if seen is not None and len(seen.labels) == len(photos):
-            channel = summary.judged_on
-            writings["mistakes.json"] = lambda: write_mistakes(self.folder, channel, seen, photos, names)
+            steps["confusion.csv"] = lambda: write_confusion(folder / "confusion.csv", confusion, names)
+            steps["classes.csv"] = lambda: write_classes(folder / "classes.csv", class_scores(confusion, names))
+            steps["a plot"] = lambda: self._plot(summary, confusion)
+        if predictions is not None and len(predictions.labels) == len(photos):
+            steps["mistakes.json"] = lambda: write_mistakes(folder, channel, predictions, photos, names)
         if engines:
-            writings["engines.json"] = lambda: write_json(self.folder / "engines.json", list(engines))
-        for name, write in writings.items():
-            try:
+            steps["engines.json"] = lambda: write_json(folder / "engines.json", list(engines))
+        for name, write in steps.items():
+            with failure_as_warning(self._warn, f"{name} could not be written"):
                 write()
-            except Exception:
-                warn(f"{name} could not be written; the model is not affected\n{traceback.format_exc()}")
+
+    def _plot(self, summary: Summary, confusion: np.ndarray) -> None:
+        from classifier.reporting.plots import plot_confusion, plot_curves  # noqa: PLC0415 - imports matplotlib
+
+        plot_curves(self._folder / "curves.png", self._history.rows, summary.best_epoch)
+        title = f"Confusion on {summary.judged_on}, {confusion.sum():,} photos"
+        plot_confusion(self._folder / "confusion_matrix.png", confusion, summary.classes, title)

@@ -1,1 +1,1 @@
-"""Channels of photos → the weights of a classifier."""
+"""Fine-tuning: from channels of photos to the weights of a classifier."""

@@ -1,4 +1,4 @@
-"""Photos, each time a little different: the geometry while decoding, the rest on the device, a batch at a time."""
+"""Training-time augmentation: random crops while photos are decoded, the rest on the device, a batch at a time."""
 
 import math
 from dataclasses import dataclass
@@ -15,11 +15,13 @@ _MAX_ASPECT = 4 / 3
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A preset.
+    """A preset of the hyperparameter ``augmentation``.
 
-    ``min_area``: the least share of the photo that a random crop keeps; 1 is the centre crop of validation.
-    ``flip``: mirror every second photo. ``jitter``: brightness, contrast and saturation vary by up to this share.
-    ``erase``: the chance that a patch is blanked.
+    Attributes:
+        min_area: the smallest share of a photo that a random crop keeps; 1 is the centre crop of validation.
+        flip: mirror each photo with probability 1/2.
+        jitter: vary brightness, contrast and saturation by up to this share.
+        erase: the probability that a patch is erased.
     """
 
     min_area: float = 1.0
@@ -37,10 +39,20 @@ PRESETS = {
 
 
 def random_crop(data: bytes, preprocessing: Preprocessing, min_area: float, rng: np.random.Generator) -> np.ndarray:
-    """A file's bytes → a random part of it, uint8 (crop, crop, 3).
+    """Decode a random part of a photo, resized to the model's input.
 
-    The area and the aspect ratio are drawn as in Inception's random resized crop (Szegedy et al., 2014). The area is
-    drawn first, so that a JPEG is decoded no larger than the part needs.
+    Area and aspect ratio are drawn as in Inception's random resized crop (Szegedy et al., 2014). The area is drawn
+    before decoding, so that a JPEG is decoded no larger than its crop needs.
+
+    Args:
+        data: the content of an image file.
+        min_area: the smallest share of the photo's area.
+
+    Returns:
+        uint8 (crop, crop, 3).
+
+    Raises:
+        ImageError: the photo can't be read.
     """
     area = rng.uniform(min_area, 1)
     aspect = math.exp(rng.uniform(-math.log(_MAX_ASPECT), math.log(_MAX_ASPECT)))
@@ -54,12 +66,17 @@ def random_crop(data: bytes, preprocessing: Preprocessing, min_area: float, rng:
 
 
 def augment_batch(pixels: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """uint8 (N, 3, S, S) → the same batch mirrored, recoloured and erased by chance, uint8 or float in 0–255.
+    """Mirror, recolour and erase a batch of photos at random.
 
-    ``generator`` lives on the CPU, so that a device draws what another draws.
+    Args:
+        pixels: uint8 (N, 3, S, S), left unchanged.
+        generator: on the CPU, so that every device draws the same numbers.
+
+    Returns:
+        (N, 3, S, S), uint8 or, with jitter, float32, in 0–255.
     """
     if augmentation.flip:
-        mirrored = _chance(0.5, len(pixels), generator).to(pixels.device)
+        mirrored = _bernoulli(0.5, len(pixels), generator).to(pixels.device)
         pixels = torch.where(mirrored, pixels.flip(-1), pixels)
     if augmentation.jitter:
         pixels = _jitter(pixels.float(), augmentation.jitter, generator)
@@ -68,7 +85,7 @@ def augment_batch(pixels: Tensor, augmentation: Augmentation, generator: torch.G
     return pixels
 
 
-def _chance(probability: float, count: int, generator: torch.Generator) -> Tensor:
+def _bernoulli(probability: float, count: int, generator: torch.Generator) -> Tensor:
     return (torch.rand(count, generator=generator) < probability).view(-1, 1, 1, 1)
 
 
@@ -83,11 +100,11 @@ def _jitter(pixels: Tensor, strength: float, generator: torch.Generator) -> Tens
 
 
 def _erase(pixels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Blank a patch of 2–20 % of the area (random erasing; Zhong et al., 2017), with the batch's mean grey."""
+    """Fill a patch of 2–20 % of the area (random erasing; Zhong et al., 2017) with the batch's mean grey."""
     count, _, height, width = pixels.shape
     share, y, x = torch.rand(3, count, 1, 1, 1, generator=generator)
     half = (0.02 + 0.18 * share).sqrt() / 2
     rows = torch.linspace(0, 1, height).view(1, 1, -1, 1)
     columns = torch.linspace(0, 1, width).view(1, 1, 1, -1)
-    patch = ((rows - y).abs() < half) & ((columns - x).abs() < half) & _chance(probability, count, generator)
+    patch = ((rows - y).abs() < half) & ((columns - x).abs() < half) & _bernoulli(probability, count, generator)
     return torch.where(patch.to(pixels.device), pixels.float().mean().to(pixels.dtype), pixels)

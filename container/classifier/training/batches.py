@@ -1,7 +1,7 @@
-"""Samples → batches. Photos are read and decoded by threads, straight into the batch's memory.
+"""Batches of photos, decoded by threads directly into the batch's memory.
 
-Threads, not processes: Pillow lets go of the interpreter while it decodes and resizes, and threads need no shared
-memory (64 MB in many containers), no copies between processes and no time to start.
+Threads, not processes: Pillow releases the GIL while it decodes and resizes, and threads need no shared memory (64 MB
+in many containers), no copies between processes and no start-up time.
 """
 
 import math
@@ -28,37 +28,46 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-class Batches(Protocol):
-    """A data set that can be gone through many times."""
+class BatchLoader(Protocol):
+    """A data set that can be iterated over many times, in any order."""
 
     def __len__(self) -> int:
-        """The number of items, not of batches."""
+        """Return the number of samples, not of batches."""
         ...
 
-    def iterate(self, order: Sequence[int], *, seed: int) -> Iterator[Batch]: ...
+    def iterate(self, order: Sequence[int], *, seed: int) -> Iterator[Batch]:
+        """Yield batches of the samples with the indices ``order``; ``seed`` determines their augmentation."""
+        ...
 
 
-def in_order(batches: Batches) -> Iterator[Batch]:
-    """Every item once, in the data set's own order."""
-    return batches.iterate(range(len(batches)), seed=0)
+def in_order(loader: BatchLoader) -> Iterator[Batch]:
+    """Yield every sample once, in the data set's own order."""
+    return loader.iterate(range(len(loader)), seed=0)
 
 
-def shuffled(count: int, batch_size: int, *, seed: int) -> list[int]:
-    """A random order of all items. A last batch of one is dropped: batch normalisation can't take it."""
-    order = np.random.default_rng(seed).permutation(count).tolist()
-    return order[:-1] if count > 1 and count % batch_size == 1 else order
+def shuffled_order(num_samples: int, batch_size: int, *, seed: int) -> list[int]:
+    """Return the indices of all samples in random order.
+
+    One sample is dropped if it would be a batch of its own, which batch normalization can't process.
+    """
+    order = np.random.default_rng(seed).permutation(num_samples).tolist()
+    return order[:-1] if num_samples > 1 and num_samples % batch_size == 1 else order
 
 
-def num_steps(count: int, batch_size: int) -> int:
-    """The number of batches of an epoch in :func:`shuffled` order."""
-    return max(1, math.ceil(count / batch_size) - (count % batch_size == 1))
+def num_steps(num_samples: int, batch_size: int) -> int:
+    """Return the number of batches of an epoch in :func:`shuffled_order`."""
+    return max(1, math.ceil(num_samples / batch_size) - (num_samples % batch_size == 1))
 
 
 @dataclass(frozen=True)
-class PhotoBatches:
-    """Photos from the disk; with an ``augmentation`` that crops, other pixels every time.
+class ImageLoader:
+    """Loads batches of photos from disk.
 
-    ``executor`` is None to decode between the steps. ``pin`` puts the pixels where a GPU can fetch them by itself.
+    Attributes:
+        augmentation: a preset that crops changes the pixels with every seed.
+        executor: decodes photos ahead of the training; None decodes them on the calling thread.
+        num_workers: the executor's number of threads.
+        pin: allocate pixels in page-locked memory, from which a GPU copies asynchronously.
     """
 
     samples: Sequence[Sample]
@@ -73,18 +82,18 @@ class PhotoBatches:
         return len(self.samples)
 
     def iterate(self, order: Sequence[int], *, seed: int) -> Iterator[Batch]:
-        """Batches in the given order. Enough are under way ahead of the caller to keep every thread busy.
+        """Yield batches in the given order, decoding far enough ahead of the caller to keep every thread busy.
 
         Raises:
-            DataError: a photo that could be read before no longer can.
+            DataError: a photo that was readable when the job began no longer is.
         """
         chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        ahead = 1 + math.ceil(2 * self.num_workers / self.batch_size) if self.executor else 0
+        num_ahead = 1 + math.ceil(2 * self.num_workers / self.batch_size) if self.executor else 0
         pending: deque[tuple[Batch, list[Future[None]]]] = deque()
         try:
             for chunk in chunks:
                 pending.append(self._start(chunk, seed))
-                if len(pending) > ahead:
+                if len(pending) > num_ahead:
                     yield _finish(*pending.popleft())
             while pending:
                 yield _finish(*pending.popleft())
@@ -98,7 +107,7 @@ class PhotoBatches:
         pixels = torch.empty(len(chunk), side, side, 3, dtype=torch.uint8, pin_memory=self.pin)
         labels = torch.tensor([self.samples[index].label for index in chunk])
         rows = pixels.numpy()
-        tasks = [self._submit(self._fill, rows[place], index, seed) for place, index in enumerate(chunk)]
+        tasks = [self._submit(self._read_into, rows[row], index, seed) for row, index in enumerate(chunk)]
         return Batch(pixels.permute(0, 3, 1, 2), labels), tasks
 
     def _submit(self, function: Callable[..., None], *arguments: object) -> Future[None]:
@@ -108,7 +117,7 @@ class PhotoBatches:
         done.set_result(function(*arguments))
         return done
 
-    def _fill(self, row: np.ndarray, index: int, seed: int) -> None:
+    def _read_into(self, row: np.ndarray, index: int, seed: int) -> None:
         sample = self.samples[index]
         try:
             data = sample.path.read_bytes()
@@ -118,7 +127,10 @@ class PhotoBatches:
             else:
                 row[:] = self.preprocessing.pixels_of(data)
         except (OSError, ImageError) as error:
-            raise DataError(f"{sample.path} could be read when the job began and now can't: {error}") from None
+            raise DataError(
+                f"{sample.path} was readable when the job began and no longer is: {error}; "
+                "do not change a channel while a job reads it"
+            ) from None
 
 
 def _finish(batch: Batch, tasks: list[Future[None]]) -> Batch:

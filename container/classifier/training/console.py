@@ -1,4 +1,4 @@
-"""What a training tells the person who watches, and what the platform tells the training: stop."""
+"""Console output, progress bars and stop signals of a training job."""
 
 import signal
 import sys
@@ -12,28 +12,31 @@ from classifier.errors import Stopped
 
 
 class Console:
-    """Lines on standard output, progress bars on standard error when that is a terminal."""
+    """Lines on standard output, and progress bars on standard error if that is a terminal."""
 
     def log(self, line: str) -> None:
+        """Print a line at once: the platform reads metrics from it."""
         print(line, flush=True)
 
     def warn(self, line: str) -> None:
+        """Print a line that begins with ``warning:``."""
         self.log(f"warning: {line}")
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[], object]]:
-        """A bar that is gone when done. Yields what to call after each piece."""
-        with tqdm(total=total, desc=what, leave=False, disable=not sys.stderr.isatty()) as bar:
+    def progress(self, description: str, total: int) -> Iterator[Callable[[], object]]:
+        """Show a progress bar that disappears at the end. Yields a function to call after each item."""
+        with tqdm(total=total, desc=description, leave=False, disable=not sys.stderr.isatty()) as bar:
             yield bar.update
 
 
 class StopSignal:
-    """SIGTERM, which the platform sends 120 s before it kills, or Ctrl-C; a second one stops at once."""
+    """SIGTERM, which the platform sends 120 s before SIGKILL, or Ctrl-C. A second signal ends the process at once."""
 
     def __init__(self) -> None:
         self.received: str | None = None
 
     def listen(self) -> None:
+        """Install the signal handlers."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
@@ -42,26 +45,31 @@ class StopSignal:
         signal.signal(number, signal.SIG_DFL)
 
     def check(self) -> None:
-        """
+        """Raise if a signal was received.
+
         Raises:
-            Stopped: a signal has come.
+            Stopped: with the signal's name.
         """
         if self.received:
             raise Stopped(self.received)
 
 
-class Watch:
-    """Long work, watched: shown on the console, and left between two pieces when a stop was asked for."""
+class Progress:
+    """Progress of long work: shown on the console, and interrupted between two items when a stop is requested."""
 
     def __init__(self, console: Console, stop: StopSignal) -> None:
         self.console = console
         self._stop = stop
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """Yields what to call after each piece; it raises :class:`Stopped` when a stop was asked for."""
+    def track(self, description: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show a progress bar. Yields a function to call after each item.
+
+        Raises:
+            Stopped: from this method or from the function, if a stop was requested.
+        """
         self._stop.check()
-        with self.console.progress(what, total) as advance:
+        with self.console.progress(description, total) as advance:
 
             def step() -> None:
                 advance()

@@ -1,22 +1,24 @@
-"""Channels → the photos to train, validate and test on."""
+"""Training, validation and test photos of a job."""
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from classifier.contract.channels import PHOTO_CHANNELS
 from classifier.contract.config import TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import DataError
-from classifier.training.console import Console, Watch
+from classifier.training.console import Console, Progress
 from classifier.training.folders import ChannelFolder, check_same_classes, class_labels, list_channel
 from classifier.training.scan import (
     Leak,
     Sample,
-    Survey,
+    ScanResult,
     check_bad_share,
     find_leaks,
     fingerprint,
@@ -27,13 +29,12 @@ from classifier.training.scan import (
 from classifier.vision.images import tolerate_truncated_images
 from classifier.vision.manifest import ClassLabel
 
-_PHOTO_CHANNELS = ("train", "validation", "test")
-_NUM_NAMED = 5  # how many examples a warning names
+_NUM_NAMED = 5  # examples that a warning names
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a training works on. ``classes`` is in the order of the logits."""
+    """The photos of a job; ``classes`` is in the order of the logits."""
 
     classes: tuple[ClassLabel, ...]
     train: list[Sample]
@@ -43,74 +44,91 @@ class Data:
 
     @property
     def counts(self) -> dict[str, tuple[int, ...]]:
-        """Each channel's number of photos of each class, in the order of ``classes``; without channels of none."""
+        """Numbers of photos by channel and class, in the order of ``classes``; empty channels are left out."""
         channels = {"train": self.train, "validation": self.validation, "test": self.test}
         numbers = {name: Counter(sample.label for sample in samples) for name, samples in channels.items() if samples}
         return {name: tuple(counter[label] for label in range(len(self.classes))) for name, counter in numbers.items()}
 
 
 def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, ...]:
-    """The channels of photos, ``train`` first, all with the same classes.
+    """List the photo channels of a job, ``train`` first.
 
     Raises:
         DataError: a channel's folder is missing or empty, has one class, or other classes than ``train``.
     """
-    folders = tuple(list_channel(name, paths.channel(name)) for name in _PHOTO_CHANNELS if name in config.channels)
+    folders = tuple(list_channel(name, paths.channel(name)) for name in PHOTO_CHANNELS if name in config.channels)
     train, *others = folders
     if len(train.files) < 2:
         only = next(iter(train.files))
-        raise DataError(f"channel 'train' holds one class, {only!r}; telling photos apart takes at least two")
+        raise DataError(f"channel 'train': its only class is {only!r}; add a folder for each further class")
     for other in others:
         check_same_classes(train, other)
     return folders
 
 
+@contextmanager
+def truncation_policy(parameters: Hyperparameters) -> Iterator[None]:
+    """Decode truncated photos as the hyperparameter ``truncated_images`` says, and reject them again afterwards.
+
+    Pillow has one setting for the whole process, so this encloses everything that decodes photos of the job.
+    """
+    tolerate_truncated_images(parameters.truncated_images == "load")
+    try:
+        yield
+    finally:
+        tolerate_truncated_images(False)
+
+
 def load_data(
-    folders: Sequence[ChannelFolder], parameters: Hyperparameters, output: Path, executor: Executor, watch: Watch
+    folders: Sequence[ChannelFolder], parameters: Hyperparameters, output: Path, executor: Executor, progress: Progress
 ) -> Data:
-    """Look through every photo of every channel, and say what was found.
+    """Scan all photos of all channels, report what was found, and split ``train`` if there is no validation channel.
+
+    Args:
+        output: the folder for ``bad_images.csv`` and ``leaks.csv``.
 
     Raises:
         DataError: too many photos of a channel, or all of a class, can't be read.
-        Stopped: the platform asked to stop.
+        Stopped: a stop was requested.
     """
-    tolerate_truncated_images(parameters.truncated_images == "load")
-    surveys = {survey.channel: survey for survey in _survey(folders, executor, watch)}
-    _report(surveys, parameters.max_bad_images, output, watch.console)
+    results = {result.channel: result for result in _scan(folders, executor, progress)}
+    _report(results, parameters.max_bad_images, output, progress.console)
     classes = class_labels(list(folders[0].files))
-    _check_every_class_has_photos(classes, surveys["train"])
-    train = surveys["train"].samples
-    if "validation" in surveys:
-        validation = surveys["validation"].samples
+    _check_every_class_has_photos(classes, results["train"])
+    train = results["train"].samples
+    if "validation" in results:
+        validation = results["validation"].samples
     else:
         train, validation = split(train, parameters.validation_split, parameters.seed)
-    test = surveys["test"].samples if "test" in surveys else []
-    return Data(classes, train, validation, test, fingerprint(surveys.values()))
+    test = results["test"].samples if "test" in results else []
+    return Data(classes, train, validation, test, fingerprint(results.values()))
 
 
-def _survey(folders: Sequence[ChannelFolder], executor: Executor, watch: Watch) -> list[Survey]:
+def _scan(folders: Sequence[ChannelFolder], executor: Executor, progress: Progress) -> list[ScanResult]:
     total = sum(len(files) for folder in folders for files in folder.files.values())
-    with watch.progress("checking the photos", total) as advance:
+    with progress.track("checking photos", total) as advance:
         return [scan_channel(folder, executor, advance) for folder in folders]
 
 
-def _report(surveys: dict[str, Survey], max_bad_share: float, output: Path, console: Console) -> None:
+def _report(results: dict[str, ScanResult], max_bad_share: float, output: Path, console: Console) -> None:
     listing = output / "bad_images.csv"
-    write_bad_images(listing, surveys.values())
-    for survey in surveys.values():
-        check_bad_share(survey, max_bad_share, listing)
-        if survey.bad:
-            named = _name([f"{bad.name} ({bad.reason})" for bad in survey.bad])
-            console.warn(f"channel {survey.channel!r}: unreadable photos, left out: {len(survey.bad)} ({named})")
-        if survey.strays:
-            named = _name([path.name for path in survey.strays])
-            console.warn(f"channel {survey.channel!r}: files that are no photos: {len(survey.strays)} ({named})")
-    leaks = find_leaks(list(surveys.values()))
+    write_bad_images(listing, results.values())
+    for result in results.values():
+        check_bad_share(result, max_bad_share, listing)
+        if result.bad:
+            named = _join_examples([f"{bad.name} ({bad.reason})" for bad in result.bad])
+            console.warn(f"channel {result.channel!r}: unreadable photos skipped: {len(result.bad)} ({named})")
+        if result.unexpected_files:
+            num_files = len(result.unexpected_files)
+            named = _join_examples([path.name for path in result.unexpected_files])
+            console.warn(f"channel {result.channel!r}: files skipped that are not photos: {num_files} ({named})")
+    leaks = find_leaks(list(results.values()))
     if leaks:
         write_leaks(output / "leaks.csv", leaks)
+        named = _join_examples([_describe_leak(leak) for leak in leaks])
         console.warn(
-            f"photos that lie in two channels, which makes the figures look better than they are: {len(leaks)} "
-            f"({_name([_describe_leak(leak) for leak in leaks])}); all are listed in {output / 'leaks.csv'}"
+            f"photos in two channels, which inflates the metrics: {len(leaks)} ({named}); "
+            f"all are listed in {output / 'leaks.csv'}"
         )
 
 
@@ -118,42 +136,45 @@ def _describe_leak(leak: Leak) -> str:
     return f"{leak.second_channel}/{leak.second} is {leak.first_channel}/{leak.first}"
 
 
-def _name(items: list[str]) -> str:
+def _join_examples(items: list[str]) -> str:
     more = f" and {len(items) - _NUM_NAMED} more" if len(items) > _NUM_NAMED else ""
     return "; ".join(items[:_NUM_NAMED]) + more
 
 
-def _check_every_class_has_photos(classes: Sequence[ClassLabel], train: Survey) -> None:
+def _check_every_class_has_photos(classes: Sequence[ClassLabel], train: ScanResult) -> None:
     present = {sample.label for sample in train.samples}
     empty = [item.folder for label, item in enumerate(classes) if label not in present]
     if empty:
         raise DataError(
-            f"channel 'train': no readable photo in {', '.join(map(repr, empty))}; add some or drop the folder"
+            f"channel 'train': no readable photo in {', '.join(map(repr, empty))}; add some or remove the folder"
         )
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """A stratified, seeded split: the larger part, and ``share`` of every class that has at least two photos.
+    """Split samples into training and validation, stratified by class and determined by the seed.
 
-    Photos with the same bytes stay on one side.
+    Photos with the same bytes stay on the same side.
+
+    Args:
+        share: of each class with at least two different photos that goes to validation; both sides get at least one.
 
     Raises:
-        DataError: no class has two photos.
+        DataError: no class has two different photos.
     """
     by_class: dict[int, dict[bytes, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         by_class[sample.label][sample.digest].append(sample)
     generator = random.Random(seed)
-    kept: list[Sample] = []
-    apart: list[Sample] = []
+    train: list[Sample] = []
+    validation: list[Sample] = []
     for label in sorted(by_class):
         groups = [by_class[label][digest] for digest in sorted(by_class[label])]
         generator.shuffle(groups)
-        num_apart = min(max(1, round(share * len(groups))), len(groups) - 1)
-        for group in groups[:num_apart]:
-            apart += group
-        for group in groups[num_apart:]:
-            kept += group
-    if not apart:
-        raise DataError("channel 'train' has one photo a class: nothing can be set apart for validation; add photos")
-    return kept, apart
+        num_validation = min(max(1, round(share * len(groups))), len(groups) - 1)
+        for group in groups[:num_validation]:
+            validation += group
+        for group in groups[num_validation:]:
+            train += group
+    if not validation:
+        raise DataError("channel 'train': one photo per class leaves none for validation; add photos")
+    return train, validation

@@ -1,137 +1,131 @@
-"""The epochs of a training: what each comes to, which is best, when it ends, and what is kept of it."""
+"""The epochs of a training: train, validate, keep the best, stop early, test."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 
 from torch import Tensor, nn
 
-from classifier.callbacks import Callback, Mode, TrainingContext
+from classifier.callbacks import Callback, EpochResult, Mode, TrainingContext
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS, format_metrics
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, Stopped
 from classifier.training.augmentation import PRESETS
-from classifier.training.batches import PhotoBatches, in_order, num_steps, shuffled
-from classifier.training.console import Watch
+from classifier.training.batches import ImageLoader, in_order, num_steps, shuffled_order
+from classifier.training.console import Progress
 from classifier.training.data import Data
-from classifier.training.loop import Evaluation, Trainer, evaluate
+from classifier.training.loop import EvaluationResult, Trainer, evaluate
 from classifier.training.optimization import build_optimizer, build_schedule, class_weights
 from classifier.training.precision import Precision
-from classifier.training.stages import Reader, Stage, Stages
+from classifier.training.stages import LoaderConfig, Stage, Stages
 from classifier.vision import artifact
 from classifier.vision.artifact import Classifier
 from classifier.vision.manifest import ModelManifest
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch came to; ``metrics`` by their names in the metric table."""
+def is_better(metrics: Mapping[str, float], than: Mapping[str, float] | None, metric: str) -> bool:
+    """Whether an epoch's metrics are better than those of the best epoch so far.
 
-    number: int
-    metrics: dict[str, float]
-    lr: float
-    seconds: float
-
-    def is_better(self, than: "Epoch | None", metric: str) -> bool:
-        """Better by ``metric``, or as good by it and of lower validation loss. A diverged epoch never is."""
-        if not isfinite(self.metrics["train:loss"]):
-            return False
-        if than is None:
-            return True
-        if self.metrics[metric] == than.metrics[metric]:
-            metric = "validation:loss"
-        return METRICS[metric].is_better(self.metrics[metric], than.metrics[metric])
+    A tie in ``metric`` is decided by the validation loss. An epoch that diverged is never better.
+    """
+    if not isfinite(metrics["train:loss"]):
+        return False
+    if than is None:
+        return True
+    if metrics[metric] == than[metric]:
+        metric = "validation:loss"
+    return METRICS[metric].is_better(metrics[metric], than[metric])
 
 
 @dataclass
-class Outcome:
-    """What a training came to.
+class TrainingResult:
+    """The outcome of a training so far.
 
-    ``confusion`` is of ``test``, or of ``validation`` where there is no test channel. ``source`` tells where the
-    weights came from that it started with; ``ended`` why, when it was not after the last epoch.
+    Attributes:
+        device: the device and the precision, in words.
+        source: where the initial weights came from, in words.
+        confusion: of ``judged_on``; numbers of photos (true class, predicted class), int64.
+        ended: why the training ended before its last epoch; empty if it did not.
     """
 
     manifest: ModelManifest
     data: Data
     device: str
     source: str
-    history: list[Epoch] = field(default_factory=list)
-    best: Epoch | None = None
-    confusion: Tensor | None = None
+    num_epochs: int = 0
+    best: EpochResult | None = None
+    confusion: Tensor | None = field(default=None, repr=False)
     ended: str = ""
 
     @property
-    def rows(self) -> list[dict[str, float]]:
-        """The history as a table: ``epoch``, the metrics by name, ``lr``, ``seconds``."""
-        return [
-            {"epoch": epoch.number, **epoch.metrics, "lr": epoch.lr, "seconds": round(epoch.seconds, 3)}
-            for epoch in self.history
-        ]
-
-    @property
     def judged_on(self) -> str:
-        """The channel that ``confusion`` is of."""
+        """The channel of the confusion matrix: ``test``, or ``validation`` if nothing was tested."""
         return "test" if "test:accuracy" in self.manifest.metrics else "validation"
 
-    def add_metrics(self, metrics: dict[str, float]) -> None:
+    def add_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Add metrics to the manifest, which goes into the artifact."""
         self.manifest = self.manifest.model_copy(update={"metrics": {**self.manifest.metrics, **metrics}})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """All that a training needs, ready to run.
-
-    ``record`` is told the outcome so far after each epoch; ``callback`` sees every step.
-    """
+    """Everything that a training needs, ready to run."""
 
     parameters: Hyperparameters
     paths: Paths
     data: Data
-    reader: Reader
+    loading: LoaderConfig
     classifier: Classifier
     stages: Stages
     precision: Precision
-    watch: Watch
-    record: Callable[[Outcome], None]
+    progress: Progress
     callback: Callback
-    outcome: Outcome
+    result: TrainingResult
 
-    def run(self) -> Outcome:
-        """Train, keep the best epoch, and test it as it was saved. A stop keeps what there is."""
+    def run(self) -> TrainingResult:
+        """Train, save the best epoch's weights, and test them. A stop keeps the best weights so far."""
         try:
             self._train()
             if self.data.test:
                 self._test()
         except Stopped as stopped:
-            self.outcome.ended = f"stopped by {stopped}"
-            self.watch.console.log(f"stopped     by {stopped}; the best model so far is kept")
-            if self.outcome.best is None:
+            self.result.ended = f"stopped by {stopped}"
+            self.progress.console.log(f"stopped     by {stopped}; the best model so far is kept")
+            if self.result.best is None:
                 self._save({})
         finally:
             self.callback.on_train_end()
-        self.record(self.outcome)
-        return self.outcome
+        return self.result
 
     def _train(self) -> None:
         trainer = self._trainer()
         self.callback.on_train_begin(self._context(trainer))
         for number in range(1, self.parameters.epochs + 1):
-            began, lr = time.perf_counter(), trainer.optimizer.param_groups[0]["lr"]
+            started, lr = time.perf_counter(), trainer.optimizer.param_groups[0]["lr"]
             loss = self._train_epoch(trainer, number)
             evaluation = self._evaluate(self.stages.validation, "validation", number, self.precision)
             metrics = {"train:loss": loss, **evaluation.metrics("validation", ("loss", "accuracy", "top5", "f1"))}
-            epoch = Epoch(number, metrics, lr, time.perf_counter() - began)
-            self._keep(epoch, evaluation)
-            self.callback.on_epoch_end(metrics)
+            epoch = EpochResult(
+                number=number,
+                metrics=metrics,
+                lr=lr,
+                seconds=time.perf_counter() - started,
+                is_best=is_better(metrics, self._best_metrics, self.parameters.best_metric),
+            )
+            self._finish_epoch(epoch, evaluation)
             if self._is_over(epoch):
                 break
-        if self.outcome.best is not None:
-            self.watch.console.log(f"best        epoch {self.outcome.best.number}, by {self.parameters.best_metric}")
+        if self.result.best is not None:
+            self.progress.console.log(f"best        epoch {self.result.best.number}, by {self.parameters.best_metric}")
+
+    @property
+    def _best_metrics(self) -> Mapping[str, float] | None:
+        return self.result.best.metrics if self.result.best else None
 
     def _trainer(self) -> Trainer:
-        parameters, batches = self.parameters, self.stages.train.batches
+        parameters, loader = self.parameters, self.stages.train.loader
         optimizer = build_optimizer(self.stages.trained, parameters)
         weight = None
         if parameters.class_weights == "balanced":
@@ -141,21 +135,21 @@ class Training:
             module=self.stages.train.module,
             trained=self.stages.trained,
             optimizer=optimizer,
-            schedule=build_schedule(optimizer, parameters, num_steps(len(batches), parameters.batch_size)),
+            schedule=build_schedule(optimizer, parameters, num_steps(len(loader), parameters.batch_size)),
             criterion=criterion.to(self.precision.device),
             precision=self.precision,
-            augmentation=PRESETS[parameters.augmentation] if isinstance(batches, PhotoBatches) else None,
+            augmentation=PRESETS[parameters.augmentation] if isinstance(loader, ImageLoader) else None,
         )
 
     def _train_epoch(self, trainer: Trainer, number: int) -> float:
-        batches, batch_size = self.stages.train.batches, self.parameters.batch_size
+        loader, batch_size = self.stages.train.loader, self.parameters.batch_size
         seed = self.parameters.seed * 1009 + number
-        order = shuffled(len(batches), batch_size, seed=seed)
-        what = f"epoch {number}/{self.parameters.epochs}"
+        order = shuffled_order(len(loader), batch_size, seed=seed)
+        description = f"epoch {number}/{self.parameters.epochs}"
         self.callback.on_epoch_begin("train", number)
-        with self.watch.progress(what, num_steps(len(batches), batch_size)) as advance:
-            chosen = batches.iterate(order, seed=seed)
-            return trainer.train_epoch(chosen, seed=seed, advance=advance, callback=self.callback)
+        with self.progress.track(description, num_steps(len(loader), batch_size)) as advance:
+            batches = loader.iterate(order, seed=seed)
+            return trainer.train_epoch(batches, seed=seed, advance=advance, callback=self.callback)
 
     def _context(self, trainer: Trainer) -> TrainingContext:
         return TrainingContext(
@@ -167,69 +161,67 @@ class Training:
             device=self.precision.device,
             num_epochs=self.parameters.epochs,
             class_names=[one.class_name for one in self.data.classes],
-            steps_per_epoch=num_steps(len(self.stages.train.batches), self.parameters.batch_size),
+            steps_per_epoch=num_steps(len(self.stages.train.loader), self.parameters.batch_size),
         )
 
-    def _evaluate(self, stage: Stage, mode: Mode, number: int, precision: Precision) -> Evaluation:
+    def _evaluate(self, stage: Stage, mode: Mode, number: int, precision: Precision) -> EvaluationResult:
         self.callback.on_epoch_begin(mode, number)
-        with self.watch.progress(mode, ceil(len(stage.batches) / self.parameters.batch_size)) as advance:
+        with self.progress.track(mode, ceil(len(stage.loader) / self.parameters.batch_size)) as advance:
             return evaluate(
                 stage.module,
-                in_order(stage.batches),
+                in_order(stage.loader),
                 num_classes=len(self.data.classes),
                 precision=precision,
                 advance=advance,
                 callback=self.callback,
             )
 
-    def _keep(self, epoch: Epoch, evaluation: Evaluation) -> None:
-        outcome = self.outcome
-        outcome.history.append(epoch)
-        is_best = epoch.is_better(outcome.best, self.parameters.best_metric)
-        if is_best:
-            outcome.best, outcome.confusion = epoch, evaluation.confusion
+    def _finish_epoch(self, epoch: EpochResult, evaluation: EvaluationResult) -> None:
+        self.result.num_epochs = epoch.number
+        if epoch.is_best:
+            self.result.best, self.result.confusion = epoch, evaluation.confusion
             with self.callback.phase("checkpoint"):
                 self._save(epoch.metrics)
-        self.watch.console.log(
+        self.progress.console.log(
             f"epoch {epoch.number:>3}/{self.parameters.epochs}  {format_metrics(epoch.metrics)}  "
-            f"lr={epoch.lr:.2e}  {epoch.seconds:.1f} s{'  best' if is_best else ''}"
+            f"lr={epoch.lr:.2e}  {epoch.seconds:.1f} s{'  best' if epoch.is_best else ''}"
         )
-        self.record(outcome)
+        self.callback.on_epoch_end(epoch)
 
-    def _save(self, metrics: dict[str, float]) -> None:
-        self.outcome.add_metrics(metrics)
-        artifact.save(self.paths.model, self.classifier.network, self.outcome.manifest)
+    def _save(self, metrics: Mapping[str, float]) -> None:
+        self.result.add_metrics(metrics)
+        artifact.save(self.paths.model, self.classifier.network, self.result.manifest)
 
-    def _is_over(self, epoch: Epoch) -> bool:
-        """Whether the loss is lost or patience is.
+    def _is_over(self, epoch: EpochResult) -> bool:
+        """Whether the training diverged, or the epochs without improvement have used up the patience.
 
         Raises:
-            ConfigError: the loss is lost in the first epoch already.
+            ConfigError: it diverged in the first epoch, so that there is no model.
         """
-        best, patience, say = self.outcome.best, self.parameters.early_stopping_patience, self.watch.console.log
+        best, patience, log = self.result.best, self.parameters.early_stopping_patience, self.progress.console.log
         if not isfinite(epoch.metrics["train:loss"]):
-            what = f"training diverged in epoch {epoch.number}, its loss is {epoch.metrics['train:loss']}"
+            diverged = f"training diverged in epoch {epoch.number}, its loss is {epoch.metrics['train:loss']}"
             advice = f"lower lr (now {self.parameters.lr:g}) or add warmup_epochs"
             if best is None:
-                raise ConfigError(f"{what}: {advice}")
-            self.outcome.ended = f"{what}: {advice}"
-            say(f"warning: {what}, and ends here: {advice}")
+                raise ConfigError(f"{diverged}: {advice}")
+            self.result.ended = f"{diverged}: {advice}"
+            log(f"warning: {diverged}, and ends here: {advice}")
             return True
         if patience and best is not None and epoch.number - best.number >= patience:
-            self.outcome.ended = f"{patience} epochs without a better {self.parameters.best_metric}"
-            say(f"stopped     early: {self.outcome.ended}")
+            self.result.ended = f"{patience} epochs without a better {self.parameters.best_metric}"
+            log(f"stopped     early: {self.result.ended}")
             return True
         return False
 
     def _test(self) -> None:
-        """Test what was saved, read back and computed in full precision: what is told is what is shipped."""
+        """Test the saved weights, read back and in full precision: the metrics are those of the artifact."""
         saved, _ = artifact.load(self.paths.model, self.precision.device)
-        stage = Stage(saved, self.reader.photos(self.data.test))
-        number = self.outcome.best.number if self.outcome.best else 0
+        stage = Stage(saved, self.loading.images(self.data.test))
+        number = self.result.best.number if self.result.best else 0
         evaluation = self._evaluate(stage, "test", number, Precision(self.precision.device, "fp32"))
         metrics = evaluation.metrics("test", ("loss", "accuracy", "f1"))
-        self.callback.on_epoch_end(metrics)
-        self.outcome.confusion = evaluation.confusion
-        self.outcome.add_metrics(metrics)
-        self.outcome.manifest.write(self.paths.model)
-        self.watch.console.log(f"test        {format_metrics(metrics)}")
+        self.result.confusion = evaluation.confusion
+        self.result.add_metrics(metrics)
+        self.result.manifest.write(self.paths.model)
+        self.progress.console.log(f"test        {format_metrics(metrics)}")
+        self.callback.on_test_end(metrics)

@@ -1,6 +1,6 @@
-"""A frozen backbone → its features, computed once, so that an epoch trains the head alone.
+"""Features of a frozen backbone, computed once so that an epoch trains the head alone.
 
-The head sees exactly what it would see inside the network in evaluation mode, which a frozen backbone is in.
+The head gets exactly the inputs that it would get inside the network in evaluation mode, which a frozen backbone is in.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +16,19 @@ from classifier.vision.models import head_name
 
 
 def freeze_backbone(network: nn.Module) -> nn.Module:
-    """Leave only the head to be trained, and return it."""
+    """Make all parameters but the head's untrainable, and return the head."""
     network.requires_grad_(False)
     return network.get_submodule(head_name(network)).requires_grad_(True)
 
 
 @dataclass(frozen=True)
-class FeatureBatches:
-    """Features (N, V, …) in memory: V views of each photo, of which an epoch sees one by chance; labels (N,)."""
+class FeatureLoader:
+    """Loads batches of features from memory.
+
+    Attributes:
+        features: float32 (N, V, …), V views of each photo, of which an epoch gets one at random.
+        labels: int64 (N,).
+    """
 
     features: Tensor
     labels: Tensor
@@ -33,6 +38,7 @@ class FeatureBatches:
         return len(self.labels)
 
     def iterate(self, order: Sequence[int], *, seed: int) -> Iterator[Batch]:
+        """Yield batches in the given order; ``seed`` determines the views."""
         generator = torch.Generator().manual_seed(seed)
         num_views = self.features.shape[1]
         for start in range(0, len(order), self.batch_size):
@@ -45,7 +51,14 @@ class FeatureBatches:
 def compute_features(
     classifier: Classifier, batches: Iterable[Batch], precision: Precision, *, mirrored: bool
 ) -> tuple[Tensor, Tensor]:
-    """Batches of pixels → features (N, V, …) float32 and labels (N,), on the CPU. V is 2 when ``mirrored``, else 1."""
+    """Compute the head's inputs for batches of pixels.
+
+    Args:
+        mirrored: compute a second view of each photo, mirrored.
+
+    Returns:
+        Features, float32 (N, V, …) with V = 2 if ``mirrored``, else 1; and labels, int64 (N,). Both are on the CPU.
+    """
     classifier.eval()
     features, labels = [], []
     for batch in batches:
@@ -69,8 +82,8 @@ def _head_input(classifier: Classifier, pixels: Tensor, precision: Precision) ->
 
 
 @torch.inference_mode()
-def head_comes_last(classifier: Classifier, image_size: int) -> bool:
-    """Whether the head's output is the network's (in SqueezeNet it is not: a pooling follows)."""
+def is_head_last(classifier: Classifier, image_size: int) -> bool:
+    """Whether the head's output is the network's. In SqueezeNet it is not: a pooling follows."""
     outputs: list[Tensor] = []
     head = classifier.network.get_submodule(head_name(classifier.network))
     handle = head.register_forward_hook(lambda _, __, output: outputs.append(output))

@@ -1,9 +1,12 @@
-"""A training from the platform's files to an artifact: the table of contents of this folder."""
+"""A fine-tuning job from the platform's files to an artifact, read from top to bottom."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 
+import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -13,14 +16,14 @@ from classifier.callbacks import Callback
 from classifier.contract.config import TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
-from classifier.errors import ConfigError
+from classifier.errors import ConfigError, failure_as_warning
 from classifier.host import num_cores, tune_malloc
-from classifier.training.console import Console, Watch
+from classifier.training.console import Console, Progress
 from classifier.training.data import Data, list_channels, load_data
-from classifier.training.epochs import Outcome, Training
+from classifier.training.epochs import Training, TrainingResult
 from classifier.training.folders import class_labels
 from classifier.training.precision import Precision, choose_precision
-from classifier.training.stages import Reader, Stages, frozen_stages, whole_stages
+from classifier.training.stages import LoaderConfig, Stages, frozen_stages, full_stages
 from classifier.vision.artifact import Classifier
 from classifier.vision.manifest import ModelManifest
 from classifier.vision.models import build, check_image_size, preprocessing_for
@@ -28,20 +31,27 @@ from classifier.vision.preprocessing import Preprocessing
 from classifier.vision.weights import load_pretrained
 
 
-def fit(
-    config: TrainingConfig, paths: Paths, watch: Watch, *, record: Callable[[Outcome], None], callback: Callback
-) -> Outcome:
-    """Train as the platform's files say, and leave the best epoch's artifact in ``paths.model``.
-
-    ``record`` is called with the outcome so far after each epoch and at the end: nothing is lost when a job dies.
-    ``callback`` sees every step.
+def fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Callback) -> TrainingResult:
+    """Fine-tune as the platform's files say, and leave the best epoch's artifact in ``paths.model``.
 
     Raises:
-        UserError: the hyperparameters, the photos or the pretrained weights are at fault.
-        Stopped: a stop was asked for before the first step.
+        UserError: the hyperparameters, the photos, the pretrained weights or the GPU's memory don't allow it.
+        Stopped: a stop was requested before the first step.
     """
-    parameters, console = config.hyperparameters, watch.console
+    try:
+        return _fit(config, paths, progress, callback)
+    except torch.OutOfMemoryError:
+        parameters = config.hyperparameters
+        raise ConfigError(
+            f"the GPU's memory is too small for batch_size={parameters.batch_size} of image_size="
+            f"{parameters.image_size} with {parameters.model}: lower one of them, or choose a larger instance type"
+        ) from None
+
+
+def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Callback) -> TrainingResult:
+    parameters, console = config.hyperparameters, progress.console
     torch.manual_seed(parameters.seed)
+    _limit_threads()
     precision = choose_precision(parameters.precision)
     if precision.device.type == "cpu":
         tune_malloc("training")
@@ -51,11 +61,11 @@ def fit(
     console.log(f"device      {_describe_device(precision)}")
     network, source = _build_network(config, paths, len(class_labels(list(folders[0].files))))
     console.log(f"model       {parameters.model}, {source}; {_describe_size(network, parameters)}")
-    num_workers = _num_workers(parameters)
-    with _threads(max(1, num_workers)) as executor:
-        data = load_data(folders, parameters, paths.output_data, executor, watch)
+    num_workers = count_workers(parameters)
+    with _decoding_threads(max(1, num_workers)) as executor:
+        data = load_data(folders, parameters, paths.output_data, executor, progress)
         console.log(f"photos      {_describe_data(data)}")
-        reader = Reader(
+        loading = LoaderConfig(
             preprocessing=preprocessing,
             batch_size=parameters.batch_size,
             executor=executor if num_workers else None,
@@ -68,16 +78,26 @@ def fit(
             parameters=parameters,
             paths=paths,
             data=data,
-            reader=reader,
+            loading=loading,
             classifier=module,
-            stages=_stages(module, data, reader, parameters, precision, watch),
+            stages=_stages(module, data, loading, parameters, precision, progress),
             precision=precision,
-            watch=watch,
-            record=record,
+            progress=progress,
             callback=callback,
-            outcome=Outcome(manifest, data, _describe_device(precision), source),
+            result=TrainingResult(manifest, data, _describe_device(precision), source),
         )
         return training.run()
+
+
+def count_workers(parameters: Hyperparameters) -> int:
+    """Return the number of decoding threads: ``num_workers``, or one a core for ``auto``; 0 decodes between steps."""
+    return num_cores() if parameters.num_workers == "auto" else parameters.num_workers
+
+
+def _limit_threads() -> None:
+    """Limit torch to the cgroup's CPU quota, of which it knows nothing; more threads than that stall each other."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
 
 
 def _check(config: TrainingConfig, console: Console) -> None:
@@ -85,7 +105,7 @@ def _check(config: TrainingConfig, console: Console) -> None:
     if num_hosts > 1:
         raise ConfigError(f"the job has {num_hosts} instances, and training runs on one: set InstanceCount to 1")
     if config.ignored_channels:
-        console.warn(f"channels that training does not use: {', '.join(config.ignored_channels)}")
+        console.warn(f"channels that are not used: {', '.join(config.ignored_channels)}")
     if "pretrained" in config.channels and not config.hyperparameters.pretrained:
         console.warn("the channel 'pretrained' is not used, since pretrained=false")
 
@@ -101,19 +121,20 @@ def _build_network(config: TrainingConfig, paths: Paths, num_classes: int) -> tu
 
 
 def _stages(
-    module: Classifier, data: Data, reader: Reader, parameters: Hyperparameters, precision: Precision, watch: Watch
+    module: Classifier,
+    data: Data,
+    loading: LoaderConfig,
+    parameters: Hyperparameters,
+    precision: Precision,
+    progress: Progress,
 ) -> Stages:
     if parameters.freeze == "backbone":
-        return frozen_stages(module, data, reader, parameters.augmentation, precision, watch)
-    return whole_stages(module, data, reader, parameters.augmentation)
-
-
-def _num_workers(parameters: Hyperparameters) -> int:
-    return num_cores() if parameters.num_workers == "auto" else parameters.num_workers
+        return frozen_stages(module, data, loading, parameters.augmentation, precision, progress)
+    return full_stages(module, data, loading, parameters.augmentation)
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[Executor]:
+def _decoding_threads(count: int) -> Iterator[Executor]:
     executor = ThreadPoolExecutor(count, thread_name_prefix="decode")
     try:
         yield executor
@@ -126,7 +147,7 @@ def _describe_model(parameters: Hyperparameters, data: Data, preprocessing: Prep
         architecture=parameters.model,
         classes=data.classes,
         preprocessing=preprocessing,
-        # Who looked on does not belong to the model: its bytes are the same either way.
+        # Debugging and profiling do not change the model, so the artifact has the same bytes with and without them.
         hyperparameters=parameters.model_dump(exclude={"debug", "profile"}),
         data_fingerprint=data.fingerprint,
         versions={
@@ -154,3 +175,24 @@ def _describe_data(data: Data) -> str:
     names = [item.class_name for item in data.classes]
     shown = ", ".join(names if len(names) <= 12 else [*names[:10], "…", names[-1]])
     return f"{counts} in {len(names)} classes: {shown}"
+
+
+def convert_for_cpu(result: TrainingResult, paths: Paths, console: Console) -> list[dict[str, object]]:
+    """Convert the artifact for serving on a CPU and report the engines. A failure is a warning: torch serves it then.
+
+    Returns:
+        One row for each engine that was compared, or nothing if there was no conversion.
+    """
+    if result.best is None or not result.manifest.hyperparameters["optimize_for_cpu"]:
+        return []
+    with failure_as_warning(console.warn, "the model could not be converted for serving on a CPU"):
+        from classifier.engine.selection import MAX_PHOTOS, export  # noqa: PLC0415 - imports OpenVINO
+
+        # Every k-th photo, since they are sorted by class.
+        photos = result.data.validation[:: -(-len(result.data.validation) // MAX_PHOTOS)]
+        pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.path.read_bytes()) for photo in photos])
+        report = export(paths.model, pixels, np.array([photo.label for photo in photos]))
+        for line in report.lines():
+            console.log(f"engines     {line}")
+        return [asdict(row) for row in report.rows]
+    return []

@@ -1,4 +1,4 @@
-"""A channel's folder → its classes and the files of each."""
+"""Listing of a channel's folder: its classes and the files of each."""
 
 import os
 import re
@@ -6,26 +6,34 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from classifier.contract.channels import is_junk_file
 from classifier.errors import DataError
 from classifier.vision.images import EXTENSIONS
 from classifier.vision.manifest import ClassLabel
 
-# 069.French_bulldog; n02085620-Chihuahua (a WordNet number). Any other name is label and class name at once.
+# 069.French_bulldog; n02085620-Chihuahua (a WordNet ID). Any other name is both label and class name.
 _LABELLED_NAME = re.compile(r"(?P<label>\d+)\.(?P<name>.+)|(?P<wordnet>n\d{8})-(?P<wordnet_name>.+)")
+_NUM_NAMED = 5  # class folders that an error message names
 
 
 @dataclass(frozen=True)
 class ChannelFolder:
-    """What lies in a channel: files by class folder, and what belongs to no class."""
+    """The files of a channel.
+
+    Attributes:
+        name: the channel.
+        files: by class folder, sorted.
+        unexpected_files: those outside of class folders, and junk files.
+    """
 
     name: str
     root: Path
     files: dict[str, list[Path]]
-    strays: list[Path]
+    unexpected_files: list[Path]
 
 
 def list_channel(name: str, root: Path) -> ChannelFolder:
-    """List a channel once, class folder by class folder; slow on FastFile, so nothing is listed twice.
+    """List a channel's class folders. Each folder is listed once, since listing is slow in FastFile mode.
 
     Raises:
         DataError: the folder is missing, empty, or holds no class folders.
@@ -34,48 +42,44 @@ def list_channel(name: str, root: Path) -> ChannelFolder:
         raise DataError(f"channel {name!r}: its folder {root} does not exist")
     with os.scandir(root) as entries:
         top = sorted(entries, key=lambda entry: entry.name)
-    folders = [entry for entry in top if entry.is_dir() and not _is_hidden(entry.name)]
-    strays = [Path(entry.path) for entry in top if entry not in folders]
+    folders = [entry for entry in top if entry.is_dir() and not is_junk_file(entry.name)]
+    unexpected = [Path(entry.path) for entry in top if entry not in folders]
     if not folders:
-        raise DataError(f"channel {name!r}: {_explain_no_folders(root, strays)}")
+        raise DataError(f"channel {name!r}: {_explain_no_folders(root, unexpected)}")
     files: dict[str, list[Path]] = {}
     for folder in folders:
         found = sorted(_walk(folder.path))
-        files[folder.name] = [path for path in found if not _is_hidden(path.name)]
-        strays += [path for path in found if _is_hidden(path.name)]
-    return ChannelFolder(name, root, files, strays)
+        files[folder.name] = [path for path in found if not is_junk_file(path.name)]
+        unexpected += [path for path in found if is_junk_file(path.name)]
+    return ChannelFolder(name, root, files, unexpected)
 
 
 def _walk(folder: str) -> Iterable[Path]:
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not _is_hidden(name) and not _leads_back(Path(parent, name))]
+        folders[:] = [name for name in folders if not is_junk_file(name) and not _is_link_to_parent(Path(parent, name))]
         yield from (Path(parent, name) for name in names)
 
 
-def _leads_back(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in itself, which would be followed forever."""
+def _is_link_to_parent(folder: Path) -> bool:
+    """Whether a folder is a link to one of its own parents, which would be followed forever."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
-
-
-def _explain_no_folders(root: Path, strays: list[Path]) -> str:
-    if any(looks_like_photo(path) for path in strays):
+def _explain_no_folders(root: Path, files: list[Path]) -> str:
+    if any(has_image_extension(path) for path in files):
         return f"{root} holds photos but no class folders: put the photos of each class into a folder of its own"
     return f"{root} holds no class folders: add one folder of photos for each class"
 
 
-def looks_like_photo(path: Path) -> bool:
-    """Whether the name says that a file is a photo; the content decides whether it is one."""
+def has_image_extension(path: Path) -> bool:
+    """Whether a file is named like a photo; whether it is one depends on its content."""
     return path.suffix.lower() in EXTENSIONS
 
 
 def class_labels(folders: Sequence[str]) -> tuple[ClassLabel, ...]:
-    """Folder names → classes, in sorted order, which is the order of the logits.
+    """Return the classes of the folder names in sorted order, which is the order of the logits.
 
-    When two folders would share a label (``1.0L_bottle``, ``1.5L_bottle``), the names are plain after all.
+    If two folders would share a label (``1.0L_bottle``, ``1.5L_bottle``), whole names serve as labels of all classes.
     """
     classes = tuple(_parse_folder(folder) for folder in sorted(folders))
     if len({item.label for item in classes}) < len(classes):
@@ -92,12 +96,13 @@ def _parse_folder(folder: str) -> ClassLabel:
 
 
 def check_same_classes(first: ChannelFolder, second: ChannelFolder) -> None:
-    """
+    """Check that two channels hold the same class folders.
+
     Raises:
-        DataError: the channels do not hold the same class folders.
+        DataError: they do not; the message names the folders that only one of them has.
     """
     differences = [
-        f"{', '.join(map(repr, sorted(only)[:5]))}{' …' if len(only) > 5 else ''} only in {name!r}"
+        f"{', '.join(map(repr, sorted(only)[:_NUM_NAMED]))}{' …' if len(only) > _NUM_NAMED else ''} only in {name!r}"
         for name, only in (
             (first.name, first.files.keys() - second.files.keys()),
             (second.name, second.files.keys() - first.files.keys()),

@@ -1,4 +1,4 @@
-"""Batches and a module → an epoch of training, or the metrics of an evaluation."""
+"""Training loop and evaluation loop over one pass of a data set."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,15 +16,18 @@ from classifier.training.augmentation import Augmentation, augment_batch
 from classifier.training.batches import Batch
 from classifier.training.precision import Precision
 
-NOBODY = Callback()
+_NO_CALLBACK = Callback()
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """One way of taking steps.
+    """Training steps of a module.
 
-    ``module`` turns a batch's inputs into logits; ``trained`` is the part of it that learns, and the rest stays in
-    evaluation mode. ``augmentation`` is for batches of pixels, None for features.
+    Attributes:
+        module: turns a batch's inputs into logits.
+        trained: the part of ``module`` whose parameters are trained; the rest stays in evaluation mode.
+        schedule: advanced after each step.
+        augmentation: for batches of pixels; None for features.
     """
 
     module: nn.Module
@@ -36,15 +39,20 @@ class Trainer:
     augmentation: Augmentation | None
 
     def train_epoch(
-        self, batches: Iterable[Batch], *, seed: int, advance: Callable[[], object], callback: Callback = NOBODY
+        self, batches: Iterable[Batch], *, seed: int, advance: Callable[[], object], callback: Callback = _NO_CALLBACK
     ) -> float:
-        """Take a step a batch, and return the mean loss of the epoch; ``advance`` is called after each step."""
+        """Train on each batch, and return the mean loss over the samples.
+
+        Args:
+            seed: determines the augmentation.
+            advance: called after each step.
+        """
         self.module.eval()
         self.trained.train()
         generator = torch.Generator().manual_seed(seed)
         scaler = GradScaler(self.precision.device.type, enabled=self.precision.needs_scaling)
         total, count = torch.zeros((), device=self.precision.device), 0
-        for batch in _observed(batches, callback):
+        for batch in _fetch(batches, callback):
             with callback.phase("transfer"):
                 inputs, labels = _to_device(batch, self.precision.device)
                 if self.augmentation is not None:
@@ -73,8 +81,15 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """How good a classifier is on a data set; ``confusion`` counts photos, (true class, predicted class)."""
+class EvaluationResult:
+    """Metrics of a classifier on a data set.
+
+    Attributes:
+        loss: mean cross-entropy.
+        top5: the share of samples whose class is among the five highest logits.
+        f1: the mean over the classes.
+        confusion: numbers of samples (true class, predicted class), int64 (num_classes, num_classes).
+    """
 
     loss: float
     accuracy: float
@@ -83,7 +98,7 @@ class Evaluation:
     confusion: Tensor
 
     def metrics(self, channel: str, names: Iterable[str]) -> dict[str, float]:
-        """The named figures as the channel's metrics: ``{"validation:loss": …}``."""
+        """Return the named metrics by their names in the metric table: ``{"validation:loss": …}``."""
         return {f"{channel}:{name}": float(getattr(self, name)) for name in names}
 
 
@@ -95,13 +110,18 @@ def evaluate(
     num_classes: int,
     precision: Precision,
     advance: Callable[[], object],
-    callback: Callback = NOBODY,
-) -> Evaluation:
-    """Go through the batches once, in evaluation mode; ``advance`` is called after each."""
+    callback: Callback = _NO_CALLBACK,
+) -> EvaluationResult:
+    """Evaluate a module once on each batch, in evaluation mode.
+
+    Args:
+        batches: with at least one sample in total.
+        advance: called after each batch.
+    """
     module.eval()
     scores = _score_collection(num_classes).to(precision.device)
     total, count = torch.zeros((), device=precision.device), 0
-    for batch in _observed(batches, callback):
+    for batch in _fetch(batches, callback):
         with callback.phase("transfer"):
             inputs, labels = _to_device(batch, precision.device)
         with callback.phase("forward"), precision.autocast():
@@ -115,7 +135,7 @@ def evaluate(
         callback.on_step_end()
         advance()
     values = scores.compute()
-    return Evaluation(
+    return EvaluationResult(
         loss=total.item() / count,
         accuracy=values["accuracy"].item(),
         top5=values["top5"].item(),
@@ -136,8 +156,8 @@ def _score_collection(num_classes: int) -> MetricCollection:
     )
 
 
-def _observed(batches: Iterable[Batch], callback: Callback) -> Iterator[Batch]:
-    """The batches, each waited for within a step of its own."""
+def _fetch(batches: Iterable[Batch], callback: Callback) -> Iterator[Batch]:
+    """Yield the batches; waiting for a batch is the first phase of its step."""
     source = iter(batches)
     while True:
         callback.on_step_begin()

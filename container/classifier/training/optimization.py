@@ -1,4 +1,4 @@
-"""A module → its optimizer and the course of its learning rate."""
+"""Optimizer, learning rate schedule and class weights."""
 
 import math
 from collections.abc import Iterable
@@ -10,12 +10,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from classifier.contract.hyperparameters import Hyperparameters
 
-# The 1cycle policy (Smith and Topin, 2018), with the proportions that fastai made common.
+# The 1cycle policy (Smith and Topin, 2018), in the proportions that fastai made common.
 _ONECYCLE_WARMUP, _ONECYCLE_START, _ONECYCLE_END = 0.3, 1 / 25, 1e-5
 
 
 def build_optimizer(module: nn.Module, parameters: Hyperparameters) -> torch.optim.Optimizer:
-    """An optimizer over what is trained. Weight decay spares biases and normalisation: whatever is a vector."""
+    """Build the optimizer of a module's trainable parameters.
+
+    Weight decay spares vectors, which are biases and the parameters of normalization layers.
+    """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1]},
@@ -34,20 +37,23 @@ def build_optimizer(module: nn.Module, parameters: Hyperparameters) -> torch.opt
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, parameters: Hyperparameters, steps_per_epoch: int) -> LambdaLR:
-    """The learning rate of each step: a linear warm-up, then the chosen course down to the last step."""
+    """Build the schedule of the learning rate: linear warm-up, then the chosen curve until the last step.
+
+    ``step()`` is called after every training step.
+    """
     total = parameters.epochs * steps_per_epoch
     warmup = 0 if parameters.scheduler == "onecycle" else round(parameters.warmup_epochs * steps_per_epoch)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        return _course(parameters.scheduler, min(1.0, (step - warmup) / max(1, total - warmup)))
+        return _lr_factor(parameters.scheduler, min(1.0, (step - warmup) / max(1, total - warmup)))
 
     return LambdaLR(optimizer, factor)
 
 
-def _course(scheduler: str, progress: float) -> float:
-    """The share of the peak learning rate after a share of the steps, 0–1."""
+def _lr_factor(scheduler: str, progress: float) -> float:
+    """Return the learning rate as a share of its peak, at a share of the steps after the warm-up (0–1)."""
     match scheduler:
         case "constant":
             return 1.0
@@ -66,6 +72,6 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def class_weights(labels: Iterable[int], num_classes: int) -> torch.Tensor:
-    """The inverse frequency of each class, with mean 1 over the photos."""
+    """Return the inverse frequency of each class, scaled to a mean of 1 over the samples; float32 (num_classes,)."""
     counts = torch.bincount(torch.tensor(list(labels)), minlength=num_classes).float()
     return counts.sum() / (num_classes * counts.clamp(min=1))

@@ -1,4 +1,4 @@
-"""The device and the arithmetic of a training."""
+"""Device and number format of a training."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,32 +13,35 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Precision:
-    """Where tensors live, and the type that autocast computes matrix products in."""
+    """The device of all tensors, and the type in which autocast computes matrix products: fp32, bf16 or fp16."""
 
     device: torch.device
     name: str
 
     def autocast(self) -> AbstractContextManager[object]:
+        """Return the context manager for a forward pass; does nothing in fp32."""
         return torch.autocast(self.device.type, _DTYPES[self.name], enabled=self.name != "fp32")
 
     @property
     def needs_scaling(self) -> bool:
-        """Gradients of fp16 vanish unless the loss is scaled up."""
+        """Whether the loss is scaled up, without which gradients underflow in fp16."""
         return self.name == "fp16"
 
 
-def choose_precision(wanted: str) -> Precision:
-    """The first GPU, or else the CPU; ``auto`` is bf16 where the hardware multiplies it, and fp32 elsewhere.
+def choose_precision(name: str) -> Precision:
+    """Return the first GPU, or the CPU without one, and the number format.
+
+    ``auto`` is bf16 where the hardware multiplies it natively, and fp32 elsewhere.
 
     Raises:
         ConfigError: fp16 on a CPU.
     """
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    if wanted == "auto":
+    if name == "auto":
         return Precision(device, "bf16" if _has_bf16(device) else "fp32")
-    if wanted == "fp16" and device.type == "cpu":
+    if name == "fp16" and device.type == "cpu":
         raise ConfigError("precision=fp16 needs a GPU, and there is none: use auto, bf16 or fp32")
-    return Precision(device, wanted)
+    return Precision(device, name)
 
 
 def _has_bf16(device: torch.device) -> bool:

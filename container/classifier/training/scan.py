@@ -1,6 +1,6 @@
-"""The files of a channel → the photos that can be read, and why the others can't. All before the first step.
+"""Scan of the channels before the first step: readable photos, unreadable ones, and copies in several channels.
 
-Each file is read once and decoded at the smallest scale that JPEG has, which finds what a full decoding would find.
+Each file is read once and decoded at the smallest scale of JPEG, which finds the same faults as a full decoding.
 """
 
 import csv
@@ -11,13 +11,19 @@ from hashlib import blake2b
 from pathlib import Path
 
 from classifier.errors import DataError, ImageError
-from classifier.training.folders import ChannelFolder, looks_like_photo
+from classifier.training.folders import ChannelFolder, has_image_extension
 from classifier.vision.images import decode
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A photo that can be read; ``name`` is its path within the channel."""
+    """A readable photo.
+
+    Attributes:
+        name: its path within the channel.
+        label: the index of its class.
+        digest: of its bytes.
+    """
 
     path: Path
     name: str
@@ -27,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class BadImage:
-    """A photo that can't."""
+    """An unreadable photo; ``name`` is its path within the channel."""
 
     channel: str
     name: str
@@ -35,37 +41,40 @@ class BadImage:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A channel, looked through."""
+class ScanResult:
+    """The files of a channel: readable photos, unreadable photos, and files that are not photos."""
 
     channel: str
     samples: list[Sample]
     bad: list[BadImage]
-    strays: list[Path]
+    unexpected_files: list[Path]
 
 
-def scan_channel(folder: ChannelFolder, executor: Executor, advance: Callable[[], object]) -> Survey:
-    """Read every file of a channel; ``advance`` is called after each.
+def scan_channel(folder: ChannelFolder, executor: Executor, advance: Callable[[], object]) -> ScanResult:
+    """Read and decode every file of a channel.
 
-    A file that is no image and is not named like one is a stray, not a bad photo.
+    A file that is neither an image nor named like one is unexpected, not a bad photo.
+
+    Args:
+        advance: called after each file.
     """
-    survey = Survey(folder.name, [], [], list(folder.strays))
+    result = ScanResult(folder.name, [], [], list(folder.unexpected_files))
     files = [(path, label) for label, name in enumerate(sorted(folder.files)) for path in folder.files[name]]
-    outcomes = executor.map(_check, (path for path, _ in files))
-    for (path, label), outcome in zip(files, outcomes, strict=True):
+    checks = executor.map(_check_photo, (path for path, _ in files))
+    for (path, label), check in zip(files, checks, strict=True):
         advance()
         name = path.relative_to(folder.root).as_posix()
-        if isinstance(outcome, bytes):
-            survey.samples.append(Sample(path, name, label, outcome))
-        elif looks_like_photo(path):
-            survey.bad.append(BadImage(folder.name, name, outcome))
+        if isinstance(check, bytes):
+            result.samples.append(Sample(path, name, label, check))
+        elif has_image_extension(path):
+            result.bad.append(BadImage(folder.name, name, check))
         else:
-            survey.strays.append(path)
-    return survey
+            result.unexpected_files.append(path)
+    return result
 
 
-def _check(path: Path) -> bytes | str:
-    """The digest of a readable photo, or what is wrong with it."""
+def _check_photo(path: Path) -> bytes | str:
+    """Return the digest of a readable photo, or the reason why it can't be read."""
     try:
         data = path.read_bytes()
         decode(data, cover=1)
@@ -76,33 +85,38 @@ def _check(path: Path) -> bytes | str:
     return blake2b(data, digest_size=16).digest()
 
 
-def check_bad_share(survey: Survey, max_share: float, listing: Path) -> None:
-    """
+def check_bad_share(result: ScanResult, max_share: float, listing: Path) -> None:
+    """Check that a channel has readable photos, and not too many unreadable ones.
+
+    Args:
+        max_share: the largest share of unreadable photos, the hyperparameter ``max_bad_images``.
+        listing: the file that lists them, for the message.
+
     Raises:
-        DataError: more photos can't be read than ``max_share`` of all allows, or none can.
+        DataError: more photos are unreadable than ``max_share`` of all, or none is readable.
     """
-    total = len(survey.bad) + len(survey.samples)
-    if total and len(survey.bad) <= max_share * total and survey.samples:
+    total = len(result.bad) + len(result.samples)
+    if total and len(result.bad) <= max_share * total and result.samples:
         return
-    if not survey.bad:
-        raise DataError(f"channel {survey.channel!r} holds class folders but no photos")
-    example = survey.bad[0]
-    limit = f"max_bad_images={max_share:g} allows {int(max_share * total)}" if survey.samples else "none is left"
+    if not result.bad:
+        raise DataError(f"channel {result.channel!r}: no photos in its class folders; add photos to each")
+    example = result.bad[0]
+    limit = f"max_bad_images={max_share:g} allows {int(max_share * total)}" if result.samples else "none is left"
     raise DataError(
-        f"channel {survey.channel!r}: {len(survey.bad)} of {total} photos can't be read, and {limit}; "
-        f"for one, {example.name}: {example.reason}; all are listed in {listing}"
+        f"channel {result.channel!r}: {len(result.bad)} of {total} photos can't be read, and {limit}; "
+        f"for example {example.name}: {example.reason}; all are listed in {listing}"
     )
 
 
-def write_bad_images(path: Path, surveys: Iterable[Survey]) -> None:
-    """``bad_images.csv``: channel, path within it, reason."""
-    rows = [(bad.channel, bad.name, bad.reason) for survey in surveys for bad in survey.bad]
+def write_bad_images(path: Path, results: Iterable[ScanResult]) -> None:
+    """Write ``bad_images.csv``: channel, path within it, reason."""
+    rows = [(bad.channel, bad.name, bad.reason) for result in results for bad in result.bad]
     _write_csv(path, ("channel", "path", "reason"), rows)
 
 
 @dataclass(frozen=True)
 class Leak:
-    """The same bytes in two channels, so that one judges what the other has taught."""
+    """A photo whose bytes are in two channels, which inflates the metrics of the second; the paths are within them."""
 
     first_channel: str
     first: str
@@ -110,29 +124,29 @@ class Leak:
     second: str
 
 
-def find_leaks(surveys: Sequence[Survey]) -> list[Leak]:
-    """Photos whose bytes also lie in an earlier channel, in the channels' order."""
+def find_leaks(results: Sequence[ScanResult]) -> list[Leak]:
+    """Return the photos whose bytes also are in an earlier channel, in the order of the channels."""
     leaks: list[Leak] = []
     seen: dict[bytes, tuple[str, str]] = {}
-    for survey in surveys:
-        for sample in survey.samples:
+    for result in results:
+        for sample in result.samples:
             if sample.digest in seen:
-                leaks.append(Leak(*seen[sample.digest], survey.channel, sample.name))
-        for sample in survey.samples:
-            seen.setdefault(sample.digest, (survey.channel, sample.name))
+                leaks.append(Leak(*seen[sample.digest], result.channel, sample.name))
+        for sample in result.samples:
+            seen.setdefault(sample.digest, (result.channel, sample.name))
     return leaks
 
 
 def write_leaks(path: Path, leaks: Sequence[Leak]) -> None:
-    """``leaks.csv``: the two places of each photo that lies in two channels."""
+    """Write ``leaks.csv``: both paths of each photo that is in two channels."""
     rows = [(leak.second_channel, leak.second, leak.first_channel, leak.first) for leak in leaks]
     _write_csv(path, ("channel", "path", "also_in_channel", "also_in_path"), rows)
 
 
-def fingerprint(surveys: Iterable[Survey]) -> str:
-    """A digest of each photo's bytes, class and channel, whatever the files are called."""
+def fingerprint(results: Iterable[ScanResult]) -> str:
+    """Return a digest of every photo's bytes, class and channel, independent of file names."""
     lines = sorted(
-        f"{survey.channel} {sample.label} {sample.digest.hex()}" for survey in surveys for sample in survey.samples
+        f"{result.channel} {sample.label} {sample.digest.hex()}" for result in results for sample in result.samples
     )
     return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 

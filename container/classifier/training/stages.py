@@ -1,4 +1,4 @@
-"""What is gone through in each stage of a training: photos and the whole classifier, or features and its head."""
+"""Modules and data of a training: the whole network on photos, or its head on cached features."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -9,10 +9,10 @@ from typing import NamedTuple
 from torch import nn
 
 from classifier.training.augmentation import PRESETS
-from classifier.training.batches import Batch, Batches, PhotoBatches, in_order
-from classifier.training.console import Watch
+from classifier.training.batches import Batch, BatchLoader, ImageLoader, in_order
+from classifier.training.console import Progress
 from classifier.training.data import Data
-from classifier.training.features import FeatureBatches, compute_features, freeze_backbone, head_comes_last
+from classifier.training.features import FeatureLoader, compute_features, freeze_backbone, is_head_last
 from classifier.training.precision import Precision
 from classifier.training.scan import Sample
 from classifier.vision.artifact import Classifier
@@ -20,14 +20,14 @@ from classifier.vision.preprocessing import Preprocessing
 
 
 class Stage(NamedTuple):
-    """Batches, and the module that turns their inputs into logits."""
+    """A data set, and the module that turns its inputs into logits."""
 
     module: nn.Module
-    batches: Batches
+    loader: BatchLoader
 
 
 class Stages(NamedTuple):
-    """``trained`` is the part of the modules that learns."""
+    """Training and validation; ``trained`` is the part of their modules whose parameters are trained."""
 
     train: Stage
     validation: Stage
@@ -35,8 +35,14 @@ class Stages(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reader:
-    """How photos are read; ``executor`` is None to decode between the steps."""
+class LoaderConfig:
+    """How photos are loaded.
+
+    Attributes:
+        executor: decodes photos ahead of the training; None decodes them between the steps.
+        num_workers: the executor's number of threads.
+        pin: allocate pixels in page-locked memory, from which a GPU copies asynchronously.
+    """
 
     preprocessing: Preprocessing
     batch_size: int
@@ -44,8 +50,9 @@ class Reader:
     num_workers: int
     pin: bool
 
-    def photos(self, samples: Sequence[Sample], *, augmentation: str = "none") -> PhotoBatches:
-        return PhotoBatches(
+    def images(self, samples: Sequence[Sample], *, augmentation: str = "none") -> ImageLoader:
+        """Return a loader of the samples; ``augmentation`` names a preset."""
+        return ImageLoader(
             samples=samples,
             preprocessing=self.preprocessing,
             batch_size=self.batch_size,
@@ -56,29 +63,34 @@ class Reader:
         )
 
 
-def whole_stages(classifier: Classifier, data: Data, reader: Reader, augmentation: str) -> Stages:
-    """Everything learns, from photos."""
-    train = reader.photos(data.train, augmentation=augmentation)
-    return Stages(Stage(classifier, train), Stage(classifier, reader.photos(data.validation)), classifier)
+def full_stages(classifier: Classifier, data: Data, loading: LoaderConfig, augmentation: str) -> Stages:
+    """Train the whole network on photos."""
+    train = loading.images(data.train, augmentation=augmentation)
+    return Stages(Stage(classifier, train), Stage(classifier, loading.images(data.validation)), classifier)
 
 
 def frozen_stages(
-    classifier: Classifier, data: Data, reader: Reader, augmentation: str, precision: Precision, watch: Watch
+    classifier: Classifier,
+    data: Data,
+    loading: LoaderConfig,
+    augmentation: str,
+    precision: Precision,
+    progress: Progress,
 ) -> Stages:
-    """Only the head learns, and from features computed once wherever every epoch would compute the same ones.
+    """Train the head alone, on features that are computed once wherever every epoch would compute the same ones.
 
-    Those of ``validation`` always are; those of ``train`` are when nothing, or only mirroring, is left to chance.
+    That is always so for ``validation``, and for ``train`` if photos are mirrored at most.
     """
     head = freeze_backbone(classifier.network)
-    stages = whole_stages(classifier, data, reader, augmentation)._replace(trained=head)
-    if not head_comes_last(classifier, reader.preprocessing.crop):
+    stages = full_stages(classifier, data, loading, augmentation)._replace(trained=head)
+    if not is_head_last(classifier, loading.preprocessing.crop):
         return stages
 
     def features(samples: Sequence[Sample], *, mirrored: bool) -> Stage:
-        photos = reader.photos(samples)
-        with watch.progress("computing features", ceil(len(samples) / reader.batch_size)) as advance:
-            computed = compute_features(classifier, _counted(in_order(photos), advance), precision, mirrored=mirrored)
-        return Stage(head, FeatureBatches(*computed, reader.batch_size))
+        images, num_batches = loading.images(samples), ceil(len(samples) / loading.batch_size)
+        with progress.track("computing features", num_batches) as advance:
+            computed = compute_features(classifier, _counted(in_order(images), advance), precision, mirrored=mirrored)
+        return Stage(head, FeatureLoader(*computed, loading.batch_size))
 
     stages = stages._replace(validation=features(data.validation, mirrored=False))
     if augmentation in ("none", "flip"):

@@ -124,5 +124,5 @@ def test_debugger_that_fails_costs_a_warning_and_no_model(
 ) -> None:
     job = train(platform, image_folder, broken)
     assert job.exit_code == 0, job.log
-    assert "warning: Debugger failed and looks on no longer; the training is not affected" in job.log
+    assert "warning: Debugger failed and was removed; the training is not affected" in job.log
     assert (job.paths.model / "model.safetensors").is_file()

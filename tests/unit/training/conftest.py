@@ -1,4 +1,4 @@
-"""What the tests of training share: a surveyed channel, and threads to read it."""
+"""Fixtures of the training tests: a scanned channel, and threads that read it."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Each preset does what it says, and the same with the same seed."""
+"""Augmentation presets and random crops: what they change, within which limits, and that a seed repeats them."""
 
 from itertools import pairwise
 
@@ -25,16 +25,16 @@ def augment(pixels: Tensor, augmentation: Augmentation, seed: int = 0) -> Tensor
     return augment_batch(pixels, augmentation, torch.Generator().manual_seed(seed))
 
 
-def test_every_preset_of_the_table_exists() -> None:
+def test_every_preset_is_a_value_of_the_hyperparameter() -> None:
     assert all(Hyperparameters.parse({"augmentation": name}).augmentation == name for name in PRESETS)
 
 
-def test_the_preset_none_changes_nothing(pixels: Tensor) -> None:
+def test_preset_none_changes_nothing(pixels: Tensor) -> None:
     assert torch.equal(augment(pixels, PRESETS["none"]), pixels)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_shape_range_and_seed_are_kept(pixels: Tensor, preset: str) -> None:
+def test_presets_keep_the_shape_and_range_and_repeat_with_their_seed(pixels: Tensor, preset: str) -> None:
     before = pixels.clone()
     first, again = augment(pixels, PRESETS[preset]), augment(pixels, PRESETS[preset])
     assert first.shape == pixels.shape
@@ -45,7 +45,7 @@ def test_shape_range_and_seed_are_kept(pixels: Tensor, preset: str) -> None:
     assert preset == "none" or not torch.equal(first, augment(pixels, PRESETS[preset], seed=1))
 
 
-def test_a_flip_mirrors_about_every_second_photo(pixels: Tensor) -> None:
+def test_flip_mirrors_about_half_of_the_photos(pixels: Tensor) -> None:
     flipped = augment(pixels, PRESETS["flip"])
     same = (flipped == pixels).flatten(1).all(dim=1)
     mirrored = (flipped == pixels.flip(-1)).flatten(1).all(dim=1)
@@ -53,7 +53,7 @@ def test_a_flip_mirrors_about_every_second_photo(pixels: Tensor) -> None:
     assert 16 <= mirrored.sum() <= 48
 
 
-def test_jitter_moves_brightness_within_its_strength() -> None:
+def test_jitter_changes_brightness_within_its_strength() -> None:
     grey = torch.full((200, 3, 8, 8), 100, dtype=torch.uint8)
     levels = augment(grey, Augmentation(jitter=0.3)).mean(dim=(1, 2, 3))
     assert levels.min() >= 70 - 1e-3
@@ -61,27 +61,27 @@ def test_jitter_moves_brightness_within_its_strength() -> None:
     assert levels.std() > 10
 
 
-def test_jitter_keeps_what_is_grey_grey_and_recolours_the_rest(pixels: Tensor) -> None:
+def test_jitter_keeps_grey_photos_grey_and_recolours_others(pixels: Tensor) -> None:
     grey = pixels[:, :1].expand(-1, 3, -1, -1)
     jittered = augment(grey, Augmentation(jitter=0.3))
     torch.testing.assert_close(jittered[:, 0], jittered[:, 2])
     assert not torch.equal(augment(pixels, Augmentation(jitter=0.3)), pixels.float())
 
 
-@pytest.mark.parametrize("chance", [0.25, 1.0])
-def test_erasing_blanks_one_patch_of_its_share_of_photos(chance: float) -> None:
+@pytest.mark.parametrize("probability", [0.25, 1.0])
+def test_erasing_fills_one_patch_in_its_share_of_the_photos(probability: float) -> None:
     pixels = torch.zeros(400, 3, 40, 40, dtype=torch.uint8)
     pixels[..., ::2] = 255
-    erased = augment(pixels, Augmentation(erase=chance)) != pixels
+    erased = augment(pixels, Augmentation(erase=probability)) != pixels
     shares = erased.float().mean(dim=(1, 2, 3))
-    assert (shares > 0).float().mean().item() == pytest.approx(chance, abs=0.08)
+    assert (shares > 0).float().mean().item() == pytest.approx(probability, abs=0.08)
     assert shares.max() <= 0.25
     rows, columns = erased.any(dim=(1, 3)), erased.any(dim=(1, 2))
     assert torch.equal(erased.all(dim=1), rows[:, :, None] & columns[:, None, :])
 
 
 @pytest.mark.parametrize("size", [(320, 240), (31, 33), (1, 200), (5, 3)])
-def test_a_random_crop_has_the_models_size(size: tuple[int, int]) -> None:
+def test_random_crops_have_the_size_of_the_input(size: tuple[int, int]) -> None:
     data = encode(draw_photo(*size), "PNG")
     for seed in range(20):
         crop = random_crop(data, PREPROCESSING, 0.08, np.random.default_rng(seed))
@@ -89,13 +89,13 @@ def test_a_random_crop_has_the_models_size(size: tuple[int, int]) -> None:
         assert crop.dtype == np.uint8
 
 
-def test_random_crops_differ_and_repeat_with_their_seed(photo: bytes) -> None:
+def test_random_crops_vary_and_repeat_with_their_seed(photo: bytes) -> None:
     crops = [random_crop(photo, PREPROCESSING, 0.35, np.random.default_rng(seed)) for seed in (0, 1, 2, 0)]
     assert np.array_equal(crops[0], crops[3])
     assert all(not np.array_equal(first, second) for first, second in pairwise(crops[:3]))
 
 
-def test_a_crop_is_a_part_of_the_photo_and_no_smaller_than_asked() -> None:
+def test_random_crops_are_parts_of_the_photo_of_at_least_the_minimum_area() -> None:
     ramp = encode(Image.fromarray(np.tile(np.arange(250, dtype=np.uint8), (250, 1))), "PNG")
     for seed in range(50):
         crop = random_crop(ramp, PREPROCESSING, 0.5, np.random.default_rng(seed)).astype(int)

@@ -1,4 +1,4 @@
-"""What is shown, and how a stop is obeyed."""
+"""Console output and stop signals."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from classifier.errors import Stopped
-from classifier.training.console import Console, StopSignal, Watch
+from classifier.training.console import Console, Progress, StopSignal
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def stop() -> Iterator[StopSignal]:
         signal.signal(number, handler)
 
 
-def test_without_a_terminal_there_are_plain_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_without_a_terminal_has_no_progress_bars(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console()
     with console.progress("reading", 3) as advance:
         advance()
@@ -30,14 +30,14 @@ def test_without_a_terminal_there_are_plain_lines_only(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_after_the_piece_at_hand(stop: StopSignal, number: signal.Signals) -> None:
+def test_a_signal_stops_the_work_after_the_current_item(stop: StopSignal, number: signal.Signals) -> None:
     finished: list[int] = []
 
     def work() -> None:
-        with Watch(Console(), stop).progress("pieces", 5) as advance:
-            for piece in range(5):
-                finished.append(piece)
-                if piece == 2:
+        with Progress(Console(), stop).track("items", 5) as advance:
+            for item in range(5):
+                finished.append(item)
+                if item == 2:
                     os.kill(os.getpid(), number)
                 advance()
 
@@ -46,19 +46,19 @@ def test_a_signal_stops_after_the_piece_at_hand(stop: StopSignal, number: signal
     assert finished == [0, 1, 2]
 
 
-def test_a_stop_is_obeyed_before_long_work_begins(stop: StopSignal) -> None:
+def test_a_pending_stop_prevents_the_work(stop: StopSignal) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(Stopped), Watch(Console(), stop).progress("pieces", 5):
+    with pytest.raises(Stopped), Progress(Console(), stop).track("items", 5):
         pytest.fail("the work began")
 
 
-def test_a_second_signal_is_no_longer_caught(stop: StopSignal) -> None:
+def test_a_second_signal_is_not_caught(stop: StopSignal) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.received == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_without_a_signal_nothing_stops(stop: StopSignal) -> None:
-    with Watch(Console(), stop).progress("pieces", 2) as advance:
+def test_work_without_a_signal_is_completed(stop: StopSignal) -> None:
+    with Progress(Console(), stop).track("items", 2) as advance:
         advance()
         advance()

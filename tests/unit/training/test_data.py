@@ -1,8 +1,7 @@
-"""Channels → what is trained, validated and tested on, with all that is wrong told."""
+"""Photos of a job by channel, the faults that are reported, and the validation split."""
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -12,17 +11,10 @@ from classifier.contract.config import Channel, TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import DataError
-from classifier.training.console import Console, StopSignal, Watch
-from classifier.training.data import Data, list_channels, load_data, split
+from classifier.training.console import Console, Progress, StopSignal
+from classifier.training.data import Data, list_channels, load_data, split, truncation_policy
 from classifier.training.scan import Sample
-from classifier.vision.images import tolerate_truncated_images
 from support.drawing import draw_photo, encode, write_classes
-
-
-@pytest.fixture(autouse=True)
-def restore_truncation_policy() -> Iterator[None]:
-    yield
-    tolerate_truncated_images(False)
 
 
 @pytest.fixture
@@ -42,15 +34,16 @@ def config_of(paths: Paths, **parameters: object) -> TrainingConfig:
 def load(paths: Paths, executor: Executor, **parameters: object) -> Data:
     config = config_of(paths, **parameters)
     folders = list_channels(config, paths)
-    watch = Watch(Console(), StopSignal())
-    return load_data(folders, config.hyperparameters, paths.output_data, executor, watch)
+    progress = Progress(Console(), StopSignal())
+    with truncation_policy(config.hyperparameters):
+        return load_data(folders, config.hyperparameters, paths.output_data, executor, progress)
 
 
 def names(samples: list[Sample]) -> set[str]:
     return {sample.name for sample in samples}
 
 
-def test_without_a_validation_channel_a_share_of_train_is_set_apart(paths: Paths, executor: Executor) -> None:
+def test_train_is_split_if_there_is_no_validation_channel(paths: Paths, executor: Executor) -> None:
     data = load(paths, executor, validation_split="0.25")
     assert Counter(sample.label for sample in data.validation) == {0: 2, 1: 2, 2: 2}
     assert Counter(sample.label for sample in data.train) == {0: 6, 1: 6, 2: 6}
@@ -58,7 +51,7 @@ def test_without_a_validation_channel_a_share_of_train_is_set_apart(paths: Paths
     assert data.test == []
 
 
-def test_channels_that_are_there_are_used_whole(paths: Paths, executor: Executor) -> None:
+def test_existing_channels_are_used_whole(paths: Paths, executor: Executor) -> None:
     write_classes(paths.channel("validation"), photos_per_class=2, seed=1)
     write_classes(paths.channel("test"), photos_per_class=3, seed=2)
     write_classes(paths.channel("pretrained"), classes=("disc",), seed=3)
@@ -66,23 +59,23 @@ def test_channels_that_are_there_are_used_whole(paths: Paths, executor: Executor
     assert [len(part) for part in (data.train, data.validation, data.test)] == [24, 6, 9]
 
 
-def test_the_train_channel_comes_first_and_only_photos_are_listed(paths: Paths) -> None:
+def test_photo_channels_are_listed_with_train_first(paths: Paths) -> None:
     for name in ("test", "validation", "pretrained", "model"):
         write_classes(paths.channel(name), photos_per_class=1)
     assert [folder.name for folder in list_channels(config_of(paths), paths)] == ["train", "validation", "test"]
 
 
-def test_one_class_is_refused(paths: Paths) -> None:
+def test_a_single_class_is_an_error(paths: Paths) -> None:
     for name in ("cross", "square"):
         shutil.rmtree(paths.channel("train") / name)
     with pytest.raises(
-        DataError, match=r"^channel 'train' holds one class, 'disc'; telling photos apart takes at least two"
+        DataError, match=r"^channel 'train': its only class is 'disc'; add a folder for each further class$"
     ):
         list_channels(config_of(paths), paths)
 
 
 @pytest.mark.parametrize("channel", ["validation", "test"])
-def test_a_channel_with_other_classes_is_refused(paths: Paths, channel: str) -> None:
+def test_channels_with_different_classes_are_an_error(paths: Paths, channel: str) -> None:
     write_classes(paths.channel(channel), classes=("disc", "square"))
     with pytest.raises(
         DataError, match=f"^channels 'train' and '{channel}' hold different classes: 'cross' only in 'train'; "
@@ -90,14 +83,16 @@ def test_a_channel_with_other_classes_is_refused(paths: Paths, channel: str) -> 
         list_channels(config_of(paths), paths)
 
 
-def test_a_class_without_a_readable_photo_is_refused(paths: Paths, executor: Executor) -> None:
+def test_a_class_without_readable_photos_is_an_error(paths: Paths, executor: Executor) -> None:
     for photo in (paths.channel("train") / "disc").iterdir():
         photo.write_bytes(b"")
-    with pytest.raises(DataError, match=r"^channel 'train': no readable photo in 'disc'; add some or drop the folder$"):
+    with pytest.raises(
+        DataError, match=r"^channel 'train': no readable photo in 'disc'; add some or remove the folder$"
+    ):
         load(paths, executor, max_bad_images="1")
 
 
-def test_too_many_bad_photos_fail_and_are_listed(paths: Paths, executor: Executor) -> None:
+def test_too_many_bad_photos_are_an_error_and_listed(paths: Paths, executor: Executor) -> None:
     for number in range(3):
         (paths.channel("train") / "disc" / f"{number}.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"3 of 24 photos can't be read, and max_bad_images=0.1 allows 2; "):
@@ -106,29 +101,29 @@ def test_too_many_bad_photos_fail_and_are_listed(paths: Paths, executor: Executo
     assert len(listed) == 4
 
 
-def test_what_is_left_out_is_told(paths: Paths, executor: Executor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_skips_and_leaks_are_reported(paths: Paths, executor: Executor, capsys: pytest.CaptureFixture[str]) -> None:
     train, validation = paths.channel("train"), write_classes(paths.channel("validation"), seed=1)
     (train / "disc" / "bad.jpg").write_bytes(b"")
     (train / "notes.txt").write_text("no photo", encoding="utf-8")
     shutil.copy(train / "disc" / "0.jpg", validation / "disc" / "leak.jpg")
     data = load(paths, executor)
     assert len(data.train) == 24
-    bad, stray, leak = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("warning: ") for line in (bad, stray, leak))
+    bad, unexpected, leak = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("warning: ") for line in (bad, unexpected, leak))
     assert "disc/bad.jpg (not an image: the file is empty)" in bad
-    assert "notes.txt" in stray
+    assert "notes.txt" in unexpected
     assert "validation/disc/leak.jpg is train/disc/0.jpg" in leak
     assert (paths.output_data / "leaks.csv").is_file()
 
 
-def test_clean_data_is_not_warned_of(paths: Paths, executor: Executor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clean_data_causes_no_warnings(paths: Paths, executor: Executor, capsys: pytest.CaptureFixture[str]) -> None:
     load(paths, executor)
     assert capsys.readouterr().out == ""
     assert not (paths.output_data / "leaks.csv").exists()
 
 
 @pytest.mark.parametrize(("policy", "num_photos"), [("skip", 24), ("load", 25)])
-def test_truncated_photos_are_skipped_or_loaded_as_asked(
+def test_truncated_photos_are_skipped_or_loaded_as_configured(
     paths: Paths, executor: Executor, policy: str, num_photos: int
 ) -> None:
     whole = encode(draw_photo())
@@ -142,41 +137,43 @@ def sample(label: int, number: int, digest: bytes | None = None) -> Sample:
     return Sample(Path(name), name, label, digest or name.encode())
 
 
-def test_a_split_is_stratified_whole_and_seeded() -> None:
+def test_split_is_stratified_complete_and_seeded() -> None:
     samples = [sample(label, number) for label, count in enumerate((10, 50, 5)) for number in range(count)]
-    kept, apart = split(samples, 0.2, seed=3)
-    assert Counter(item.label for item in apart) == {0: 2, 1: 10, 2: 1}
-    assert names(kept) | names(apart) == names(samples)
-    assert not names(kept) & names(apart)
-    assert split(samples[::-1], 0.2, seed=3) == (kept, apart)
-    assert names(split(samples, 0.2, seed=4)[1]) != names(apart)
+    train, validation = split(samples, 0.2, seed=3)
+    assert Counter(item.label for item in validation) == {0: 2, 1: 10, 2: 1}
+    assert names(train) | names(validation) == names(samples)
+    assert not names(train) & names(validation)
+    assert split(samples[::-1], 0.2, seed=3) == (train, validation)
+    assert names(split(samples, 0.2, seed=4)[1]) != names(validation)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_each_class_of_two_photos_is_on_both_sides(share: float, count: int) -> None:
-    kept, apart = split([sample(label, number) for label in range(3) for number in range(count)], share, seed=0)
-    assert {item.label for item in kept} == {item.label for item in apart} == {0, 1, 2}
+def test_split_puts_each_class_of_two_photos_on_both_sides(share: float, count: int) -> None:
+    train, validation = split([sample(label, number) for label in range(3) for number in range(count)], share, seed=0)
+    assert {item.label for item in train} == {item.label for item in validation} == {0, 1, 2}
 
 
-def test_a_single_photo_of_a_class_is_trained_on() -> None:
-    kept, apart = split([sample(0, 0), sample(1, 0), sample(1, 1)], 0.5, seed=0)
-    assert {item.label for item in kept} == {0, 1}
-    assert {item.label for item in apart} == {1}
+def test_split_trains_on_the_only_photo_of_a_class() -> None:
+    train, validation = split([sample(0, 0), sample(1, 0), sample(1, 1)], 0.5, seed=0)
+    assert {item.label for item in train} == {0, 1}
+    assert {item.label for item in validation} == {1}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_copies_of_a_photo_stay_on_one_side(seed: int) -> None:
+def test_split_keeps_copies_of_a_photo_on_one_side(seed: int) -> None:
     samples = [sample(label, number, f"{label}{number // 3}".encode()) for label in range(2) for number in range(12)]
-    kept, apart = split(samples, 0.25, seed)
-    assert not {item.digest for item in kept} & {item.digest for item in apart}
-    assert len(apart) == 6
+    train, validation = split(samples, 0.25, seed)
+    assert not {item.digest for item in train} & {item.digest for item in validation}
+    assert len(validation) == 6
 
 
 @pytest.mark.parametrize(
     "samples",
     [[sample(0, 0), sample(1, 0)], [sample(label, number, bytes([label])) for label in (1, 2) for number in (1, 2)]],
 )
-def test_one_photo_a_class_leaves_nothing_to_validate(samples: list[Sample]) -> None:
-    with pytest.raises(DataError, match=r"nothing can be set apart for validation"):
+def test_split_of_one_photo_per_class_is_an_error(samples: list[Sample]) -> None:
+    with pytest.raises(
+        DataError, match=r"^channel 'train': one photo per class leaves none for validation; add photos$"
+    ):
         split(samples, 0.5, seed=0)

@@ -1,11 +1,11 @@
-"""A channel's folder → its classes and files, however it was made."""
+"""Class folders of a channel: names, files, links, and files that do not belong there."""
 
 from pathlib import Path
 
 import pytest
 
 from classifier.errors import DataError
-from classifier.training.folders import check_same_classes, class_labels, list_channel, looks_like_photo
+from classifier.training.folders import check_same_classes, class_labels, has_image_extension, list_channel
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -32,49 +32,49 @@ def touch(root: Path, *names: str) -> Path:
         ("Hund Größe 犬", "Hund Größe 犬", "Hund Größe 犬"),
     ],
 )
-def test_a_folders_name_holds_a_label_and_a_class_name(folder: str, label: str, class_name: str) -> None:
+def test_folder_names_give_label_and_class_name(folder: str, label: str, class_name: str) -> None:
     (item,) = class_labels([folder])
     assert (item.folder, item.label, item.class_name) == (folder, label, class_name)
 
 
 @pytest.mark.parametrize("folders", [["1.0L_bottle", "1.5L_bottle"], ["069", "069.French_bulldog"]])
-def test_labels_that_collide_are_plain_names_after_all(folders: list[str]) -> None:
+def test_labels_that_collide_are_replaced_by_whole_names(folders: list[str]) -> None:
     assert [(item.label, item.class_name) for item in class_labels(folders)] == [(name, name) for name in folders]
 
 
-def test_logits_are_in_the_order_of_the_sorted_folders() -> None:
+def test_classes_are_in_the_order_of_the_sorted_folders() -> None:
     assert [item.folder for item in class_labels(["b", "a", "10", "9", "B"])] == ["10", "9", "B", "a", "b"]
 
 
-def test_files_are_listed_by_class_however_deep(tmp_path: Path) -> None:
+def test_files_are_listed_by_class_at_any_depth(tmp_path: Path) -> None:
     touch(tmp_path, "cat/2.jpg", "cat/1.jpg", "dog/deep/er/3.PNG", "dog/no_extension")
     folder = list_channel("train", tmp_path)
     names = {label: [path.relative_to(tmp_path).as_posix() for path in paths] for label, paths in folder.files.items()}
     assert names == {"cat": ["cat/1.jpg", "cat/2.jpg"], "dog": ["dog/deep/er/3.PNG", "dog/no_extension"]}
-    assert (folder.name, folder.root, folder.strays) == ("train", tmp_path, [])
+    assert (folder.name, folder.root, folder.unexpected_files) == ("train", tmp_path, [])
 
 
-HIDDEN = (".DS_Store", "Thumbs.db", "desktop.ini", "._1.jpg", ".ipynb_checkpoints/1.jpg", "__MACOSX/1.jpg")
+JUNK = (".DS_Store", "Thumbs.db", "desktop.ini", "._1.jpg", ".ipynb_checkpoints/1.jpg", "__MACOSX/1.jpg")
 
 
-@pytest.mark.parametrize("name", HIDDEN)
-def test_what_systems_leave_behind_is_no_photo(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", JUNK)
+def test_junk_files_are_not_listed_as_photos(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "cat/1.jpg", "cat/deep/2.jpg", f"cat/{name}", f"cat/deep/{name}")
     folder = list_channel("train", tmp_path)
     assert [path.name for path in folder.files["cat"]] == ["1.jpg", "2.jpg"]
 
 
 @pytest.mark.parametrize("name", [".git/config", "__MACOSX/cat/._1.jpg", ".ipynb_checkpoints/x.jpg", ".DS_Store"])
-def test_a_hidden_folder_is_no_class(tmp_path: Path, name: str) -> None:
+def test_junk_folders_are_not_classes(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/2.jpg", name)
     folder = list_channel("train", tmp_path)
     assert list(folder.files) == ["cat", "dog"]
-    assert [path.name for path in folder.strays] == [name.split("/", maxsplit=1)[0]]
+    assert [path.name for path in folder.unexpected_files] == [name.split("/", maxsplit=1)[0]]
 
 
-def test_files_beside_the_class_folders_are_strays(tmp_path: Path) -> None:
+def test_files_beside_class_folders_are_unexpected(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg", "README.txt", "photo.jpg")
-    assert [path.name for path in list_channel("train", tmp_path).strays] == ["README.txt", "photo.jpg"]
+    assert [path.name for path in list_channel("train", tmp_path).unexpected_files] == ["README.txt", "photo.jpg"]
 
 
 def test_an_empty_class_folder_is_a_class(tmp_path: Path) -> None:
@@ -92,24 +92,24 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     assert [path.name for path in files["cat"]] == ["2.jpg"]
 
 
-def test_a_link_back_to_its_own_folder_is_gone_through_once(tmp_path: Path) -> None:
+def test_a_link_to_its_own_parent_is_not_followed(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg")
     (tmp_path / "cat" / "loop").symlink_to(tmp_path / "cat")
     assert [path.name for path in list_channel("train", tmp_path).files["cat"]] == ["1.jpg"]
 
 
-def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^channel 'test': its folder {tmp_path / 'none'} does not exist$"):
         list_channel("test", tmp_path / "none")
 
 
-def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     expected = f"^channel 'train': {tmp_path} holds no class folders: add one folder of photos for each class$"
     with pytest.raises(DataError, match=expected):
         list_channel("train", tmp_path)
 
 
-def test_photos_without_class_folders_are_told(tmp_path: Path) -> None:
+def test_photos_without_class_folders_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="holds photos but no class folders: put the photos of each class into a folder"
     ):
@@ -119,16 +119,16 @@ def test_photos_without_class_folders_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "photo"), [("a.jpg", True), ("a.JPEG", True), ("a.avif", True), ("a.txt", False), ("jpg", False)]
 )
-def test_a_photo_is_known_by_its_extension(name: str, photo: bool) -> None:
-    assert looks_like_photo(Path(name)) is photo
+def test_image_extensions_are_recognized(name: str, photo: bool) -> None:
+    assert has_image_extension(Path(name)) is photo
 
 
-def test_channels_with_the_same_classes_agree(tmp_path: Path) -> None:
+def test_channels_with_the_same_classes_are_accepted(tmp_path: Path) -> None:
     first = list_channel("train", touch(tmp_path / "train", "a/1.jpg", "b/1.jpg"))
     check_same_classes(first, list_channel("test", touch(tmp_path / "test", "b/1.jpg", "a/1.jpg")))
 
 
-def test_channels_with_other_classes_say_what_differs(tmp_path: Path) -> None:
+def test_channels_with_different_classes_are_an_error_that_names_them(tmp_path: Path) -> None:
     first = list_channel("train", touch(tmp_path / "train", "a/1.jpg", *(f"{n}/1.jpg" for n in range(6))))
     second = list_channel("test", touch(tmp_path / "test", "a/1.jpg", "z/1.jpg"))
     with pytest.raises(DataError) as caught:

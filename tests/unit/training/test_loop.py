@@ -1,4 +1,4 @@
-"""The loop learns what it should, leaves alone what it should, and measures right."""
+"""Training steps and evaluation metrics."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.training.augmentation import PRESETS
-from classifier.training.batches import Batch, PhotoBatches, in_order
+from classifier.training.batches import Batch, ImageLoader, in_order
 from classifier.training.features import freeze_backbone
-from classifier.training.loop import Evaluation, Trainer, evaluate
+from classifier.training.loop import EvaluationResult, Trainer, evaluate
 from classifier.training.optimization import build_optimizer, build_schedule
 from classifier.training.precision import Precision
 from classifier.training.scan import Sample
@@ -51,18 +51,18 @@ def train(trainer: Trainer, batches: list[Batch], epochs: int) -> list[float]:
     return [trainer.train_epoch(batches, seed=epoch, advance=lambda: None) for epoch in range(epochs)]
 
 
-def assess(module: nn.Module, batches: list[Batch], num_classes: int = 3) -> Evaluation:
+def evaluate_all(module: nn.Module, batches: list[Batch], num_classes: int = 3) -> EvaluationResult:
     return evaluate(module, batches, num_classes=num_classes, precision=FULL, advance=lambda: None)
 
 
 @pytest.fixture
 def batches(samples: list[Sample]) -> list[Batch]:
     """Eight photos of three classes, in two batches."""
-    return list(in_order(PhotoBatches(samples[::3], PREPROCESSING, 4)))
+    return list(in_order(ImageLoader(samples[::3], PREPROCESSING, 4)))
 
 
-def settle(module: nn.Module, batch: Batch) -> None:
-    """Make batch normalisation's running averages those of the batch, for which so few steps are too few."""
+def set_running_averages(module: nn.Module, batch: Batch) -> None:
+    """Set batch normalization's running averages to those of a batch, since a few steps are not enough for them."""
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_running_stats()
@@ -73,14 +73,14 @@ def settle(module: nn.Module, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
-def test_eight_images_can_be_memorised(samples: list[Sample], name: str) -> None:
+def test_eight_images_can_be_memorized(samples: list[Sample], name: str) -> None:
     classifier = classifier_of()
-    batches = list(in_order(PhotoBatches(samples[::3], PREPROCESSING, 8)))
+    batches = list(in_order(ImageLoader(samples[::3], PREPROCESSING, 8)))
     losses = train(trainer_of(classifier, precision=Precision(FULL.device, name)), batches, 12)
     assert losses[0] > 0.5
     assert losses[-1] < 0.1
-    settle(classifier, *batches)
-    assert assess(classifier, batches).accuracy == 1
+    set_running_averages(classifier, *batches)
+    assert evaluate_all(classifier, batches).accuracy == 1
 
 
 @pytest.mark.parametrize("preset", ["none", "strong"])
@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_weights(batches: list[Batch], preset: str)
     assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
 
-def test_what_is_frozen_does_not_change(batches: list[Batch]) -> None:
+def test_frozen_parameters_do_not_change(batches: list[Batch]) -> None:
     classifier = classifier_of("mobilenet_v3_small")
     head = freeze_backbone(classifier.network)
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
@@ -102,7 +102,7 @@ def test_what_is_frozen_does_not_change(batches: list[Batch]) -> None:
     assert changed == {"network.classifier.3.weight", "network.classifier.3.bias"}
 
 
-def test_everything_learns_when_nothing_is_frozen(batches: list[Batch]) -> None:
+def test_all_parameters_change_without_freezing(batches: list[Batch]) -> None:
     classifier = classifier_of()
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
     train(trainer_of(classifier), batches, 1)
@@ -110,11 +110,11 @@ def test_everything_learns_when_nothing_is_frozen(batches: list[Batch]) -> None:
 
 
 def linear_batch() -> Batch:
-    """Two classes that can't be told apart, three times as many of the first."""
+    """Two classes with the same inputs, three times as many samples of the first."""
     return Batch(torch.ones(8, 1), torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]))
 
 
-def test_class_weights_decide_between_classes_that_look_alike() -> None:
+def test_class_weights_decide_between_indistinguishable_classes() -> None:
     chosen = []
     for weight in (None, torch.tensor([1.0, 9.0])):
         torch.manual_seed(0)
@@ -127,7 +127,7 @@ def test_class_weights_decide_between_classes_that_look_alike() -> None:
     assert chosen == [0, 1]
 
 
-def test_the_loss_of_an_epoch_is_the_mean_over_photos() -> None:
+def test_the_loss_of_an_epoch_is_the_mean_over_samples() -> None:
     module = nn.Linear(1, 2)
     nn.init.zeros_(module.weight)
     module.bias.data = torch.tensor([1.0, 0.0])
@@ -140,7 +140,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_photos() -> None:
     assert train(trainer, list(sizes), 1)[0] == pytest.approx((3 * right + wrong) / 4)
 
 
-def test_every_batch_advances_the_bar_and_the_schedule(batches: list[Batch]) -> None:
+def test_every_batch_advances_the_progress_and_the_schedule(batches: list[Batch]) -> None:
     trainer = trainer_of(classifier_of("mobilenet_v3_small"))
     steps: list[None] = []
     trainer.train_epoch(batches, seed=0, advance=lambda: steps.append(None))
@@ -148,7 +148,7 @@ def test_every_batch_advances_the_bar_and_the_schedule(batches: list[Batch]) -> 
 
 
 class Fixed(nn.Module):
-    """Gives out its inputs as logits."""
+    """Returns its inputs as logits."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs
@@ -158,10 +158,10 @@ def logits_for(predicted: list[int], num_classes: int) -> Tensor:
     return torch.nn.functional.one_hot(torch.tensor(predicted), num_classes).float()
 
 
-def test_metrics_are_those_worked_out_by_hand() -> None:
+def test_metrics_equal_those_computed_by_hand() -> None:
     predicted, true = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
     batches = [Batch(logits_for(predicted[part], 3), torch.tensor(true[part])) for part in (slice(4), slice(4, 6))]
-    found = assess(Fixed(), batches)
+    found = evaluate_all(Fixed(), batches)
     assert found.confusion.tolist() == [[1, 0, 1], [1, 1, 0], [0, 0, 2]]
     assert found.accuracy == pytest.approx(4 / 6)
     assert found.f1 == pytest.approx((1 / 2 + 2 / 3 + 4 / 5) / 3)
@@ -170,27 +170,27 @@ def test_metrics_are_those_worked_out_by_hand() -> None:
     assert found.loss == pytest.approx((4 * right + 2 * wrong).item() / 6)
 
 
-def test_top_five_counts_the_first_five_of_many() -> None:
+def test_top5_counts_the_five_highest_logits() -> None:
     logits = torch.arange(10.0).flip(0).repeat(4, 1)  # class 0 first, then 1, 2, …
-    found = assess(Fixed(), [Batch(logits, torch.tensor([0, 4, 5, 9]))], num_classes=10)
+    found = evaluate_all(Fixed(), [Batch(logits, torch.tensor([0, 4, 5, 9]))], num_classes=10)
     assert found.top5 == pytest.approx(0.5)
     assert found.accuracy == pytest.approx(0.25)
 
 
-def test_two_classes_are_measured_too() -> None:
-    found = assess(Fixed(), [Batch(logits_for([0, 1, 1], 2), torch.tensor([0, 1, 0]))], num_classes=2)
+def test_two_classes_are_evaluated() -> None:
+    found = evaluate_all(Fixed(), [Batch(logits_for([0, 1, 1], 2), torch.tensor([0, 1, 0]))], num_classes=2)
     assert (found.accuracy, found.top5) == (pytest.approx(2 / 3), 1)
     assert found.confusion.tolist() == [[1, 1], [0, 1]]
 
 
-def test_figures_bear_their_channels_name() -> None:
-    evaluation = Evaluation(loss=0.1, accuracy=0.2, top5=0.3, f1=0.4, confusion=torch.zeros(2, 2))
+def test_metrics_are_prefixed_with_their_channel() -> None:
+    evaluation = EvaluationResult(loss=0.1, accuracy=0.2, top5=0.3, f1=0.4, confusion=torch.zeros(2, 2))
     assert evaluation.metrics("test", ("loss", "f1")) == {"test:loss": 0.1, "test:f1": 0.4}
 
 
-def test_evaluating_changes_nothing(batches: list[Batch]) -> None:
+def test_evaluation_does_not_change_the_model(batches: list[Batch]) -> None:
     classifier = classifier_of()
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
-    first, second = assess(classifier, batches), assess(classifier, batches)
+    first, second = evaluate_all(classifier, batches), evaluate_all(classifier, batches)
     assert first.loss == second.loss
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())

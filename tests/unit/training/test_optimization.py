@@ -1,4 +1,4 @@
-"""Which parameters decay, and how the learning rate goes from its first step to its last."""
+"""Parameter groups of the optimizers, learning rate schedules and class weights."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.training.optimization import build_optimizer, build_schedule, class_weights
 
-STEPS = 10  # an epoch
+STEPS = 10  # per epoch
 
 
 def network() -> nn.Sequential:
@@ -15,7 +15,7 @@ def network() -> nn.Sequential:
 
 
 def rates(**values: object) -> list[float]:
-    """The learning rate of each step of a training."""
+    """Return the learning rate of each step of a training."""
     parameters = Hyperparameters.parse({"lr": "0.1", "epochs": "3", **values})
     optimizer = build_optimizer(network(), parameters)
     schedule = build_schedule(optimizer, parameters, STEPS)
@@ -29,7 +29,7 @@ def rates(**values: object) -> list[float]:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_matrices_decay_and_vectors_do_not(optimizer: str) -> None:
+def test_weight_decay_applies_to_matrices_but_not_to_vectors(optimizer: str) -> None:
     module = network()
     built = build_optimizer(module, Hyperparameters.parse({"optimizer": optimizer, "weight_decay": "0.3"}))
     decay = {id(parameter): group["weight_decay"] for group in built.param_groups for parameter in group["params"]}
@@ -37,7 +37,7 @@ def test_matrices_decay_and_vectors_do_not(optimizer: str) -> None:
     assert names == {"0.weight": 0.3, "0.bias": 0, "1.weight": 0, "1.bias": 0, "3.weight": 0.3, "3.bias": 0}
 
 
-def test_what_is_frozen_is_not_optimised() -> None:
+def test_frozen_parameters_are_not_optimized() -> None:
     module = network()
     module[0].requires_grad_(False)
     built = build_optimizer(module, Hyperparameters())
@@ -57,7 +57,9 @@ def test_what_is_frozen_is_not_optimised() -> None:
         ),
     ],
 )
-def test_each_optimizer_has_its_own_settings(values: dict[str, str], kind: type, expected: dict[str, object]) -> None:
+def test_each_optimizer_gets_its_hyperparameters(
+    values: dict[str, str], kind: type, expected: dict[str, object]
+) -> None:
     built = build_optimizer(network(), Hyperparameters.parse({"lr": "0.02", **values}))
     assert type(built) is kind
     for group in built.param_groups:
@@ -73,7 +75,7 @@ def test_each_optimizer_has_its_own_settings(values: dict[str, str], kind: type,
         ("onecycle", 0.1 / 25, 9, 0.1 * 0.00560),
     ],
 )
-def test_each_course_has_its_first_peak_and_last_rate(
+def test_schedules_have_their_first_peak_and_last_learning_rates(
     scheduler: str, first: float, peak_step: int, last: float
 ) -> None:
     seen = rates(scheduler=scheduler)
@@ -83,23 +85,23 @@ def test_each_course_has_its_first_peak_and_last_rate(
     assert seen[-1] == pytest.approx(last, rel=1e-2)
 
 
-def test_step_divides_by_ten_after_each_third() -> None:
+def test_step_schedule_divides_by_ten_after_each_third() -> None:
     assert rates(scheduler="step") == pytest.approx([0.1] * 10 + [0.01] * 10 + [0.001] * 10)
 
 
 @pytest.mark.parametrize("scheduler", ["constant", "step", "cosine"])
-def test_a_warm_up_rises_in_equal_steps_to_the_peak(scheduler: str) -> None:
+def test_warm_up_is_linear_up_to_the_peak(scheduler: str) -> None:
     seen = rates(scheduler=scheduler, warmup_epochs="1")
     assert seen[:11] == pytest.approx([0.1 * (step + 1) / 11 for step in range(11)])
     assert seen[10:] == sorted(seen[10:], reverse=True)
 
 
-def test_onecycle_has_its_own_warm_up() -> None:
+def test_onecycle_ignores_warmup_epochs() -> None:
     assert rates(scheduler="onecycle", warmup_epochs="1") == rates(scheduler="onecycle")
 
 
 @pytest.mark.parametrize("scheduler", ["constant", "step", "cosine", "onecycle"])
-def test_a_training_of_one_step_has_a_rate(scheduler: str) -> None:
+def test_a_training_of_one_step_has_a_learning_rate(scheduler: str) -> None:
     parameters = Hyperparameters.parse({"epochs": "1", "scheduler": scheduler, "warmup_epochs": "0.5"})
     optimizer = build_optimizer(network(), parameters)
     schedule = build_schedule(optimizer, parameters, 1)
@@ -109,7 +111,7 @@ def test_a_training_of_one_step_has_a_rate(scheduler: str) -> None:
     assert optimizer.param_groups[0]["lr"] >= 0
 
 
-def test_class_weights_are_inverse_frequencies_of_mean_one() -> None:
+def test_class_weights_are_inverse_frequencies_with_mean_one() -> None:
     labels = [0] * 6 + [1] * 3 + [2]
     weights = class_weights(labels, 3)
     assert weights.tolist() == pytest.approx([10 / 18, 10 / 9, 10 / 3])

@@ -1,4 +1,4 @@
-"""Every file of a channel is looked at once: photos, bad photos, strays, leaks, and the fingerprint of all."""
+"""Scan of a channel: photos, bad photos, unexpected files, leaks and the fingerprint."""
 
 import csv
 import shutil
@@ -12,7 +12,7 @@ from classifier.errors import DataError
 from classifier.training.folders import list_channel
 from classifier.training.scan import (
     Leak,
-    Survey,
+    ScanResult,
     check_bad_share,
     find_leaks,
     fingerprint,
@@ -22,17 +22,17 @@ from classifier.training.scan import (
 )
 from support.drawing import draw_photo, encode, write_classes
 
-SurveyFolder = Callable[..., Survey]
+ScanFolder = Callable[..., ScanResult]
 
 
 @pytest.fixture
-def survey(executor: Executor) -> SurveyFolder:
-    """Surveys a folder as a channel."""
+def scan(executor: Executor) -> ScanFolder:
+    """Return a function that scans a folder as a channel."""
 
-    def survey(folder: Path, name: str = "train") -> Survey:
+    def scan(folder: Path, name: str = "train") -> ScanResult:
         return scan_channel(list_channel(name, folder), executor, lambda: None)
 
-    return survey
+    return scan
 
 
 def read_csv(path: Path) -> list[list[str]]:
@@ -40,9 +40,9 @@ def read_csv(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_good_photos_are_samples_with_their_labels(image_folder: Path, survey: SurveyFolder) -> None:
-    found = survey(image_folder)
-    assert (found.channel, found.bad, found.strays) == ("train", [], [])
+def test_readable_photos_become_samples_with_their_labels(image_folder: Path, scan: ScanFolder) -> None:
+    found = scan(image_folder)
+    assert (found.channel, found.bad, found.unexpected_files) == ("train", [], [])
     assert [(sample.name, sample.label) for sample in found.samples] == [
         (f"{name}/{number}.jpg", label) for label, name in enumerate(("cross", "disc", "square")) for number in range(8)
     ]
@@ -50,14 +50,14 @@ def test_good_photos_are_samples_with_their_labels(image_folder: Path, survey: S
     assert len({sample.digest for sample in found.samples}) == 24
 
 
-def test_every_file_advances_the_bar_once(image_folder: Path, executor: Executor) -> None:
+def test_every_file_advances_the_progress_once(image_folder: Path, executor: Executor) -> None:
     (image_folder / "disc" / "bad.jpg").write_bytes(b"")
     steps: list[None] = []
     scan_channel(list_channel("train", image_folder), executor, lambda: steps.append(None))
     assert len(steps) == 25
 
 
-def test_bad_photos_are_listed_by_name_and_reason(image_folder: Path, survey: SurveyFolder, tmp_path: Path) -> None:
+def test_bad_photos_are_listed_with_name_and_reason(image_folder: Path, scan: ScanFolder, tmp_path: Path) -> None:
     whole = encode(draw_photo(200, 150))
     bad = {
         "cross/cut, short.jpg": (whole[: len(whole) // 2], "corrupt image: image file is truncated"),
@@ -66,7 +66,7 @@ def test_bad_photos_are_listed_by_name_and_reason(image_folder: Path, survey: Su
     }
     for name, (data, _) in bad.items():
         (image_folder / name).write_bytes(data)
-    found = survey(image_folder)
+    found = scan(image_folder)
     assert len(found.samples) == 24
     assert [item.name for item in found.bad] == list(bad)
     assert all(item.reason.startswith(bad[item.name][1]) for item in found.bad)
@@ -75,33 +75,33 @@ def test_bad_photos_are_listed_by_name_and_reason(image_folder: Path, survey: Su
     assert rows == [["channel", "path", "reason"], *(["train", item.name, item.reason] for item in found.bad)]
 
 
-def test_a_photo_that_is_a_broken_link_is_bad(image_folder: Path, survey: SurveyFolder) -> None:
+def test_a_broken_link_is_a_bad_photo(image_folder: Path, scan: ScanFolder) -> None:
     (image_folder / "disc" / "gone.jpg").symlink_to(image_folder / "nowhere.jpg")
-    (bad,) = survey(image_folder).bad
+    (bad,) = scan(image_folder).bad
     assert (bad.name, bad.reason) == ("disc/gone.jpg", "can't be read: No such file or directory")
 
 
-def test_the_content_decides_and_not_the_name(image_folder: Path, survey: SurveyFolder) -> None:
+def test_the_content_and_not_the_name_makes_a_photo(image_folder: Path, scan: ScanFolder) -> None:
     (image_folder / "disc" / "0.jpg").rename(image_folder / "disc" / "no_extension")
     (image_folder / "disc" / "1.jpg").rename(image_folder / "disc" / "1.txt")
     (image_folder / "disc" / "2.jpg").write_bytes(encode(draw_photo(), "PNG"))
     (image_folder / "disc" / "notes.txt").write_text("no photo", encoding="utf-8")
     (image_folder / "labels.csv").write_text("x", encoding="utf-8")
-    found = survey(image_folder)
+    found = scan(image_folder)
     assert len(found.samples) == 24
     assert found.bad == []
-    assert [path.name for path in found.strays] == ["labels.csv", "notes.txt"]
+    assert [path.name for path in found.unexpected_files] == ["labels.csv", "notes.txt"]
 
 
 @pytest.mark.parametrize(
     ("num_bad", "share", "allowed"), [(0, 0.0, True), (1, 0.0, False), (6, 0.2, True), (7, 0.2, False), (7, 1.0, True)]
 )
 def test_bad_photos_are_tolerated_up_to_a_share(
-    image_folder: Path, survey: SurveyFolder, num_bad: int, share: float, allowed: bool
+    image_folder: Path, scan: ScanFolder, num_bad: int, share: float, allowed: bool
 ) -> None:
     for number in range(num_bad):
         (image_folder / "disc" / f"bad{number}.jpg").write_bytes(b"")
-    found = survey(image_folder)
+    found = scan(image_folder)
     if allowed:
         check_bad_share(found, share, Path("listing.csv"))
         return
@@ -109,34 +109,34 @@ def test_bad_photos_are_tolerated_up_to_a_share(
         check_bad_share(found, share, Path("listing.csv"))
     assert str(caught.value) == (
         f"channel 'train': {num_bad} of {24 + num_bad} photos can't be read, and max_bad_images={share:g} allows "
-        f"{int(share * (24 + num_bad))}; for one, disc/bad0.jpg: not an image: the file is empty; "
+        f"{int(share * (24 + num_bad))}; for example disc/bad0.jpg: not an image: the file is empty; "
         "all are listed in listing.csv"
     )
 
 
-def test_a_channel_without_a_good_photo_fails_whatever_is_allowed(tmp_path: Path, survey: SurveyFolder) -> None:
+def test_a_channel_without_readable_photos_is_always_an_error(tmp_path: Path, scan: ScanFolder) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "bad.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"2 of 2 photos can't be read, and none is left; for one, a/bad.jpg: "):
-        check_bad_share(survey(tmp_path), 1.0, Path("listing.csv"))
+    with pytest.raises(DataError, match=r"2 of 2 photos can't be read, and none is left; for example a/bad.jpg: "):
+        check_bad_share(scan(tmp_path), 1.0, Path("listing.csv"))
 
 
-def test_a_channel_of_empty_folders_fails(tmp_path: Path, survey: SurveyFolder) -> None:
+def test_a_channel_of_empty_class_folders_is_an_error(tmp_path: Path, scan: ScanFolder) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match=r"^channel 'train' holds class folders but no photos$"):
-        check_bad_share(survey(tmp_path), 1.0, Path("listing.csv"))
+    with pytest.raises(DataError, match=r"^channel 'train': no photos in its class folders; add photos to each$"):
+        check_bad_share(scan(tmp_path), 1.0, Path("listing.csv"))
 
 
-def test_the_same_bytes_in_two_channels_are_a_leak(tmp_path: Path, survey: SurveyFolder) -> None:
+def test_the_same_bytes_in_two_channels_are_a_leak(tmp_path: Path, scan: ScanFolder) -> None:
     train = write_classes(tmp_path / "train", photos_per_class=2)
     validation = write_classes(tmp_path / "validation", photos_per_class=2, seed=1)
     test = write_classes(tmp_path / "test", photos_per_class=2, seed=2)
     shutil.copy(train / "disc" / "0.jpg", validation / "cross" / "renamed.jpg")
     shutil.copy(train / "disc" / "0.jpg", test / "disc" / "again.jpg")
     shutil.copy(validation / "square" / "1.jpg", test / "square" / "late.jpg")
-    leaks = find_leaks([survey(train), survey(validation, "validation"), survey(test, "test")])
+    leaks = find_leaks([scan(train), scan(validation, "validation"), scan(test, "test")])
     assert leaks == [
         Leak("train", "disc/0.jpg", "validation", "cross/renamed.jpg"),
         Leak("train", "disc/0.jpg", "test", "disc/again.jpg"),
@@ -148,26 +148,26 @@ def test_the_same_bytes_in_two_channels_are_a_leak(tmp_path: Path, survey: Surve
     assert first == ["validation", "cross/renamed.jpg", "train", "disc/0.jpg"]
 
 
-def test_duplicates_within_a_channel_are_no_leak(image_folder: Path, survey: SurveyFolder) -> None:
+def test_duplicates_within_a_channel_are_not_leaks(image_folder: Path, scan: ScanFolder) -> None:
     shutil.copy(image_folder / "disc" / "0.jpg", image_folder / "disc" / "copy.jpg")
-    assert find_leaks([survey(image_folder)]) == []
+    assert find_leaks([scan(image_folder)]) == []
 
 
-def test_the_fingerprint_ignores_what_files_are_called(image_folder: Path, survey: SurveyFolder) -> None:
-    before = fingerprint([survey(image_folder)])
+def test_the_fingerprint_ignores_file_names(image_folder: Path, scan: ScanFolder) -> None:
+    before = fingerprint([scan(image_folder)])
     (image_folder / "disc" / "0.jpg").rename(image_folder / "disc" / "zzz.jpg")
     (image_folder / "disc" / "README.txt").write_text("no photo", encoding="utf-8")
-    assert fingerprint([survey(image_folder)]) == before
+    assert fingerprint([scan(image_folder)]) == before
 
 
-def test_the_fingerprint_sees_bytes_classes_channels_and_copies(image_folder: Path, survey: SurveyFolder) -> None:
-    seen = [fingerprint([survey(image_folder)]), fingerprint([survey(image_folder, "test")])]
+def test_the_fingerprint_depends_on_bytes_classes_channels_and_copies(image_folder: Path, scan: ScanFolder) -> None:
+    seen = [fingerprint([scan(image_folder)]), fingerprint([scan(image_folder, "test")])]
     path = image_folder / "disc" / "0.jpg"
     shutil.copy(path, image_folder / "disc" / "copy.jpg")
-    seen.append(fingerprint([survey(image_folder)]))
+    seen.append(fingerprint([scan(image_folder)]))
     path.rename(image_folder / "cross" / "moved.jpg")
-    seen.append(fingerprint([survey(image_folder)]))
+    seen.append(fingerprint([scan(image_folder)]))
     with (image_folder / "cross" / "moved.jpg").open("ab") as file:
         file.write(b"\0")
-    seen.append(fingerprint([survey(image_folder)]))
+    seen.append(fingerprint([scan(image_folder)]))
     assert len(set(seen)) == 5
