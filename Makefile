@@ -1,10 +1,11 @@
-.PHONY: setup check test test-all image test-docker bench-train bench-serve fuzz-serve soak-serve bench-debugger bench-profiler fix lock readme
+.PHONY: setup check test test-gate test-all image test-docker mutations measures bench-train bench-serve fuzz-serve \
+	soak-serve bench-debugger bench-profiler fix lock readme
 bin := .venv/bin
 
-setup:  ## make .venv, or bring it up to date
+setup:  ## create .venv or update it
 	scripts/setup.sh
 
-check: setup  ## style, types, imports that point down
+check: setup  ## style, types, and which package may import which
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/pyright
@@ -13,42 +14,51 @@ check: setup  ## style, types, imports that point down
 test: .venv/compiled  ## the default suite
 	$(bin)/pytest -n auto --dist worksteal -m "not slow and not docker"
 
-test-all: .venv/compiled  ## the slow tests too
+test-gate: .venv/compiled  ## the slow tests that CI runs: README's commands, photos to predictions, the SDK, accuracy
+	$(bin)/pytest -n auto --dist worksteal -m "gate and not docker"
+
+test-all: .venv/compiled  ## the default suite and all slow tests
 	$(bin)/pytest -n auto --dist worksteal -m "not docker"
 
-# Where PYTHONDONTWRITEBYTECODE is set, every process that a test starts would compile thousands of modules anew.
+# Where PYTHONDONTWRITEBYTECODE is set, every process started by a test would compile thousands of modules again.
 .venv/compiled: tests/requirements.txt | setup
 	-$(bin)/python -m compileall -qq -j 0 .venv/lib
 	touch $@
 
-image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it where no hub is reached
+image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it without access to torchvision's hub
 	docker build --tag image-classifier --file docker/Dockerfile --build-arg REVISION=$$(git rev-parse HEAD) \
 		$(if $(filter undefined,$(origin BAKED_WEIGHTS)),,--build-arg BAKED_WEIGHTS="$(BAKED_WEIGHTS)") .
 
-test-docker: setup  ## the image in a real engine; IMAGE names one that is built already
+test-docker: setup  ## the image in a real Docker engine; IMAGE names an existing one
 	$(bin)/pytest -m docker tests/docker
 
-bench-train: setup  ## how fast train trains, beside torchvision's reference recipe
+mutations: .venv/compiled  ## the faults of tests/mutations/*.json, each of which the tests must notice
+	PYTHONPATH=tests $(bin)/python -m mutations
+
+measures:  ## size and documentation of the code, by package, for ARCHITECTURE.md; ROOT names another checkout
+	python3 tests/benchmarks/code_measures.py $(or $(ROOT),.)
+
+bench-train: setup  ## training throughput, beside torchvision's reference recipe
 	PYTHONPATH=tests:scripts $(bin)/python -m benchmarks.train
 
-bench-serve: setup  ## how fast serve answers, beside LitServe and TorchServe; wrk must be installed
+bench-serve: setup  ## serving throughput and latency, beside LitServe and TorchServe; needs wrk
 	PYTHONPATH=tests $(bin)/python -m benchmarks.serve
 
 fuzz-serve: setup  ## 10,000 hostile requests
 	PYTHONPATH=tests $(bin)/python -m benchmarks.serve_fuzz
 
-soak-serve: setup  ## 100,000 requests; memory, threads and descriptors stay
+soak-serve: setup  ## 100,000 requests: memory, threads and descriptors must not grow
 	PYTHONPATH=tests $(bin)/python -m benchmarks.serve_soak
 
-bench-debugger bench-profiler: setup  ## what looking on costs a training
+bench-debugger bench-profiler: setup  ## overhead of the debugger and of the profiler
 	PYTHONPATH=tests $(bin)/python -m benchmarks.$(@:bench-%=%)
 
-fix: setup  ## what ruff can mend by itself
+fix: setup  ## automatic fixes and formatting
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
 compile := $(bin)/uv pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml
-lock: setup  ## pin what pyproject.toml names: everything first, then the parts of it
+lock: setup  ## pin what pyproject.toml names: everything first, then the subsets
 	$(compile) --extra image --extra scripts --group dev --output-file tests/requirements.txt
 	$(compile) --extra image --constraint tests/requirements.txt --output-file docker/requirements.txt
 	$(compile) --extra scripts --constraint tests/requirements.txt --output-file scripts/requirements.txt

@@ -1,29 +1,94 @@
-"""What all tests share: drawn photos, a channel of them, and the real photos and weights where they are."""
+"""Fixtures that all tests share, the settings of a test process, and guards against state that leaks between tests."""
 
+import gc
 import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from support import leaks
 from support.drawing import draw_photo, encode, write_classes
 
-# The same examples each time, as many as the default suite has time for.
+# The same examples in every run, as many as the default suite has time for.
 settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+# Seconds for a test that is marked slow or docker; the docker tests may build the image first.
+SLOW_TIMEOUT_S = 900
+# Inherited by every program that a test starts: the PID of the process that ran the test.
+STARTED_BY = "TESTS_PID"
+
+_failed = pytest.StashKey[bool]()
 
 
 def pytest_configure() -> None:
-    """Under xdist every worker keeps to its share of the cores, and so do the programs that it starts.
+    """Set up the process that runs tests; a worker of xdist is one, too.
 
-    Set before torch is imported, which reads it once.
+    Each worker, and each program that it starts, keeps to its share of the cores. OMP_NUM_THREADS is set before torch
+    is imported, which reads it once.
+
+    A shell that starts pytest in the background ignores SIGINT, and every program started by a test would inherit
+    that: the tests of Ctrl-C need Python's own handler.
     """
+    os.environ[STARTED_BY] = str(os.getpid())
     if "PYTEST_XDIST_WORKER" in os.environ:
         share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         os.environ["OMP_NUM_THREADS"] = str(max(1, share))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ("slow", "docker")) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Drop what a failed test left open, so that its ResourceWarnings do not fail the next test of this worker."""
+    result = yield
+    if item.stash.get(_failed, False):
+        # They keep the frames of the failed test, and all that is open in them.
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            vars(sys).pop(name, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+    return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left_by_the_session() -> Iterator[None]:
+    """Fail the last test of a worker if a program that any of its tests started is still running, detached or not."""
+    yield
+    left = leaks.end(lambda: leaks.descendants(STARTED_BY, os.environ[STARTED_BY]))
+    assert not left, f"programs left running:\n{left}"
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Fail a test that leaves a child process running."""
+    before = leaks.children()
+    yield
+    left = leaks.end(lambda: leaks.children() - before)
+    assert not left, f"processes left running:\n{left}"
 
 
 @pytest.fixture
@@ -52,5 +117,5 @@ def imagenet_weights() -> Path:
 
 def _shared(path: Path, what: str) -> Path:
     if not path.is_dir():
-        pytest.skip(f"no {what} on this machine: {os.path.relpath(path, ROOT)} is not there")
+        pytest.skip(f"no {what} on this machine: {os.path.relpath(path, ROOT)} does not exist")
     return path

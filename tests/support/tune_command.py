@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from support.commands import run_script
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -18,9 +20,7 @@ def start_tune(*arguments: object, environment: Mapping[str, str] | None = None)
 
 def tune(*arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
-    process = start_tune(*arguments, environment=environment)
-    out, err = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return run_script("tune", list(map(str, arguments)), environment={**os.environ, **(environment or {})})
 
 
 def read_until(process: subprocess.Popen[str], words: str, times: int) -> list[str]:

@@ -11,6 +11,7 @@ import boto3
 import pytest
 
 from support.cloud_script import Cloud, aws_environment, scripted_cloud
+from support.commands import run_script
 from support.moto import free_port, moto_server
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
@@ -27,16 +28,8 @@ class Shell:
     clients: list[Any] = field(default_factory=list)
 
     def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.command(script, *arguments),
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            timeout=600,
-        )
+        _, _, *given = self.command(script, *arguments)
+        done = run_script(script, given, folder=self.folder, environment={**self.environment, **environment})
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

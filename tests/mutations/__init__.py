@@ -1,0 +1,1 @@
+"""Hand-made faults, each with the tests that must notice it."""
