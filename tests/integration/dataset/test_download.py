@@ -95,9 +95,7 @@ def test_a_broken_connection_is_resumed(site: Site, fetch: Fetch) -> None:
 
 def test_the_next_run_resumes_a_download(site: Site, fetch: Fetch) -> None:
     site.breaks = [400_000] * 20
-    with pytest.raises(
-        DataError, match=r"failed .*; 400 kB are kept: run the same command again to resume"
-    ):
+    with pytest.raises(DataError, match=r"failed .*; 400 kB are kept: run the same command again to resume"):
         fetch()
     site.breaks, site.ranges = [], []
     assert fetch()[0].read_bytes() == DATA

@@ -111,7 +111,9 @@ def test_copies_get_the_same_split() -> None:
     photos = [(f"{number // 2}", "cat", None) for number in range(40)]
     split = split_photos(choose(photos).photos, {"validation": 0.3}, 0)
     sides = {
-        item.inspection.digest: {other.photo.split for other in split if other.inspection.digest == item.inspection.digest}
+        item.inspection.digest: {
+            other.photo.split for other in split if other.inspection.digest == item.inspection.digest
+        }
         for item in split
     }
     assert all(len(side) == 1 for side in sides.values())
