@@ -29,6 +29,7 @@ class Site:
     ranges: list[str | None] = field(default_factory=list)
     knows_ranges: bool = True
     moved_to: str = ""
+    sends_length: bool = True
 
 
 @pytest.fixture
@@ -49,7 +50,8 @@ def site() -> Iterator[Site]:
             if requested and site.knows_ranges and self.headers.get("If-Range") == site.etag:
                 start = int(re.fullmatch(r"bytes=(\d+)-", requested)[1])  # pyright: ignore[reportOptionalSubscript]
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(site.data) - start))
+            if site.sends_length:
+                self.send_header("Content-Length", str(len(site.data) - start))
             if site.etag:
                 self.send_header("ETag", site.etag)
             self.end_headers()
@@ -133,6 +135,14 @@ def test_a_wrong_checksum_is_an_error_and_leaves_nothing(site: Site, fetch: Fetc
 def test_a_too_large_file_is_refused_before_it_is_fetched(fetch: Fetch) -> None:
     with pytest.raises(DataError, match=r"1.02 MB exceed --max-size \(1 MB\)"):
         fetch(max_bytes=1_000_000)
+
+
+def test_a_too_large_file_of_unknown_length_is_refused_while_it_is_fetched(site: Site, fetch: Fetch) -> None:
+    site.sends_length = False
+    assert fetch(max_bytes=len(DATA))[0].read_bytes() == DATA
+    site.url += "?other"
+    with pytest.raises(DataError, match="the file exceeds --max-size"):
+        fetch(max_bytes=len(DATA) - 1)
 
 
 @pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (503, 6)])

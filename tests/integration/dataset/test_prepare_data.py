@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from dataset.output_dir import stage_output
 from prepare_data import main
 from support.drawing import draw_photo, encode, write_classes
 
@@ -136,6 +138,40 @@ def test_a_csv_and_its_images(source: Path, out: Path, tmp_path: Path) -> None:
     assert [(row["defect"], row["path"]) for row in defects(out)] == [("missing", "none.jpg")]
 
 
+def pack(source: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for photo in sorted(source.rglob("*.jpg")):
+            file.write(photo, photo.relative_to(source))
+    return path
+
+
+def test_damaged_and_unsafe_entries_of_a_zip_are_defects(source: Path, out: Path, tmp_path: Path) -> None:
+    archive = pack(source, tmp_path / "photos.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("disc/damaged.jpg", b"the bytes of a photo")
+        file.writestr("../escape.jpg", b"x")
+        file.writestr("__MACOSX/disc/._1.jpg", b"x")
+    archive.write_bytes(archive.read_bytes().replace(b"the bytes of a photo", b"the bytes of a PHOTO"))
+    assert main([str(archive), str(out)]) == 0
+    assert [(row["defect"], row["path"]) for row in defects(out)] == [
+        ("corrupt", "disc/damaged.jpg"),
+        ("unsafe", "../escape.jpg"),
+    ]
+    assert len(photos(out)) == 24
+
+
+def test_an_archive_larger_than_max_size_is_an_error(
+    source: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = pack(source, tmp_path / "photos.zip")
+    assert main([str(archive), str(out), "--max-size", "1kB"]) == 1
+    assert re.fullmatch(
+        r"prepare_data: photos\.zip claims [\d,]+ bytes, more than the limit of 1,000; "
+        r"raise --max-size if you trust the archive\n",
+        capsys.readouterr().err,
+    )
+
+
 def test_shards_hold_every_photo_with_its_class(source: Path, out: Path) -> None:
     main([str(source), str(out), "--shards", "10"])
     assert sorted(path.relative_to(out / "shards").as_posix() for path in (out / "shards").rglob("*.*")) == [
@@ -222,6 +258,30 @@ class TestOut:
         assert not out.with_name("out.part").exists()
         assert main([str(source), str(out), "--min-per-class", "3"]) == 0
         assert {place.split("/")[1] for place in photos(out)} == {"cross", "disc", "square"}
+
+    def test_a_second_run_at_the_same_time_is_refused(
+        self, source: Path, out: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with stage_output(out, replace=False) as part:
+            (part / "train").mkdir()
+            assert main([str(source), str(out)]) == 1
+            assert capsys.readouterr().err == (f"prepare_data: another run is writing {out}: wait for it to finish\n")
+        assert (out / "train").is_dir()
+
+    def test_a_failed_run_keeps_its_downloads_for_the_next_one(self, out: Path) -> None:
+        def fail() -> None:
+            with stage_output(out, replace=False) as part:
+                (part / "download").mkdir()
+                (part / "download" / "photos.zip.part").write_bytes(b"half")
+                (part / "staging").mkdir()
+                raise OSError("no space left on device")
+
+        with pytest.raises(OSError, match="no space"):
+            fail()
+        with stage_output(out, replace=False) as part:
+            assert (part / "download" / "photos.zip.part").read_bytes() == b"half"
+            assert not (part / "staging").exists()
+        assert list(out.iterdir()) == []
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
     def test_a_stopped_run_leaves_no_out_and_the_next_one_succeeds(

@@ -87,6 +87,20 @@ def test_a_truncated_photo_is_repaired_if_requested(run: Run, photo: bytes, tmp_
         image.load()
 
 
+def test_a_truncated_tiny_photo_is_repaired_if_both_are_requested(run: Run, tmp_path: Path) -> None:
+    data = encode(draw_photo(200, 15, seed=3))
+    options = DEFAULTS._replace(repair_truncated=True, keep_tiny=True)
+    assert run(data[:-100], options=options).defect == "truncated"
+    with Image.open(tmp_path / "staged") as image:
+        image.load()
+        assert image.size == (200, 15)
+
+
+@pytest.mark.parametrize(("side", "defect"), [(15, "tiny"), (16, "")])
+def test_the_shortest_accepted_side(run: Run, side: int, defect: str) -> None:
+    assert run(encode(draw_photo(40, side))).defect == defect
+
+
 def test_repairing_one_photo_does_not_make_the_next_lenient(run: Run, photo: bytes) -> None:
     run(photo[: len(photo) * 3 // 4], options=DEFAULTS._replace(repair_truncated=True))
     assert run(photo[: len(photo) * 3 // 4]).defect == "truncated"
