@@ -1,10 +1,10 @@
-"""Turn whatever photos you have into train/, validation/ and test/ of class folders, every photo checked.
+"""Prepare a data set: check every photo, and write train/, validation/ and test/ of class folders.
 
 SOURCE may be
   a folder of class folders, or of train/, valid/ and test/ of them
-  a zip or tar of either, on this machine or at an http(s) address
-  a CSV with path and label, an .lst file, a SageMaker augmented manifest (JSON lines)
-  a Polyvore JSON, or the folder that holds all three, with its images beside it
+  a zip or tar of either, local or at an http(s) URL
+  a CSV of paths and labels, an .lst file, or a SageMaker augmented manifest (JSON lines)
+  a Polyvore JSON, or the folder that holds all three, with the images beside it
 
 Examples:
   .venv/bin/python scripts/prepare_data.py photos prepared
@@ -13,22 +13,24 @@ Examples:
 """
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from classifier.archives import MAX_BYTES
 from classifier.errors import ConfigError, UserError
+from classifier.host import num_cores
 from dataset.defects import describe_kinds, parse_actions
-from dataset.prepare import Plan, prepare
+from dataset.prepare import PrepareOptions, prepare
 from dataset.sources import Source
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     options = _parse(arguments)
     try:
-        selection = prepare(_plan(options), lambda line: print(line, flush=True))
+        selection = prepare(_prepare_options(options), lambda line: print(line, flush=True))
     except UserError as error:
         print(f"prepare_data: {error}", file=sys.stderr)
         return 1
@@ -36,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"prepare_data: {error.filename or options.out}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("prepare_data: stopped; the same command starts again, and goes on with a download", file=sys.stderr)
+        print("prepare_data: stopped; run the same command again (a download is resumed)", file=sys.stderr)
         return 130
-    print(f"\n{len(selection.chosen):,} photos are in {options.out}; look at {options.out / 'report' / 'samples.jpg'}")
+    print(f"\nwrote {len(selection.photos):,} photos to {options.out}; see {options.out / 'report' / 'samples.jpg'}")
     print(f"next: local_test/train_local.sh --data {options.out}")
     return 0
 
@@ -47,57 +49,88 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="prepare_data",
         description=__doc__,
-        epilog=f"What can be wrong, and what may be done about it (the first is the default):\n{describe_kinds()}",
+        epilog=f"Kinds of defects, and the actions for --on (the first is the default):\n{describe_kinds()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="SOURCE", help="where the photos come from; it is never changed")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the folder to make; beside it, OUT.part while at work")
-    parser.add_argument("--replace", action="store_true", help="make an OUT of this command's again")
-    parser.add_argument("--jobs", type=_count, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
+    parser.add_argument("source", metavar="SOURCE", help="source of the photos; never modified")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write; unfinished work is in OUT.part")
+    parser.add_argument("--replace", action="store_true", help="replace an OUT that this command wrote")
+    parser.add_argument("--jobs", type=_parse_count, default=num_cores(), metavar="N", help="processes (%(default)s)")
 
-    source = parser.add_argument_group("what the source says")
-    source.add_argument("--images", type=Path, metavar="DIR", help="where the paths of a CSV, manifest or JSON start")
+    source = parser.add_argument_group("reading the source")
     source.add_argument(
-        "--labels", type=Path, metavar="FILE", help="what labels are called: JSON, or `3 Dresses` lines"
+        "--images", type=Path, metavar="DIR", help="folder that the paths of a CSV, manifest or JSON are relative to"
     )
-    source.add_argument("--label-attribute", metavar="NAME", help="which attribute of a manifest is the label")
-    source.add_argument("--sha256", metavar="HEX", help="what a download's checksum must be")
     source.add_argument(
-        "--max-size", type=_bytes, default=_bytes("100GB"), metavar="SIZE", help="most to download or extract (100GB)"
+        "--labels", type=Path, metavar="FILE", help="names of the labels: JSON, or lines such as `3 Dresses`"
+    )
+    source.add_argument("--label-attribute", metavar="NAME", help="attribute of a manifest that holds the label")
+    source.add_argument("--sha256", metavar="HEX", help="expected SHA-256 of a download")
+    source.add_argument(
+        "--max-size",
+        type=_parse_size,
+        default=MAX_BYTES,
+        metavar="SIZE",
+        help="largest download, and largest sum of extracted files (100GB)",
     )
 
-    photos = parser.add_argument_group("what becomes of the photos")
+    photos = parser.add_argument_group("photos")
     photos.add_argument(
-        "--on", action="append", default=[], metavar="DEFECT=ACTION", help="see below; may be given often"
+        "--on",
+        action="append",
+        default=[],
+        metavar="DEFECT=ACTION",
+        help="action for a kind of defect, see below; may be repeated",
     )
-    photos.add_argument("--min-side", type=_count, default=16, metavar="PIXELS", help="shorter is tiny (%(default)s)")
-    photos.add_argument("--longer-side", type=_count, metavar="PIXELS", help="scale larger photos down, saved as JPEG")
     photos.add_argument(
-        "--link", action="store_true", help="hard links to SOURCE where nothing is changed: saves space"
+        "--min-side",
+        type=_parse_count,
+        default=16,
+        metavar="PIXELS",
+        help="photos with a shorter side are tiny (%(default)s)",
     )
-    photos.add_argument("--shards", type=_count, metavar="N", help="also write tar files of N photos (WebDataset)")
+    photos.add_argument(
+        "--longer-side", type=_parse_count, metavar="PIXELS", help="scale larger photos down, and save them as JPEG"
+    )
+    photos.add_argument(
+        "--link", action="store_true", help="hard-link unchanged photos to SOURCE instead of copying them"
+    )
+    photos.add_argument(
+        "--shards", type=_parse_count, metavar="N", help="also write tar files of N photos each (WebDataset)"
+    )
 
     splits = parser.add_argument_group("splits and classes")
     splits.add_argument(
-        "--validation", type=_share, default=0.15, metavar="SHARE", help="%(default)s, if none is given"
+        "--validation",
+        type=_parse_share,
+        default=0.15,
+        metavar="SHARE",
+        help="share of each class, unless SOURCE has splits (%(default)s)",
     )
-    splits.add_argument("--test", type=_share, default=0.15, metavar="SHARE", help="%(default)s, if none is given")
-    splits.add_argument("--resplit", action="store_true", help="make the splits anew, even if SOURCE has its own")
     splits.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="another draw of splits and caps (%(default)s)"
+        "--test",
+        type=_parse_share,
+        default=0.15,
+        metavar="SHARE",
+        help="share of each class, unless SOURCE has splits (%(default)s)",
     )
+    splits.add_argument("--resplit", action="store_true", help="split all photos again, even if SOURCE has splits")
+    splits.add_argument("--seed", type=int, default=0, metavar="N", help="seed of splits and caps (%(default)s)")
     splits.add_argument(
-        "--max-per-class", type=_count, metavar="N", help="cap each class (in each split of SOURCE's own)"
+        "--max-per-class",
+        type=_parse_count,
+        metavar="N",
+        help="limit the photos of each class (in each split of SOURCE)",
     )
     splits.add_argument("--min-per-class", type=int, default=0, metavar="N", help="leave out classes with fewer photos")
-    splits.add_argument("--balance", action="store_true", help="cap each class at what the rarest has")
+    splits.add_argument("--balance", action="store_true", help="limit each class to the size of the smallest")
     return parser.parse_args(arguments)
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
     if options.validation + options.test >= 1:
-        raise ConfigError("--validation and --test together must leave something to train on: less than 1")
-    return Plan(
+        raise ConfigError("--validation and --test must add up to less than 1, to leave photos to train on")
+    return PrepareOptions(
         source=Source(
             text=options.source,
             images=options.images,
@@ -116,30 +149,30 @@ def _plan(options: argparse.Namespace) -> Plan:
         balance=options.balance,
         min_side=options.min_side,
         longer_side=options.longer_side,
-        shard_photos=options.shards,
+        photos_per_shard=options.shards,
         link=options.link,
         replace=options.replace,
         jobs=options.jobs,
     )
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
-def _share(text: str) -> float:
+def _parse_share(text: str) -> float:
     try:
         share = float(text)
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share: 0 or more, and less than 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share: use a number from 0 to below 1")
     return share
 
 
-def _bytes(text: str) -> int:
+def _parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500MB or 2GB")

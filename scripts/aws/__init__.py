@@ -1,1 +1,1 @@
-"""AWS clients, and botocore errors as messages a user can act on; shared by `dataset` and `launch`."""
+"""AWS clients, and botocore's errors as messages that a user can act on. Shared by `dataset` and `launch`."""

@@ -1,4 +1,4 @@
-"""AWS, reached: clients, and its refusals in words that say what to do."""
+"""AWS clients with retries, and checks of the bucket and role that a command is given."""
 
 import os
 from typing import Any
@@ -9,41 +9,50 @@ from botocore.exceptions import ClientError
 
 from aws.errors import CloudError, explained
 
-_RETRIES = 8
+_MAX_ATTEMPTS = 8
+# As messages name the services.
+_TITLES = {"s3": "S3", "sagemaker": "SageMaker", "iam": "IAM", "ecr": "ECR", "logs": "CloudWatch Logs"}
 
 
 def s3_client(*, num_connections: int) -> Any:
-    """An S3 client with a connection for each thread.
+    """Create an S3 client for as many threads as connections.
 
     Raises:
-        CloudError: the profile that was chosen does not exist.
+        CloudError: there is no region, or AWS_PROFILE names no profile.
     """
     return client("s3", num_connections=num_connections)
 
 
 def client(service: str, *, region: str | None = None, num_connections: int = 4) -> Any:
-    """A service's client, with botocore's standard retries, which back off.
+    """Create a service's client, with botocore's standard retries and backoff.
 
     Endpoint, region, profile, credentials and retries come from the environment and ``~/.aws``, as with the AWS CLI.
 
+    Args:
+        service: botocore's name of the service.
+        region: overrides the region of the environment.
+
     Raises:
-        CloudError: there is no region, or the profile that was chosen does not exist.
+        CloudError: there is no region, or AWS_PROFILE names no profile.
     """
     retries: dict[str, Any] = {}
     if "AWS_RETRY_MODE" not in os.environ:
         retries["mode"] = "standard"
     if "AWS_MAX_ATTEMPTS" not in os.environ:
-        retries["total_max_attempts"] = _RETRIES
+        retries["total_max_attempts"] = _MAX_ATTEMPTS
     config = Config(max_pool_connections=num_connections, retries=retries, connect_timeout=10, read_timeout=60)  # pyright: ignore[reportArgumentType]
     with explained(_TITLES.get(service, service)):
-        # A session of its own: the default one keeps the credentials that it saw first.
+        # A new session: boto3's default session keeps the first credentials that it finds.
         return boto3.Session(region_name=region).client(service, config=config)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def check_bucket(s3: Any, uri: str) -> None:
-    """
+    """Check that the bucket of an ``s3://`` URI exists.
+
+    Denied access passes: the caller may lack ``s3:ListBucket`` while SageMaker's role has all that it needs.
+
     Raises:
-        CloudError: there is no such bucket. Where the credentials may not ask, the platform will tell.
+        CloudError: the bucket does not exist, or S3 can't be reached.
     """
     bucket = uri.removeprefix("s3://").partition("/")[0]
     with explained(uri):
@@ -55,21 +64,21 @@ def check_bucket(s3: Any, uri: str) -> None:
 
 
 def role_arn(text: str | None, region: str | None = None) -> str:
-    """A role's ARN, given so or by its name; without ``text``, by SAGEMAKER_ROLE.
+    """Return the ARN of a role.
+
+    Args:
+        text: an ARN or a name; by default the value of SAGEMAKER_ROLE.
 
     Raises:
-        CloudError: none is given, or IAM knows none of that name.
+        CloudError: no role is given, or IAM has none of this name.
     """
     text = text or os.environ.get("SAGEMAKER_ROLE")
     if not text:
         raise CloudError(
-            "no role is given, which SageMaker needs to read your data and write the model: --role NAME, or set "
-            "SAGEMAKER_ROLE; the IAM console makes one for the use case 'SageMaker - Execution'"
+            "no role is given, which SageMaker needs to read your data and write the model: pass --role NAME or set "
+            "SAGEMAKER_ROLE; the IAM console creates one for the use case 'SageMaker - Execution'"
         )
     if text.startswith("arn:"):
         return text
     with explained(f"role {text}"):
         return client("iam", region=region).get_role(RoleName=text)["Role"]["Arn"]
-
-
-_TITLES = {"s3": "S3", "sagemaker": "SageMaker", "iam": "IAM", "ecr": "ECR", "logs": "CloudWatch Logs"}

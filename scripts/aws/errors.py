@@ -1,4 +1,4 @@
-"""AWS, reached: clients, and its refusals in words that say what to do."""
+"""botocore's errors, translated into messages that say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +19,17 @@ from classifier.errors import UserError
 
 
 class CloudError(UserError):
-    """AWS refuses, or can't be reached."""
+    """AWS rejects a request or can't be reached."""
 
 
 @contextmanager
 def explained(what: str, hint: str = "") -> Iterator[None]:
-    """Errors of botocore → :class:`CloudError`; ``what`` was being done or asked for."""
+    """Translate botocore's errors into :class:`CloudError`.
+
+    Args:
+        what: the resource or service that the calls are about; begins the message.
+        hint: ends the message of a rejected request.
+    """
     try:
         yield
     except ClientError as error:
@@ -44,24 +49,24 @@ def explained(what: str, hint: str = "") -> Iterator[None]:
 
 
 _MEANINGS = {
-    "NoSuchBucket": "there is no such bucket; `aws s3 mb` makes one, in the region where the training will run",
-    "404": "there is no such bucket; `aws s3 mb` makes one, in the region where the training will run",
+    "NoSuchBucket": "there is no such bucket; `aws s3 mb` creates one, in the region where the training will run",
+    "404": "there is no such bucket; `aws s3 mb` creates one, in the region where the training will run",
     "AccessDenied": "access is denied: the credentials need s3:ListBucket on the bucket, s3:PutObject and s3:GetObject "
     "on its objects (and s3:DeleteObject for --delete)",
     "403": "access is denied: the credentials need s3:ListBucket on the bucket and s3:PutObject on its objects",
-    "ExpiredToken": "the credentials have expired: renew them, with `aws sso login` perhaps",
-    "ExpiredTokenException": "the credentials have expired: renew them, with `aws sso login` perhaps",
+    "ExpiredToken": "the credentials have expired: renew them, e.g. with `aws sso login`",
+    "ExpiredTokenException": "the credentials have expired: renew them, e.g. with `aws sso login`",
     "InvalidClientTokenId": "AWS does not know this access key: check AWS_PROFILE or AWS_ACCESS_KEY_ID",
     "UnrecognizedClientException": "AWS does not know this access key: check AWS_PROFILE or AWS_ACCESS_KEY_ID",
-    "InvalidSignatureException": "the secret key does not fit the access key: check AWS_SECRET_ACCESS_KEY",
+    "InvalidSignatureException": "the secret key does not match the access key: check AWS_SECRET_ACCESS_KEY",
     "NoSuchEntity": "there is no such role: `aws iam list-roles` lists yours",
     "InvalidAccessKeyId": "AWS does not know this access key: check AWS_PROFILE or AWS_ACCESS_KEY_ID",
-    "SignatureDoesNotMatch": "the secret key does not fit the access key: check AWS_SECRET_ACCESS_KEY",
-    "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
-    "PermanentRedirect": "the bucket lies in another region: set AWS_DEFAULT_REGION to it",
-    "IllegalLocationConstraintException": "the bucket lies in another region: set AWS_DEFAULT_REGION to it",
-    "AuthorizationHeaderMalformed": "the bucket lies in another region: set AWS_DEFAULT_REGION to it",
-    "SlowDown": "S3 asks to go slower, after several tries: run the same command again, with fewer --jobs",
+    "SignatureDoesNotMatch": "the secret key does not match the access key: check AWS_SECRET_ACCESS_KEY",
+    "RequestTimeTooSkewed": "this machine's clock is wrong: correct it",
+    "PermanentRedirect": "the bucket is in another region: set AWS_DEFAULT_REGION to it",
+    "IllegalLocationConstraintException": "the bucket is in another region: set AWS_DEFAULT_REGION to it",
+    "AuthorizationHeaderMalformed": "the bucket is in another region: set AWS_DEFAULT_REGION to it",
+    "SlowDown": "S3 still throttles requests after several retries: run the same command again with fewer --jobs",
 }
 QUOTAS_PAGE = "https://console.aws.amazon.com/servicequotas/home/services/sagemaker/quotas"
 _QUOTAS = ("ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException")
@@ -69,7 +74,7 @@ _THROTTLES = ("ThrottlingException", "Throttling", "TooManyRequestsException", "
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether the same call may well succeed in a while."""
+    """Whether an error is transient: the same call may succeed later."""
     if isinstance(error, ClientError):
         return error.response.get("Error", {}).get("Code") in (*_THROTTLES, "ServiceUnavailable", "InternalFailure")
     return isinstance(error, (EndpointConnectionError, ConnectTimeoutError, HTTPClientError))
@@ -79,9 +84,9 @@ def _explain(error: ClientError) -> str:
     detail = error.response.get("Error", {})
     code, message = detail.get("Code", ""), detail.get("Message", "")
     if code in _QUOTAS:
-        return f"{message}; ask for more on {QUOTAS_PAGE}, or take another instance type"
+        return f"{message}; request an increase on {QUOTAS_PAGE}, or use another instance type"
     if code in _THROTTLES:
-        return f"AWS asks to go slower, after several tries ({code}): run the same command again in a minute"
+        return f"AWS still throttles requests after several retries ({code}): run the same command again in a minute"
     if code == "AccessDeniedException":
         return f"access is denied: {message}; add this action to the policies of your user or role"
     known = _MEANINGS.get(code)

@@ -1,4 +1,4 @@
-"""One photo: read once; what it is, what is wrong with it, and its bytes put aside for its class folder."""
+"""Inspection of photos: each is read once, checked, resized if requested, and staged for its class folder."""
 
 import io
 import multiprocessing
@@ -18,29 +18,20 @@ from typing import NamedTuple
 from PIL import Image
 
 from classifier.errors import DataError, ImageError
-from classifier.vision.images import FORMATS, decode, tolerate_truncated_images
+from classifier.vision.images import EXTENSIONS_BY_FORMAT, FORMATS, decode, tolerate_truncated_images
 from dataset.listing import Listing
 from dataset.progress import progress
 
-MAX_BYTES = 512_000_000  # larger than any photo that decode() takes
+MAX_BYTES = 512_000_000  # larger than any photo that decode() accepts
 _QUALITY = 92
-# The first is given to a file that has none of them.
-_EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm"),
-    "AVIF": (".avif",),
-}
-_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+_BATCH_SIZE = 64  # photos per task of a worker: few enough to share evenly, enough to hide the cost of passing them
+_QUEUED_PER_WORKER = 4  # batches
+_PHOTOS_PER_FOLDER = 1000
 
 
-class Wishes(NamedTuple):
-    """What is wanted of every photo. ``longer_side`` in pixels, or None to leave the sizes alone."""
+class InspectionOptions(NamedTuple):
+    """How to inspect photos. Sides are in pixels; with ``longer_side`` None, photos are not resized."""
 
     min_side: int
     longer_side: int | None
@@ -49,17 +40,22 @@ class Wishes(NamedTuple):
     link: bool
 
 
-class Task(NamedTuple):
-    """A file to look at, and where to put its bytes."""
+class InspectionTask(NamedTuple):
+    """A file to inspect, and where to stage it."""
 
     path: str
-    aside: str
+    staged_path: str
 
 
-class Facts(NamedTuple):
-    """What a photo turned out to be. ``digest`` is of the bytes that were read; None when nothing was put aside.
+class Inspection(NamedTuple):
+    """The result for one photo.
 
-    ``extension`` is the right one for what was put aside, or empty when the name's own is right.
+    Attributes:
+        digest: a hash of the bytes that were read, or None if the photo was not staged.
+        size: bytes of the staged file.
+        extension: the extension that the staged file should have, or empty if it has a right one.
+        defect: the kind of defect, or empty.
+        reencoded: whether the staged file was resized or repaired.
     """
 
     digest: bytes | None
@@ -67,27 +63,95 @@ class Facts(NamedTuple):
     width: int = 0
     height: int = 0
     extension: str = ""
-    kind: str = ""
+    defect: str = ""
     reason: str = ""
-    fixed: bool = False
+    reencoded: bool = False
 
 
-def inspect_all(tasks: Sequence[Task], wishes: Wishes) -> list[Facts]:
-    return [inspect(task, wishes) for task in tasks]
+def staging_path(work: Path, number: int) -> Path:
+    """Return where a photo is kept until it is selected and named."""
+    return work / "staging" / f"{number // _PHOTOS_PER_FOLDER:06}" / f"{number:09}"
 
 
-def inspect(task: Task, wishes: Wishes) -> Facts:
-    """Read, check, resize if wanted, and put aside what is good."""
+def inspect_photos(listing: Listing, work: Path, options: InspectionOptions, jobs: int) -> list[Inspection]:
+    """Inspect every photo in ``jobs`` processes; threads would block each other on small photos.
+
+    Raises:
+        DataError: a worker process was killed.
+    """
+    total = len(listing.photos)
+    for start in range(0, total, _PHOTOS_PER_FOLDER):
+        staging_path(work, start).parent.mkdir(parents=True)
+    inspections: list[Inspection] = []
+    with progress("checking", total) as advance:
+        for batch in _run(_batches(listing, work), options, min(jobs, -(-total // _BATCH_SIZE))):
+            inspections += batch
+            advance(len(batch))
+    return inspections
+
+
+def _batches(listing: Listing, work: Path) -> Iterator[list[InspectionTask]]:
+    tasks = (
+        InspectionTask(listing.absolute_path(photo), str(staging_path(work, number)))
+        for number, photo in enumerate(listing.photos)
+    )
+    while batch := list(islice(tasks, _BATCH_SIZE)):
+        yield batch
+
+
+def _run(
+    batches: Iterator[Sequence[InspectionTask]], options: InspectionOptions, jobs: int
+) -> Iterator[list[Inspection]]:
+    if jobs <= 1:
+        yield from (_inspect_batch(batch, options) for batch in batches)
+        return
+    # A forked process would inherit the locks of the progress bar's thread.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
+        _start_workers(executor, jobs)
+        queue: deque[Future[list[Inspection]]] = deque()
+        try:
+            for batch in batches:
+                queue.append(executor.submit(_inspect_batch, batch, options))
+                if len(queue) >= jobs * _QUEUED_PER_WORKER:
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
+        except BrokenProcessPool:
+            raise DataError(
+                "a process that checks photos was killed, most often for lack of memory: try again with --jobs 1"
+            ) from None
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_workers(executor: ProcessPoolExecutor, jobs: int) -> None:
+    """Start workers with SIGINT blocked: Ctrl-C reaches all processes of a terminal, and only the parent handles it."""
+    resource_tracker.ensure_running()  # started later, it would undo the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        for _ in range(jobs):
+            executor.submit(int)  # a task that finds no idle worker starts one
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _inspect_batch(tasks: Sequence[InspectionTask], options: InspectionOptions) -> list[Inspection]:
+    return [inspect(task, options) for task in tasks]
+
+
+def inspect(task: InspectionTask, options: InspectionOptions) -> Inspection:
+    """Read and check a photo, and stage it if it is usable; a defect is part of the result, never raised."""
     try:
         data = _read(task.path)
     except OSError as error:
-        return Facts(None, kind="missing", reason=error.strerror or str(error))
+        return Inspection(None, defect="missing", reason=error.strerror or str(error))
     if data is None:
-        return Facts(None, kind="not-image", reason=f"larger than {MAX_BYTES:,} bytes, as no photo is")
-    facts, written = _judge(data, os.path.splitext(task.path)[1].lower(), wishes)  # noqa: PTH122 (ten times faster)
-    if facts.digest is not None:
-        _put_aside(task, data if written is None else written, link=wishes.link and written is None)
-    return facts
+        return Inspection(None, defect="not-image", reason=f"more than {MAX_BYTES:,} bytes, too many for a photo")
+    extension = os.path.splitext(task.path)[1].lower()  # noqa: PTH122 (ten times faster)
+    inspection, encoded = _inspect_bytes(data, extension, options)
+    if inspection.digest is not None:
+        _stage(task, data if encoded is None else encoded, link=options.link and encoded is None)
+    return inspection
 
 
 def _read(path: str) -> bytes | None:
@@ -96,54 +160,56 @@ def _read(path: str) -> bytes | None:
     return data if len(data) <= MAX_BYTES else None
 
 
-def _judge(data: bytes, extension: str, wishes: Wishes) -> tuple[Facts, bytes | None]:
-    """The facts, and other bytes to put aside than those that were read, if any."""
+def _inspect_bytes(data: bytes, extension: str, options: InspectionOptions) -> tuple[Inspection, bytes | None]:
+    """Return the result, and the encoded bytes to stage instead of those that were read, if the photo is changed."""
     size = len(data)
     try:
-        name, width, height = _header(data)
+        name, width, height = _read_header(data)
     except ImageError as error:
-        return Facts(None, size, kind=_headless_kind(data, str(error)), reason=_reason(error)), None
-    kind = reason = ""
+        return Inspection(None, size, defect=_header_defect(data, str(error)), reason=_reason(error)), None
+    defect = reason = ""
     image = None
     try:
-        image = _decode(data, width, height, wishes.longer_side)
+        image = _decode(data, width, height, options.longer_side)
     except ImageError as error:
         reason = _reason(error)
-        kind = "truncated" if _lacks_end(data, name, reason) else "corrupt"
-        if kind == "truncated" and wishes.repair_truncated:
-            image = _decode_rest(data)
+        defect = "truncated" if _is_truncated(data, name, reason) else "corrupt"
+        if defect == "truncated" and options.repair_truncated:
+            image = _decode_truncated(data)
     if image is None:
-        return Facts(None, size, width, height, kind=kind, reason=reason), None
+        return Inspection(None, size, width, height, defect=defect, reason=reason), None
     digest = blake2b(data, digest_size=16).digest()
-    if min(width, height) < wishes.min_side:
-        tiny = f"{width} × {height} pixels"
-        kept = digest if wishes.keep_tiny else None
-        return Facts(kept, size, width, height, _right_extension(name, extension), "tiny", tiny), None
-    if kind or (wishes.longer_side and max(width, height) > wishes.longer_side):
-        written = _encode(image, wishes.longer_side)
-        new = "" if extension in _EXTENSIONS["JPEG"] else ".jpg"
-        wrong = _right_extension(name, extension)
-        kind, reason = (kind, reason) if kind else ("extension", _misnamed(name, extension)) if wrong else ("", "")
-        return Facts(digest, len(written), width, height, new, kind, reason, fixed=True), written
     right = _right_extension(name, extension)
-    if right:
-        return Facts(digest, size, width, height, right, "extension", _misnamed(name, extension)), None
-    return Facts(digest, size, width, height), None
+    if min(width, height) < options.min_side and not (defect and options.keep_tiny):
+        tiny = f"{width} × {height} pixels"
+        return Inspection(digest if options.keep_tiny else None, size, width, height, right, "tiny", tiny), None
+    if right and not defect:
+        defect, reason = "extension", _describe_wrong_extension(name, extension)
+    if image is not None and (defect == "truncated" or _is_larger(width, height, options.longer_side)):
+        encoded = _encode(image, options.longer_side)
+        jpeg = "" if extension in EXTENSIONS_BY_FORMAT["JPEG"] else EXTENSIONS_BY_FORMAT["JPEG"][0]
+        return Inspection(digest, len(encoded), width, height, jpeg, defect, reason, reencoded=True), encoded
+    return Inspection(digest, size, width, height, right, defect, reason), None
 
 
-def _header(data: bytes) -> tuple[str, int, int]:
+def _is_larger(width: int, height: int, longer_side: int | None) -> bool:
+    return longer_side is not None and max(width, height) > longer_side
+
+
+def _read_header(data: bytes) -> tuple[str, int, int]:
+    """Return the format's name, and width and height in pixels."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.format or "", image.width, image.height
     except Exception:
-        # decode() says it in the words that the training uses.
+        # decode() raises the message that training would log.
         decode(data)
         raise ImageError("not an image") from None
 
 
 def _decode(data: bytes, width: int, height: int, longer_side: int | None) -> Image.Image:
-    """At the smallest scale that JPEG has, which finds what a full decoding finds, or the smallest that is needed."""
-    if longer_side is None or longer_side >= max(width, height):
+    """Decode at the smallest scale that suffices: damage shows at JPEG's smallest scale as well as at full size."""
+    if not _is_larger(width, height, longer_side) or longer_side is None:
         return decode(data, cover=1)
     return decode(data, cover=max(1, longer_side * min(width, height) // max(width, height)))
 
@@ -152,27 +218,35 @@ def _reason(error: ImageError) -> str:
     return str(error).removeprefix("corrupt image: ")
 
 
-def _headless_kind(data: bytes, reason: str) -> str:
-    """WebP and AVIF are opened as a whole, so that what is wrong anywhere shows there."""
+def _header_defect(data: bytes, reason: str) -> str:
+    """Classify an image that can't be opened; WebP and AVIF are parsed as a whole when they are opened."""
     if reason.startswith("not an image"):
         return "not-image"
-    return "truncated" if _is_short_webp(data) else "corrupt"
+    return "truncated" if _is_truncated_webp(data) else "corrupt"
 
 
-def _is_short_webp(data: bytes) -> bool:
+def _is_truncated_webp(data: bytes) -> bool:
     return data[8:12] == b"WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data)
 
 
-def _decode_rest(data: bytes) -> Image.Image | None:
+def _is_truncated(data: bytes, name: str, reason: str) -> bool:
+    """Whether a format's end marker is missing, or for a format without one whether the decoder says so."""
+    end = _END_MARKERS.get(name)
+    if end is not None:
+        return end not in data[-len(end) - 64 :]
+    return "truncated" in reason or _is_truncated_webp(data)
+
+
+def _decode_truncated(data: bytes) -> Image.Image | None:
     try:
-        with _tolerance():
+        with _truncated_images_tolerated():
             return decode(data)
     except ImageError:
         return None
 
 
 @contextmanager
-def _tolerance() -> Iterator[None]:
+def _truncated_images_tolerated() -> Iterator[None]:
     tolerate_truncated_images(True)
     try:
         yield
@@ -180,21 +254,13 @@ def _tolerance() -> Iterator[None]:
         tolerate_truncated_images(False)
 
 
-def _lacks_end(data: bytes, name: str, reason: str) -> bool:
-    """A format that marks its end, without it; or the decoder's own word."""
-    end = _ENDS.get(name)
-    if end is not None:
-        return end not in data[-len(end) - 64 :]
-    return "truncated" in reason or _is_short_webp(data)
-
-
 def _right_extension(name: str, extension: str) -> str:
-    right = _EXTENSIONS.get(name, (extension,))
+    right = EXTENSIONS_BY_FORMAT.get(name, (extension,))
     return "" if extension in right else right[0]
 
 
-def _misnamed(name: str, extension: str) -> str:
-    return f"{name} named {extension}" if extension else f"{name} without an extension"
+def _describe_wrong_extension(name: str, extension: str) -> str:
+    return f"{name} with the extension {extension}" if extension else f"{name} without an extension"
 
 
 def _encode(image: Image.Image, longer_side: int | None) -> bytes:
@@ -207,80 +273,13 @@ def _encode(image: Image.Image, longer_side: int | None) -> bytes:
     return buffer.getvalue()
 
 
-def _put_aside(task: Task, data: bytes, *, link: bool) -> None:
+def _stage(task: InspectionTask, data: bytes, *, link: bool) -> None:
     if link:
         try:
-            os.link(Path(task.path).resolve(), task.aside)
+            os.link(Path(task.path).resolve(), task.staged_path)
         except OSError:
             pass  # another disk, or a file system without links: copied instead
         else:
             return
-    with open(task.aside, "xb") as file:  # noqa: PTH123 (ten times faster)
+    with open(task.staged_path, "xb") as file:  # noqa: PTH123 (ten times faster)
         file.write(data)
-
-
-_BATCH = 64  # photos handed over at once: few enough to share evenly, many enough to hide the handing over
-_AHEAD = 4  # batches waiting for each worker
-_PER_FOLDER = 1000
-
-
-def aside(work: Path, number: int) -> Path:
-    """Where a photo's bytes wait until it is known what becomes of it."""
-    return work / "aside" / f"{number // _PER_FOLDER:06}" / f"{number:09}"
-
-
-def check_photos(listing: Listing, work: Path, wishes: Wishes, jobs: int) -> list[Facts]:
-    """Look at every photo in ``jobs`` processes: on small photos threads would wait for each other.
-
-    Raises:
-        DataError: a process was killed.
-    """
-    total = len(listing.photos)
-    for start in range(0, total, _PER_FOLDER):
-        aside(work, start).parent.mkdir(parents=True)
-    facts: list[Facts] = []
-    with progress("checking", total) as advance:
-        for done in _run(_batches(listing, work), wishes, min(jobs, -(-total // _BATCH))):
-            facts += done
-            advance(len(done))
-    return facts
-
-
-def _batches(listing: Listing, work: Path) -> Iterator[list[Task]]:
-    tasks = (Task(listing.path(photo), str(aside(work, i))) for i, photo in enumerate(listing.photos))
-    while batch := list(islice(tasks, _BATCH)):
-        yield batch
-
-
-def _run(batches: Iterator[Sequence[Task]], wishes: Wishes, jobs: int) -> Iterator[list[Facts]]:
-    if jobs <= 1:
-        yield from (inspect_all(batch, wishes) for batch in batches)
-        return
-    # A forked process would inherit the locks of the progress bar's thread.
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
-        _start(executor, jobs)
-        waiting: deque[Future[list[Facts]]] = deque()
-        try:
-            for batch in batches:
-                waiting.append(executor.submit(inspect_all, batch, wishes))
-                if len(waiting) >= jobs * _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise DataError(
-                "a process that checked photos was killed, most often for lack of memory: try again with --jobs 1"
-            ) from None
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _start(executor: ProcessPoolExecutor, jobs: int) -> None:
-    """Start the processes deaf to Ctrl-C, which reaches all of a terminal's: this one alone answers it, for all."""
-    resource_tracker.ensure_running()  # started later, it would undo the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        for _ in range(jobs):
-            executor.submit(int)  # a process is started for each task that finds none idle
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,12 +1,14 @@
-"""The photos that a source names: where each lies, its class and, where the source has its own, its split."""
+"""The photos that a source lists, with their labels and splits."""
 
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from classifier.errors import DataError
 from dataset.defects import Defect
 
 SPLITS = ("train", "validation", "test")
@@ -23,47 +25,82 @@ _SPLIT_NAMES = {
 
 
 class Photo(NamedTuple):
-    """A file to look at. ``place`` is its path below the listing's root, and its name in the report."""
+    """A listed file. ``path`` is relative to the listing's root; reports name the photo by it."""
 
-    place: str
+    path: str
     label: str
     split: str | None = None
 
 
 @dataclass
 class Listing:
-    """All that a source names. What is no photo of any class is among ``defects`` already."""
+    """Everything that a source lists; files that are no photo of any class are among ``defects`` already."""
 
     root: Path
     photos: list[Photo] = field(default_factory=list)
     defects: list[Defect] = field(default_factory=list)
 
-    def path(self, photo: Photo) -> str:
-        return os.path.join(self.root, photo.place)  # noqa: PTH118 (a hundred thousand times)
+    def absolute_path(self, photo: Photo) -> str:
+        """Return the path of a photo's file."""
+        return os.path.join(self.root, photo.path)  # noqa: PTH118 (called a hundred thousand times)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that the source came with; none when they are still to be made."""
+        """The splits that the source has of its own; empty if it has none."""
         present = {photo.split for photo in self.photos}
         return tuple(name for name in SPLITS if name in present)
 
 
 def split_name(name: str) -> str | None:
-    """``valid``, ``val``, ``Validation`` → ``validation``; None for a name that is no split's."""
+    """Return the split that a name such as ``valid``, ``val`` or ``Validation`` stands for, or None."""
     return _SPLIT_NAMES.get(name.lower())
 
 
-def class_folder(label: str) -> str:
-    """A label → a name that a folder can have and S3 takes as it is."""
+def class_folder_name(label: str) -> str:
+    """Make a label a valid folder name and S3 key part; empty if nothing of it is left."""
     name = re.sub(r"[/\\\x00-\x1f\x7f]+", "-", label.strip()).lstrip(".").strip()
     # A file name holds 255 bytes.
     return name.encode()[:200].decode(errors="ignore")
 
 
-def is_litter(name: str) -> bool:
-    """What operating systems leave in folders; nobody misses it."""
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+def name_label(label: str, names: Mapping[str, str]) -> str:
+    """Add a label's name to it: ``3`` named ``Dresses`` becomes ``3.Dresses``, which training splits again."""
+    name = names.get(label, "")
+    return f"{label}.{name}" if name and label.isdecimal() else name or label
 
 
-def without_litter(entries: Iterable[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
-    return sorted((entry for entry in entries if not is_litter(entry.name)), key=lambda entry: entry.name)
+def read_label_names(path: Path) -> dict[str, str]:
+    """Read names by label: ``{"0": "dress"}``, ``{"dress": 0}``, ``["dress", …]``, or lines such as ``3 Dresses``.
+
+    Raises:
+        DataError: the file can't be read, or has none of these forms.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--labels {path}: {getattr(error, 'strerror', None) or error}") from None
+    return _names_from_json(path, text) if text.lstrip().startswith(("{", "[")) else _names_from_lines(path, text)
+
+
+def _names_from_json(path: Path, text: str) -> dict[str, str]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"--labels {path} is not JSON: {error}") from None
+    pairs = list(enumerate(content) if isinstance(content, list) else content.items())
+    if pairs and all(isinstance(value, int) for _, value in pairs):
+        pairs = [(value, name) for name, value in pairs]
+    if not all(isinstance(name, str) for _, name in pairs):
+        raise DataError(f"--labels {path} should map each label to its name")
+    return {str(label): str(name) for label, name in pairs}
+
+
+def _names_from_lines(path: Path, text: str) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            match = re.match(r"\s*(\S+?)[\s,:=]+(.+)", line)
+            if match is None:
+                raise DataError(f"--labels {path}, line {number}: should be a label and its name")
+            names[match[1]] = match[2].strip()
+    return names

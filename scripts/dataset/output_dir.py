@@ -1,7 +1,7 @@
-"""OUT, told apart: not there, unfinished (``OUT.part``), finished by us, or somebody else's.
+"""The output directory OUT, staged in ``OUT.part`` and renamed when it is complete.
 
-All work is done in ``OUT.part``, which becomes OUT by being renamed at the end: what is called OUT is whole. An
-unfinished one is made again by the next run, except for its downloads, which go on; a run that fails leaves only those.
+Whatever is called OUT is therefore complete. A failed run leaves only its downloads in ``OUT.part``, which the next run
+resumes. Files that this command did not write are never touched.
 """
 
 import fcntl
@@ -11,54 +11,58 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from classifier.errors import ConfigError
+from dataset.listing import SPLITS
 
-PREPARED = Path("report", "prepared.json")  # in every finished OUT
-_MARK = ".prepare_data"  # in every OUT.part
+RECORD = Path("report", "prepared.json")  # in every complete OUT
+_MARKER = ".prepare_data"  # in every OUT.part
 _DOWNLOADS = "download"
 
 
 @contextmanager
-def open_workplace(out: Path, *, replace: bool) -> Iterator[Path]:
-    """Yields the folder to work in; it becomes ``out`` when all went well.
+def stage_output(out: Path, *, replace: bool) -> Iterator[Path]:
+    """Yield a working directory that becomes ``out`` if the block succeeds.
+
+    Args:
+        replace: whether to replace an ``out`` that this command wrote.
 
     Raises:
-        ConfigError: ``out`` holds something that would be lost, or another run is at work on it.
+        ConfigError: ``out`` or its working directory holds something that would be lost, or another run is using it.
     """
-    _check_free(out, replace)
+    _check_out(out, replace)
     part = out.with_name(f"{out.name}.part")
-    _check_ours(part)
+    _check_part(part)
     part.mkdir(parents=True, exist_ok=True)
-    with (part / _MARK).open("w") as mark:
-        _lock(mark.fileno(), out)
-        _clear(part, keep={_MARK, _DOWNLOADS})
+    with (part / _MARKER).open("w") as marker:
+        _lock(marker.fileno(), out)
+        _clear(part, keep={_MARKER, _DOWNLOADS})
         try:
             yield part
         except BaseException:
-            _leave(part)
+            _clean_up(part)
             raise
-        _clear(part, keep={"train", "validation", "test", "shards", "report"})
+        _clear(part, keep={*SPLITS, "shards", "report"})
         _swap(part, out)
 
 
-def _check_free(out: Path, replace: bool) -> None:
+def _check_out(out: Path, replace: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / PREPARED).is_file():
-        raise ConfigError(f"{out} exists and was not made by this command: name another folder")
+    if not (out / RECORD).is_file():
+        raise ConfigError(f"{out} exists and was not written by this command: choose another folder")
     if not replace:
-        raise ConfigError(f"{out} is prepared already: name another folder, or say --replace to make it again")
+        raise ConfigError(f"{out} exists already: choose another folder, or pass --replace to write it again")
 
 
-def _check_ours(part: Path) -> None:
-    if part.exists() and not (part / _MARK).is_file():
-        raise ConfigError(f"{part} is in the way, and was not made by this command: move it")
+def _check_part(part: Path) -> None:
+    if part.exists() and not (part / _MARKER).is_file():
+        raise ConfigError(f"{part} is needed for unfinished work, and was not written by this command: move it away")
 
 
-def _lock(mark: int, out: Path) -> None:
+def _lock(marker: int, out: Path) -> None:
     try:
-        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(f"another run is preparing {out} right now") from None
+        raise ConfigError(f"another run is writing {out}: wait for it to finish") from None
 
 
 def _clear(part: Path, *, keep: set[str]) -> None:
@@ -67,9 +71,9 @@ def _clear(part: Path, *, keep: set[str]) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-def _leave(part: Path) -> None:
-    """After a failure or Ctrl-C: only what the next run can use stays."""
-    _clear(part, keep={_MARK, _DOWNLOADS})
+def _clean_up(part: Path) -> None:
+    """After a failure or Ctrl-C, leave only what the next run can use."""
+    _clear(part, keep={_MARKER, _DOWNLOADS})
     if not (part / _DOWNLOADS).exists():
         shutil.rmtree(part)
 

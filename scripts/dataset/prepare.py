@@ -1,4 +1,4 @@
-"""Source → listing → facts → selection → splits → class folders → report."""
+"""Data preparation from start to end: list, inspect, select, split, write and report."""
 
 import os
 from collections import Counter
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.errors import ConfigError, DataError
-from dataset.contact_sheet import draw_sheet
+from dataset.contact_sheet import draw_contact_sheet
 from dataset.defects import Actions
-from dataset.inspection import Wishes, check_photos
+from dataset.inspection import InspectionOptions, inspect_photos
 from dataset.listing import SPLITS, Listing
-from dataset.output_dir import open_workplace
-from dataset.report import describe, write_report
+from dataset.output_dir import stage_output
+from dataset.report import format_summary, write_report
 from dataset.selection import Selection, cap, drop_small_classes, select, split_photos
 from dataset.sources import Source, find_photos
-from dataset.writing import place_photos, write_shards
+from dataset.writing import write_class_folders, write_shards
 
-Say = Callable[[str], object]
+Log = Callable[[str], object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All that the command line asks for."""
+class PrepareOptions:
+    """The options of the command line. Sides are in pixels; shares are of each class, between 0 and 1."""
 
     source: Source
     out: Path
@@ -35,41 +35,43 @@ class Plan:
     balance: bool
     min_side: int
     longer_side: int | None
-    shard_photos: int | None
+    photos_per_shard: int | None
     link: bool
     replace: bool
     jobs: int
 
 
-def prepare(plan: Plan, say: Say) -> Selection:
-    """Make ``plan.out``.
+def prepare(options: PrepareOptions, log: Log) -> Selection:
+    """Write ``options.out`` and log its summary.
 
     Raises:
-        UserError: the source can't be read, holds too little, or ``out`` is in use.
+        UserError: the source can't be read or has too few photos, or ``out`` is in use.
     """
-    _check_apart(plan)
-    with open_workplace(plan.out, replace=plan.replace) as work:
-        found = find_photos(plan.source, work, say)
-        listing = _without_splits(found.listing) if plan.resplit else found.listing
-        facts = check_photos(listing, work, _wishes(plan, link=plan.link or found.ours), plan.jobs)
-        selection = select(listing.photos, facts, plan.actions)
+    _check_separate(options)
+    with stage_output(options.out, replace=options.replace) as work:
+        found = find_photos(options.source, work, log)
+        listing = _without_splits(found.listing) if options.resplit else found.listing
+        inspection_options = _inspection_options(options, link=options.link or found.is_temporary)
+        inspections = inspect_photos(listing, work, inspection_options, options.jobs)
+        selection = select(listing.photos, inspections, options.actions)
         selection.defects += listing.defects
-        _narrow(selection, listing, plan, say)
-        places = place_photos(selection.chosen, work, plan.actions)
-        if plan.shard_photos:
-            write_shards(selection.chosen, places, work, num_photos=plan.shard_photos, seed=plan.seed)
-        write_report(work / "report", selection, places, _record(plan))
-        draw_sheet(selection.chosen, places, work).save(work / "report" / "samples.jpg", quality=90)
-    say(describe(selection))
+        _limit_and_split(selection, listing, options, log)
+        paths = write_class_folders(selection.photos, work, options.actions)
+        if options.photos_per_shard:
+            write_shards(selection.photos, paths, work, photos_per_shard=options.photos_per_shard, seed=options.seed)
+        write_report(work / "report", selection, paths, _record(options))
+        draw_contact_sheet(selection.photos, paths, work).save(work / "report" / "samples.jpg", quality=90)
+    log(format_summary(selection))
     return selection
 
 
-def _check_apart(plan: Plan) -> None:
-    source = Path(plan.source.text).expanduser().resolve()
-    out = plan.out.resolve()
+def _check_separate(options: PrepareOptions) -> None:
+    source = Path(options.source.text).expanduser().resolve()
+    out = options.out.resolve()
     if source.is_dir() and (out.is_relative_to(source) or source.is_relative_to(out)):
         raise ConfigError(
-            f"OUT {plan.out} and SOURCE {plan.source.text} lie in each other: name a folder beside SOURCE"
+            f"one of SOURCE {options.source.text} and OUT {options.out} is inside the other: "
+            "choose an OUT beside SOURCE"
         )
 
 
@@ -77,62 +79,61 @@ def _without_splits(listing: Listing) -> Listing:
     return Listing(listing.root, [photo._replace(split=None) for photo in listing.photos], listing.defects)
 
 
-def _wishes(plan: Plan, *, link: bool) -> Wishes:
-    return Wishes(
-        min_side=plan.min_side,
-        longer_side=plan.longer_side,
-        repair_truncated=plan.actions["truncated"] == "repair",
-        keep_tiny=plan.actions["tiny"] == "keep",
+def _inspection_options(options: PrepareOptions, *, link: bool) -> InspectionOptions:
+    return InspectionOptions(
+        min_side=options.min_side,
+        longer_side=options.longer_side,
+        repair_truncated=options.actions["truncated"] == "repair",
+        keep_tiny=options.actions["tiny"] == "keep",
         link=link,
     )
 
 
-def _narrow(selection: Selection, listing: Listing, plan: Plan, say: Say) -> None:
-    """Caps, balance, small classes, splits; what is left must be worth training on."""
-    if not selection.chosen:
-        raise DataError(f"none of {len(listing.photos):,} files is a photo that can be used; {_example(selection)}")
-    for label, num in drop_small_classes(selection, plan.min_per_class).items():
-        say(f"class {label!r} is left out: it has {num} photos, and --min-per-class asks for {plan.min_per_class}")
-    cap(selection, max_per_class=plan.max_per_class, balance=plan.balance, seed=plan.seed)
+def _limit_and_split(selection: Selection, listing: Listing, options: PrepareOptions, log: Log) -> None:
+    """Apply small-class removal, caps, balance and the split; raise if the result can't be trained on."""
+    if not selection.photos:
+        raise DataError(f"none of {len(listing.photos):,} files is a usable photo{_first_defect(selection)}")
+    for label, num in drop_small_classes(selection, options.min_per_class).items():
+        log(f"class {label!r} is left out: it has {num} photos, fewer than --min-per-class {options.min_per_class}")
+    cap(selection, max_per_class=options.max_per_class, balance=options.balance, seed=options.seed)
     if not listing.splits:
-        selection.chosen = split_photos(selection.chosen, plan.shares, plan.seed)
-    labels = {item.photo.label for item in selection.chosen}
+        selection.photos = split_photos(selection.photos, options.shares, options.seed)
+    labels = {item.photo.label for item in selection.photos}
     if len(labels) < 2:
-        raise DataError(
-            f"only one class is left, {', '.join(labels) or 'none'}; telling photos apart takes at least two"
-        )
-    _check_every_split(selection, say)
+        raise DataError(f"only one class is left ({', '.join(labels) or 'none'}); training needs at least two")
+    _check_splits(selection, log)
 
 
-def _example(selection: Selection) -> str:
-    return "; ".join(f"{defect.place}: {defect.reason}" for defect in selection.defects[:1])
+def _first_defect(selection: Selection) -> str:
+    return "".join(f"; {defect.path}: {defect.reason}" for defect in selection.defects[:1])
 
 
-def _check_every_split(selection: Selection, say: Say) -> None:
-    """The training wants the same classes in every channel."""
-    num = Counter((item.photo.label, item.photo.split) for item in selection.chosen)
+def _check_splits(selection: Selection, log: Log) -> None:
+    """Require photos to train on, and warn of classes missing in a split, which training would reject."""
+    num = Counter((item.photo.label, item.photo.split) for item in selection.photos)
     splits = [name for name in SPLITS if any(split == name for _, split in num)]
     if "train" not in splits:
-        raise DataError("no photo is left in train: add some, or say --resplit to make the splits anew")
+        raise DataError("no photo is left in train: add some, or pass --resplit to split all photos again")
     for split in splits:
-        lacking = sorted({label for label, _ in num if not num[label, split]})
-        if lacking:
-            say(
-                f"warning: {split} has no photo of {', '.join(map(repr, lacking[:5]))}"
-                f"{' …' if len(lacking) > 5 else ''}, and the training wants the same classes in every split: "
-                "add some, or say --resplit"
+        missing = sorted({label for label, _ in num if not num[label, split]})
+        if missing:
+            log(
+                f"warning: {split} has no photo of {', '.join(map(repr, missing[:5]))}"
+                f"{' …' if len(missing) > 5 else ''}, and training needs the same classes in every split: "
+                "add some, or pass --resplit"
             )
 
 
-def _record(plan: Plan) -> dict[str, object]:
-    """Enough to make the same again."""
+def _record(options: PrepareOptions) -> dict[str, object]:
+    """Return the options that determine the result, for ``prepared.json``."""
+    source = options.source.text
     return {
-        "source": plan.source.text if "://" in plan.source.text else os.path.basename(plan.source.text.rstrip("/")),  # noqa: PTH119
-        "seed": plan.seed,
-        "shares": dict(plan.shares),
-        "actions": dict(plan.actions),
-        "longer_side": plan.longer_side,
-        "min_side": plan.min_side,
-        "max_per_class": plan.max_per_class,
-        "balance": plan.balance,
+        "source": source if "://" in source else os.path.basename(source.rstrip("/")),  # noqa: PTH119
+        "seed": options.seed,
+        "shares": dict(options.shares),
+        "actions": dict(options.actions),
+        "longer_side": options.longer_side,
+        "min_side": options.min_side,
+        "max_per_class": options.max_per_class,
+        "balance": options.balance,
     }

@@ -1,4 +1,4 @@
-"""What was found and made: tables for the terminal, ``classes.csv``, ``defects.csv`` and ``prepared.json``."""
+"""Reports of a preparation: tables for the terminal, ``classes.csv``, ``defects.csv`` and ``prepared.json``."""
 
 import csv
 import json
@@ -7,27 +7,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median_low
 
-from dataset.defects import DONE, KINDS, Defect
+from dataset.defects import KINDS, OUTCOMES, Defect
 from dataset.listing import SPLITS
-from dataset.progress import amount
-from dataset.selection import Chosen, Selection
+from dataset.progress import format_amount
+from dataset.selection import SelectedPhoto, Selection
 
-_MAX_ROWS = 40
+_MAX_ROWS = 40  # of the class table on the terminal
+_NUM_LAST_ROWS = 5  # of a longer table
 
 
-def write_report(folder: Path, selection: Selection, places: Sequence[str], facts: Mapping[str, object]) -> None:
+def write_report(folder: Path, selection: Selection, paths: Sequence[str], record: Mapping[str, object]) -> None:
+    """Write ``classes.csv``, ``defects.csv`` and ``prepared.json`` into a new folder.
+
+    Args:
+        paths: where the photos were written, ``<split>/<class>/<name>``.
+        record: the options to keep in ``prepared.json``.
+    """
     folder.mkdir()
     _write_csv(folder / "classes.csv", _CLASS_COLUMNS, _class_rows(selection))
-    rows = [(d.kind, DONE[d.action], d.place, d.label, d.split, d.reason) for d in sorted_defects(selection.defects)]
+    rows = [(d.kind, OUTCOMES[d.action], d.path, d.label, d.split, d.reason) for d in _sort_defects(selection.defects)]
     _write_csv(folder / "defects.csv", ("defect", "done", "path", "class", "split", "reason"), rows)
-    splits = Counter(place.partition("/")[0] for place in places)
-    content = {**facts, "photos": {name: splits[name] for name in SPLITS if splits[name]}}
+    splits = Counter(path.partition("/")[0] for path in paths)
+    content = {**record, "photos": {name: splits[name] for name in SPLITS if splits[name]}}
     (folder / "prepared.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def sorted_defects(defects: Iterable[Defect]) -> list[Defect]:
+def _sort_defects(defects: Iterable[Defect]) -> list[Defect]:
     order = {kind: number for number, kind in enumerate(KINDS)}
-    return sorted(defects, key=lambda defect: (order[defect.kind], defect.place))
+    return sorted(defects, key=lambda defect: (order[defect.kind], defect.path))
 
 
 _CLASS_COLUMNS = (
@@ -38,9 +45,9 @@ _CLASS_COLUMNS = (
 
 
 def _class_rows(selection: Selection) -> list[tuple[object, ...]]:
-    """A row a class and split that has photos. What was left out counts where it lay; a cap has no split."""
-    groups: dict[tuple[str, str], list[Chosen]] = defaultdict(list)
-    for item in selection.chosen:
+    """Return a row per class and split; dropped photos count in their split, capped ones in a row without split."""
+    groups: dict[tuple[str, str], list[SelectedPhoto]] = defaultdict(list)
+    for item in selection.photos:
         groups[item.photo.label, item.photo.split or ""].append(item)
     left_out = Counter((d.label, d.split) for d in selection.defects if d.action == "drop" and d.label)
     keys = groups.keys() | left_out.keys() | {(label, "") for label in selection.capped}
@@ -58,13 +65,13 @@ def _order(split: str) -> int:
     return SPLITS.index(split) if split in SPLITS else len(SPLITS)
 
 
-def _sizes(items: Sequence[Chosen]) -> tuple[object, ...]:
+def _sizes(items: Sequence[SelectedPhoto]) -> tuple[object, ...]:
     if not items:
         return (0, *[""] * 6)
-    widths = [item.facts.width for item in items]
-    heights = [item.facts.height for item in items]
+    widths = [item.inspection.width for item in items]
+    heights = [item.inspection.height for item in items]
     ranges = (number for sides in (widths, heights) for number in (min(sides), median_low(sides), max(sides)))
-    return (sum(item.facts.size for item in items), *ranges)
+    return (sum(item.inspection.size for item in items), *ranges)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -72,8 +79,8 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         csv.writer(file).writerows([header, *rows])
 
 
-def describe(selection: Selection) -> str:
-    """The tables for the terminal: photos by class and split, then defects by kind."""
+def format_summary(selection: Selection) -> str:
+    """Format the tables for the terminal: photos by class and split, then defects by kind."""
     parts = [_class_table(selection)]
     if selection.defects:
         parts.append(_defect_table(selection.defects))
@@ -83,15 +90,15 @@ def describe(selection: Selection) -> str:
 
 
 def _class_table(selection: Selection) -> str:
-    num = Counter((item.photo.label, item.photo.split) for item in selection.chosen)
+    num = Counter((item.photo.label, item.photo.split) for item in selection.photos)
     left_out = Counter(d.label for d in selection.defects if d.action == "drop")
     splits = [name for name in SPLITS if any(split == name for _, split in num)]
     labels = sorted({label for label, _ in num} | {label for label in left_out if label})
     rows = [(label, [*(num[label, split] for split in splits), left_out[label]]) for label in labels]
-    hidden = rows[_MAX_ROWS - 5 : -5] if len(rows) > _MAX_ROWS else []
-    shown = rows if not hidden else [*rows[: _MAX_ROWS - 5], *rows[-5:]]
+    hidden = rows[_MAX_ROWS - _NUM_LAST_ROWS : -_NUM_LAST_ROWS] if len(rows) > _MAX_ROWS else []
+    shown = rows if not hidden else [*rows[: _MAX_ROWS - _NUM_LAST_ROWS], *rows[-_NUM_LAST_ROWS:]]
     totals = [sum(column) for column in zip(*(numbers for _, numbers in rows), strict=True)]
-    size = amount(sum(item.facts.size for item in selection.chosen), "B")
+    size = format_amount(sum(item.inspection.size for item in selection.photos), "B")
     lines = _align(
         [
             ("class", *splits, "left out"),
@@ -100,12 +107,12 @@ def _class_table(selection: Selection) -> str:
         ]
     )
     if hidden:
-        lines.insert(_MAX_ROWS - 4, f"… {len(hidden)} more, in classes.csv …")
+        lines.insert(1 + _MAX_ROWS - _NUM_LAST_ROWS, f"… {len(hidden)} more, in classes.csv …")
     return "\n".join(lines)
 
 
 def _align(rows: Sequence[Sequence[object]]) -> list[str]:
-    """The first column to the left, the others, numbers, to the right."""
+    """Align the first column to the left, and the others, numbers, to the right."""
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
     return [
@@ -118,11 +125,11 @@ def _align(rows: Sequence[Sequence[object]]) -> list[str]:
 
 def _defect_table(defects: Sequence[Defect]) -> str:
     groups: dict[tuple[str, str], list[Defect]] = defaultdict(list)
-    for defect in sorted_defects(defects):
+    for defect in _sort_defects(defects):
         groups[defect.kind, defect.action].append(defect)
-    rows = [(kind, DONE[action], len(found), found[0]) for (kind, action), found in groups.items()]
-    kinds, done = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
+    rows = [(kind, OUTCOMES[action], len(found), found[0]) for (kind, action), found in groups.items()]
+    kind_width, outcome_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
     return "\n".join(
-        f"{kind:{kinds}}  {what:{done}}  {number:>7,}  {'such as ' if number > 1 else ''}{first.place}: {first.reason}"
-        for kind, what, number, first in rows
+        f"{kind:{kind_width}}  {outcome:{outcome_width}}  {num:>7,}  {'e.g. ' if num > 1 else ''}{d.path}: {d.reason}"
+        for kind, outcome, num, d in rows
     )

@@ -1,16 +1,18 @@
-"""What SOURCE says → a listing of photos, downloaded and extracted where need be."""
+"""The photos of SOURCE, whatever kind it is: downloaded and extracted where needed, then listed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from classifier.archives import MAX_BYTES, ArchiveTooLargeError, extract, is_archive
+from classifier.contract.channels import is_junk_file
 from classifier.errors import DataError
-from dataset.archives import extract, is_archive
 from dataset.class_folders import list_class_folders
+from dataset.defects import Defect
 from dataset.download import download, is_url
-from dataset.labels import read_names
-from dataset.listing import Listing
-from dataset.manifests import holds_outfits, is_manifest, list_manifest, list_outfits
+from dataset.listing import Listing, read_label_names
+from dataset.manifests import is_manifest, is_polyvore, list_manifest, list_polyvore
+from dataset.progress import progress
 from dataset.tables import list_table
 
 _TABLES = (".csv", ".tsv", ".lst")
@@ -18,69 +20,83 @@ _TABLES = (".csv", ".tsv", ".lst")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What the command line says about where the photos come from."""
+    """SOURCE, and the options of the command line that say how to read it. ``max_bytes`` bounds the extracted files."""
 
     text: str
     images: Path | None = None
     labels: Path | None = None
     label_attribute: str | None = None
     sha256: str | None = None
-    max_bytes: int = 100 * 10**9
+    max_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)
-class Found:
-    """A listing, and whether its files are ours, extracted into the work folder, so that they may be moved."""
+class FoundPhotos:
+    """A listing, and whether its files are temporary: extracted into the working directory, free to be moved."""
 
     listing: Listing
-    ours: bool
+    is_temporary: bool
 
 
-def find_photos(source: Source, work: Path, say: Callable[[str], object]) -> Found:
-    """List the photos; ``work`` takes downloads (``download/``) and extracted files (``extracted/``).
+def find_photos(source: Source, work: Path, log: Callable[[str], object]) -> FoundPhotos:
+    """List the photos of a source.
+
+    Args:
+        work: the working directory, which gets downloads (``download/``) and extracted files (``extracted/``).
 
     Raises:
-        DataError: the source is not there, or is none of the kinds that are read.
+        DataError: the source does not exist, is of no supported kind, or is damaged.
     """
     if is_url(source.text):
         path, digest = download(source.text, work / "download", max_bytes=source.max_bytes, sha256=source.sha256)
         if not source.sha256:
-            say(f"its SHA-256 is {digest}; give it as --sha256 to be sure of the same file next time")
+            log(f"SHA-256 of the download: {digest}; pass it as --sha256 to be sure of the same file next time")
         if not is_archive(path):
             path.unlink()
-            raise DataError(f"{source.text} is not a zip or tar: a web page, perhaps; look at it in a browser")
+            raise DataError(f"{source.text} is not a zip or tar, but perhaps a web page: open it in a browser")
         return _find_in(path, source, work)
     path = Path(source.text).expanduser()
     if source.sha256:
-        raise DataError("--sha256 is for a URL; a file on this machine is taken as it is")
+        raise DataError("--sha256 is only for a URL; local files are not checked")
     if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder")
+        raise DataError(f"{path}: no such file or folder")
     return _find_in(path, source, work)
 
 
-def _find_in(path: Path, source: Source, work: Path) -> Found:
+def _find_in(path: Path, source: Source, work: Path) -> FoundPhotos:
     if is_archive(path):
         extracted = work / "extracted"
-        left_out = extract(path, extracted, max_bytes=source.max_bytes)
+        skipped = _extract(path, extracted, source.max_bytes)
         listing = list_class_folders(extracted)
-        listing.defects += left_out
-        return Found(listing, ours=True)
+        listing.defects += skipped
+        return FoundPhotos(listing, is_temporary=True)
     listing = _list(path, source)
-    return Found(replace(listing, root=listing.root.resolve()), ours=False)
+    return FoundPhotos(replace(listing, root=listing.root.resolve()), is_temporary=False)
+
+
+def _extract(archive: Path, folder: Path, max_bytes: int) -> list[Defect]:
+    try:
+        with progress(f"extracting {archive.name}", None, unit="files") as advance:
+            skipped = extract(archive, folder, max_bytes=max_bytes, ignore=is_junk_file, advance=advance)
+    except ArchiveTooLargeError as error:
+        raise DataError(f"{error}; raise --max-size if you trust the archive") from None
+    return [Defect("corrupt" if entry.is_damaged else "unsafe", entry.name, entry.reason) for entry in skipped]
 
 
 def _list(path: Path, source: Source) -> Listing:
-    names = read_names(source.labels) if source.labels else {}
+    names = read_label_names(source.labels) if source.labels else {}
     if path.is_dir():
-        if holds_outfits(path):
-            return list_outfits(path, source.images, names)
+        if is_polyvore(path):
+            return list_polyvore(path, source.images, names)
         return list_class_folders(path)
     if source.images and not source.images.is_dir():
-        raise DataError(f"--images {source.images}: there is no such folder")
+        raise DataError(f"--images {source.images}: no such folder")
     if path.suffix.lower() in _TABLES:
         return list_table(path, source.images, names)
     if is_manifest(path):
         return list_manifest(path, source.images, names, source.label_attribute)
     if path.suffix.lower() == ".json":
-        return list_outfits(path, source.images, names)
-    raise DataError(f"{path} is none of what is read: a folder, a zip or tar, a CSV, .lst, manifest or Polyvore JSON")
+        return list_polyvore(path, source.images, names)
+    raise DataError(
+        f"{path} is not a supported source: pass a folder, a zip or tar, a CSV, an .lst, a manifest or a Polyvore JSON"
+    )

@@ -1,4 +1,4 @@
-"""A CSV of paths and labels, or the built-in algorithm's ``.lst``, → a listing."""
+"""Listings of tables: a CSV of paths and labels, or the ``.lst`` of SageMaker's built-in algorithm."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,32 +6,33 @@ from pathlib import Path
 
 from classifier.errors import DataError, did_you_mean
 from classifier.vision.images import EXTENSIONS
-from dataset.labels import label_folder
-from dataset.listing import Listing, Photo, class_folder, split_name
+from dataset.listing import Listing, Photo, class_folder_name, name_label, split_name
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "image", "image_path", "img", "filename", "file_name", "file", "filepath", "image_name"),
     "label": ("label", "class", "category", "class_name", "target", "breed"),
     "split": ("split", "set", "subset", "partition"),
 }
-_Row = tuple[int, str, str, str]  # the line's number, path, label, split
+_Row = tuple[int, str, str, str]  # line number, path, label, split
 
 
 def list_table(table: Path, images: Path | None, names: Mapping[str, str]) -> Listing:
-    """``path,label[,split]`` with or without a header, any delimiter; or ``index TAB label TAB path``.
+    """List ``path,label[,split]`` rows, with or without a header, or ``index TAB label TAB path`` lines of an ``.lst``.
 
-    Paths start at ``images``, or where the table lies.
+    Args:
+        images: the folder that paths are relative to, by default the table's.
+        names: names by label.
 
     Raises:
-        DataError: no such columns, a row without a label, several labels for one photo, or an unknown split.
+        DataError: the columns are not found, a row has no path, no label or several, or a split is unknown.
     """
     root = images or table.parent
     listing = Listing(root)
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = _lst_rows(table, file) if table.suffix.lower() == ".lst" else _csv_rows(table, file)
-            for number, place, label, split in rows:
-                listing.photos.append(_photo(table, number, place, label, split, names))
+            for number, path, label, split in rows:
+                listing.photos.append(_photo(table, number, path, label, split, names))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} can't be read as a table in UTF-8: {error}") from None
     if not listing.photos:
@@ -39,15 +40,13 @@ def list_table(table: Path, images: Path | None, names: Mapping[str, str]) -> Li
     return listing
 
 
-def _photo(table: Path, number: int, place: str, label: str, split: str, names: Mapping[str, str]) -> Photo:
-    folder = class_folder(label_folder(label, names))
-    if not place or not folder:
-        raise DataError(
-            f"{table}, line {number}: needs a path and a label, and {'label' if place else 'path'} is empty"
-        )
+def _photo(table: Path, number: int, path: str, label: str, split: str, names: Mapping[str, str]) -> Photo:
+    folder = class_folder_name(name_label(label, names))
+    if not path or not folder:
+        raise DataError(f"{table}, line {number}: {'label' if path else 'path'} is empty")
     if split and split_name(split) is None:
         raise DataError(f"{table}, line {number}: unknown split {split!r}; use train, validation or test")
-    return Photo(place, folder, split_name(split) if split else None)
+    return Photo(path, folder, split_name(split) if split else None)
 
 
 def _lst_rows(table: Path, lines: Iterator[str]) -> Iterator[_Row]:
@@ -56,14 +55,14 @@ def _lst_rows(table: Path, lines: Iterator[str]) -> Iterator[_Row]:
         if cells == [""]:
             continue
         if len(cells) > 3:
-            raise DataError(f"{table}, line {number}: several labels for one photo; only single-label lists are read")
+            raise DataError(f"{table}, line {number}: several labels for one photo are not supported")
         if len(cells) < 3:
-            raise DataError(f"{table}, line {number}: should be index, label and path, with tabs between them")
-        yield number, cells[2], _whole(cells[1]), ""
+            raise DataError(f"{table}, line {number}: should be index, label and path, separated by tabs")
+        yield number, cells[2], _integral(cells[1]), ""
 
 
-def _whole(label: str) -> str:
-    """im2rec writes ``4.000000``."""
+def _integral(label: str) -> str:
+    """Drop the fraction of ``4.000000``, as im2rec writes it."""
     try:
         return str(int(float(label))) if float(label) == int(float(label)) else label
     except (ValueError, OverflowError):
@@ -72,23 +71,23 @@ def _whole(label: str) -> str:
 
 def _csv_rows(table: Path, file: Iterator[str]) -> Iterator[_Row]:
     first = next(file, "")
-    dialect = _delimiter(first)
-    header = next(csv.reader([first], delimiter=dialect), [])
-    places = _columns(table, header)
-    if places is None:
-        yield 1, *_cells(table, 1, header, (0, 1, None))
-        places = (0, 1, None)
-    for number, row in enumerate(csv.reader(file, delimiter=dialect), 2):
+    delimiter = _delimiter(first)
+    header = next(csv.reader([first], delimiter=delimiter), [])
+    columns = _find_columns(table, header)
+    if columns is None:
+        columns = (0, 1, None)
+        yield 1, *_cells(table, 1, header, columns)
+    for number, row in enumerate(csv.reader(file, delimiter=delimiter), 2):
         if row:
-            yield number, *_cells(table, number, row, places)
+            yield number, *_cells(table, number, row, columns)
 
 
 def _delimiter(line: str) -> str:
     return max(",;\t", key=line.count)
 
 
-def _columns(table: Path, header: Sequence[str]) -> tuple[int, int, int | None] | None:
-    """Where path, label and split stand; None when the first row is a photo's already."""
+def _find_columns(table: Path, header: Sequence[str]) -> tuple[int, int, int | None] | None:
+    """Return the indices of path, label and split; None if the first row is a photo instead of a header."""
     lowered = [name.strip().lower() for name in header]
     found = {
         column: next((lowered.index(name) for name in names if name in lowered), None)
@@ -99,19 +98,19 @@ def _columns(table: Path, header: Sequence[str]) -> tuple[int, int, int | None] 
         return path, label, split
     if len(header) == 2 and Path(header[0]).suffix.lower() in EXTENSIONS:
         return None
-    lacking = "path" if path is None else "label"
+    missing = "path" if path is None else "label"
     hint = next(
-        (did_you_mean(name, _COLUMNS[lacking]) for name in lowered if did_you_mean(name, _COLUMNS[lacking])), ""
+        (did_you_mean(name, _COLUMNS[missing]) for name in lowered if did_you_mean(name, _COLUMNS[missing])), ""
     )
     raise DataError(
-        f"{table}: no column for the {lacking} among {', '.join(map(repr, header))}{hint}; "
-        f"name it {' or '.join(map(repr, _COLUMNS[lacking][:2]))}"
+        f"{table}: no column for the {missing} among {', '.join(map(repr, header))}{hint}; "
+        f"name it {' or '.join(map(repr, _COLUMNS[missing][:2]))}"
     )
 
 
-def _cells(table: Path, number: int, row: Sequence[str], places: tuple[int, int, int | None]) -> tuple[str, str, str]:
-    path, label, split = places
+def _cells(table: Path, number: int, row: Sequence[str], columns: tuple[int, int, int | None]) -> tuple[str, str, str]:
+    path, label, split = columns
     if len(row) <= max(path, label):
         raise DataError(f"{table}, line {number}: too few columns")
-    chosen = row[split].strip() if split is not None and split < len(row) else ""
-    return row[path].strip(), row[label].strip(), chosen
+    split_cell = row[split].strip() if split is not None and split < len(row) else ""
+    return row[path].strip(), row[label].strip(), split_cell

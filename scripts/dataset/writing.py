@@ -1,4 +1,4 @@
-"""The chosen photos' bytes, put aside → ``<split>/<class>/<name>``, each name once."""
+"""Output of the selected photos: class folders, and tar shards in the WebDataset layout."""
 
 import io
 import os
@@ -8,40 +8,42 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from dataset.defects import Actions
-from dataset.inspection import aside
+from dataset.inspection import staging_path
 from dataset.listing import SPLITS
-from dataset.selection import Chosen, lot
+from dataset.selection import SelectedPhoto, shuffle_key
 
 
-def place_photos(chosen: Sequence[Chosen], work: Path, actions: Actions) -> list[str]:
-    """Move every photo into its class folder below ``work``; gives their paths there, in the same order."""
-    taken: dict[str, set[str]] = defaultdict(set)
-    places: list[str] = []
-    for item in chosen:
+def write_class_folders(photos: Sequence[SelectedPhoto], work: Path, actions: Actions) -> list[str]:
+    """Move every staged photo to ``<split>/<class>/<name>`` below ``work``.
+
+    Returns:
+        The new paths, relative to ``work`` and in the same order.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    paths: list[str] = []
+    for item in photos:
         folder = f"{item.photo.split}/{item.photo.label}"
-        if folder not in taken:
+        if folder not in names:
             (work / folder).mkdir(parents=True)
-        name = _free_name(_name(item, actions), taken[folder])
-        os.rename(aside(work, item.number), work / folder / name)  # noqa: PTH104 (a hundred thousand times)
-        places.append(f"{folder}/{name}")
-    return places
+        name = _unique_name(_file_name(item, actions), names[folder])
+        os.rename(staging_path(work, item.number), work / folder / name)  # noqa: PTH104 (called a hundred thousand times)
+        paths.append(f"{folder}/{name}")
+    return paths
 
 
-def _name(item: Chosen, actions: Actions) -> PurePosixPath:
-    name = PurePosixPath(PurePosixPath(item.photo.place).name)
-    facts = item.facts
-    if not facts.extension or (facts.kind == "extension" and actions["extension"] == "keep" and not facts.fixed):
+def _file_name(item: SelectedPhoto, actions: Actions) -> PurePosixPath:
+    name = PurePosixPath(PurePosixPath(item.photo.path).name)
+    found = item.inspection
+    if not found.extension or (found.defect == "extension" and actions["extension"] == "keep" and not found.reencoded):
         return name
-    # "photo.dat" that is a JPEG becomes "photo.jpg"; "my.summer" without an extension keeps its summer.
-    return (
-        PurePosixPath(f"{name}{facts.extension}")
-        if not name.suffix[1:].isalnum()
-        else name.with_suffix(facts.extension)
-    )
+    # "photo.dat" that is a JPEG becomes "photo.jpg"; "my.summer 1", which has no extension, becomes "my.summer 1.jpg".
+    if name.suffix[1:].isalnum():
+        return name.with_suffix(found.extension)
+    return PurePosixPath(f"{name}{found.extension}")
 
 
-def _free_name(name: PurePosixPath, taken: set[str]) -> str:
-    """The name, or ``name-2``; upper and lower case are one, as they are on many disks."""
+def _unique_name(name: PurePosixPath, taken: set[str]) -> str:
+    """Return the name, or ``name-2`` if it is taken; case is ignored, as many file systems do."""
     candidate, number = name.name, 1
     while candidate.casefold() in taken:
         number += 1
@@ -50,20 +52,27 @@ def _free_name(name: PurePosixPath, taken: set[str]) -> str:
     return candidate
 
 
-def write_shards(chosen: Sequence[Chosen], places: Sequence[str], work: Path, *, num_photos: int, seed: int) -> None:
-    """``shards/<split>/<split>-000000.tar`` of ``num_photos`` each; the classes are the lines of ``classes.txt``."""
-    classes = sorted({item.photo.label for item in chosen})
-    numbers = {label: number for number, label in enumerate(classes)}
+def write_shards(
+    photos: Sequence[SelectedPhoto], paths: Sequence[str], work: Path, *, photos_per_shard: int, seed: int
+) -> None:
+    """Write ``shards/<split>/<split>-000000.tar`` and so on, each with shuffled photos of all classes.
+
+    A photo's ``.cls`` file holds the index of its class among the lines of ``shards/classes.txt``.
+
+    Args:
+        paths: where the photos were written, relative to ``work``.
+    """
+    classes = sorted({item.photo.label for item in photos})
+    indices = {label: index for index, label in enumerate(classes)}
     folder = work / "shards"
     folder.mkdir()
     (folder / "classes.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
-    # Sorted by lot alone, classes are mixed: whoever reads a shard from front to back sees all of them.
-    drawn = sorted(zip(chosen, places, strict=True), key=lambda pair: lot(pair[0], seed))
+    shuffled = sorted(zip(photos, paths, strict=True), key=lambda pair: shuffle_key(pair[0], seed))
     for split in SPLITS:
-        own = [(work / place, numbers[item.photo.label]) for item, place in drawn if item.photo.split == split]
-        for start in range(0, len(own), num_photos):
-            path = folder / split / f"{split}-{start // num_photos:06}.tar"
-            _write_shard(path, own[start : start + num_photos], start)
+        files = [(work / path, indices[item.photo.label]) for item, path in shuffled if item.photo.split == split]
+        for start in range(0, len(files), photos_per_shard):
+            path = folder / split / f"{split}-{start // photos_per_shard:06}.tar"
+            _write_shard(path, files[start : start + photos_per_shard], start)
 
 
 def _write_shard(path: Path, photos: Sequence[tuple[Path, int]], start: int) -> None:
@@ -75,7 +84,7 @@ def _write_shard(path: Path, photos: Sequence[tuple[Path, int]], start: int) -> 
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """No time and no owner: the same photos give the same bytes."""
+    """Add a file without time and owner, so that the same photos give the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))

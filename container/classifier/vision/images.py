@@ -13,11 +13,19 @@ from classifier.errors import ImageError
 
 # Photographic formats only: Pillow also reads formats that run programs (EPS) or are not used for photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-# The file name suffixes that training, data preparation and the prediction client take for images.
-EXTENSIONS = frozenset(
-    f".{name}"
-    for name in "jpg jpeg jpe jfif mpo png webp gif bmp dib tif tiff ppm pgm pbm avif".split()  # noqa: SIM905
-)
+# File name suffixes that training, data preparation and the prediction client take for images, by Pillow's name of the format; the first is the one to write.
+EXTENSIONS_BY_FORMAT = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".mpo"),  # several JPEGs in one file, opened as JPEG
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm"),
+    "AVIF": (".avif",),
+}
+EXTENSIONS = frozenset(extension for extensions in EXTENSIONS_BY_FORMAT.values() for extension in extensions)
 MAX_PIXELS = 100_000_000
 
 # The transposition that makes an image upright, by its EXIF orientation.

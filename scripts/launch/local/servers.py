@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any
 
 from aws.clients import s3_client
 from aws.errors import explained
-from classifier.archives import unpack_tar
+from classifier.archives import ArchiveError, unpack_tar
 from launch.local.docker import Mount, find_engine, run_command
 from launch.local.errors import invalid
 from launch.local.processes import is_alive, reap, signal_group, start
@@ -141,7 +140,7 @@ def unpack(url: str, folder: Path) -> None:
         unpack_tar(archive, folder)
     except FileNotFoundError:
         raise invalid(f"ModelDataUrl {url}: there is no such file") from None
-    except (tarfile.TarError, OSError) as error:
+    except (ArchiveError, OSError) as error:
         raise invalid(f"ModelDataUrl {url} can't be unpacked: {error}") from None
     finally:
         if not is_local(url):

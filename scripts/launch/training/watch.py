@@ -1,7 +1,6 @@
 """A training job, started, watched to its end, and what it left looked at."""
 
 import argparse
-import tarfile
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from aws.clients import s3_client
 from aws.errors import CloudError, explained
-from classifier.archives import unpack_tar
+from classifier.archives import ArchiveError, unpack_tar
 from launch.cli import say
 from launch.local.storage import folder_of, is_local
 from launch.platform.clients import Platform, command, is_finished, is_terminal
@@ -120,7 +119,7 @@ def _fetch_reports(record: Mapping[str, Any], options: argparse.Namespace) -> Pa
         unpack_tar(archive, folder)
     except (FileNotFoundError, CloudError):
         return None
-    except (tarfile.TarError, OSError) as error:
+    except (ArchiveError, OSError) as error:
         say(f"train: {place} can't be unpacked: {error}")
         return None
     return folder

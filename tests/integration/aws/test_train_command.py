@@ -205,5 +205,5 @@ def test_credentials_that_expire_while_watching_leave_word_of_what_goes_on(
     assert "the training goes on" in done.stderr
     assert "train.py --watch expired" in done.stderr
     assert done.stderr.endswith(
-        "training job expired: the credentials have expired: renew them, with `aws sso login` perhaps\n"
+        "training job expired: the credentials have expired: renew them, e.g. with `aws sso login`\n"
     )

@@ -54,7 +54,7 @@ def test_throttling_and_a_lost_network_are_waited_for_ever_longer() -> None:
 
 
 def test_ten_failures_in_a_row_are_enough() -> None:
-    with pytest.raises(CloudError, match="asks to go slower"):
+    with pytest.raises(CloudError, match="still throttles requests"):
         wait_for_it(script(*[refusal("ThrottlingException")] * 10))
 
 

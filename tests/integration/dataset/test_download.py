@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that breaks off, forgets, changes its mind and lies."""
+"""Downloads from a real HTTP server that breaks connections, changes the file, or does not support ranges."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ LIMIT = 10_000_000
 
 @dataclass
 class Site:
-    """What the server has and how it behaves; ``ranges`` is what it was asked for."""
+    """The server's file and behaviour; ``ranges`` are the Range headers that it received."""
 
     url: str = ""
     data: bytes = DATA
@@ -29,6 +29,7 @@ class Site:
     ranges: list[str | None] = field(default_factory=list)
     knows_ranges: bool = True
     moved_to: str = ""
+    sends_length: bool = True
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def site() -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            site.ranges.append(asked)
+            requested = self.headers.get("Range")
+            site.ranges.append(requested)
             if site.moved_to or site.status != 200:
                 self.send_response(302 if site.moved_to else site.status)
                 self.send_header("Location", site.moved_to)
@@ -46,10 +47,11 @@ def site() -> Iterator[Site]:
                 self.end_headers()
                 return
             start = 0
-            if asked and site.knows_ranges and self.headers.get("If-Range") == site.etag:
-                start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])  # pyright: ignore[reportOptionalSubscript]
+            if requested and site.knows_ranges and self.headers.get("If-Range") == site.etag:
+                start = int(re.fullmatch(r"bytes=(\d+)-", requested)[1])  # pyright: ignore[reportOptionalSubscript]
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(site.data) - start))
+            if site.sends_length:
+                self.send_header("Content-Length", str(len(site.data) - start))
             if site.etag:
                 self.send_header("ETag", site.etag)
             self.end_headers()
@@ -79,38 +81,36 @@ def fetch(site: Site, tmp_path: Path) -> Fetch:
     return fetch
 
 
-def test_a_file_comes_with_its_checksum(fetch: Fetch) -> None:
+def test_a_file_is_returned_with_its_checksum(fetch: Fetch) -> None:
     path, digest = fetch()
     assert path.read_bytes() == DATA
     assert path.name.endswith("-photos.zip")
     assert digest == hashlib.sha256(DATA).hexdigest()
 
 
-def test_a_download_goes_on_where_it_broke_off(site: Site, fetch: Fetch) -> None:
+def test_a_broken_connection_is_resumed(site: Site, fetch: Fetch) -> None:
     site.breaks = [300_000, 700_000]
     path, _ = fetch()
     assert path.read_bytes() == DATA
     assert site.ranges == [None, "bytes=300000-", "bytes=700000-"]
 
 
-def test_another_run_goes_on_where_the_last_gave_up(site: Site, fetch: Fetch) -> None:
+def test_the_next_run_resumes_a_download(site: Site, fetch: Fetch) -> None:
     site.breaks = [400_000] * 20
-    with pytest.raises(
-        DataError, match=r"brought nothing .*; 400 kB are kept, and the same command goes on from there"
-    ):
+    with pytest.raises(DataError, match=r"failed .*; 400 kB are kept: run the same command again to resume"):
         fetch()
     site.breaks, site.ranges = [], []
     assert fetch()[0].read_bytes() == DATA
     assert site.ranges == ["bytes=400000-"]
 
 
-def test_what_is_here_is_not_fetched_again(site: Site, fetch: Fetch) -> None:
+def test_a_complete_file_is_not_fetched_again(site: Site, fetch: Fetch) -> None:
     fetch()
     fetch()
     assert len(site.ranges) == 1
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_from_its_start(site: Site, fetch: Fetch) -> None:
+def test_a_file_that_has_changed_is_fetched_from_its_start(site: Site, fetch: Fetch) -> None:
     site.breaks = [300_000] * 20
     with pytest.raises(DataError):
         fetch()
@@ -119,26 +119,34 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_its_start(site: Site, fet
 
 
 @pytest.mark.parametrize(("knows_ranges", "etag"), [(False, '"one"'), (True, ""), (True, 'W/"weak"')])
-def test_a_server_that_cannot_go_on_starts_again(site: Site, fetch: Fetch, knows_ranges: bool, etag: str) -> None:
+def test_without_ranges_a_download_starts_again(site: Site, fetch: Fetch, knows_ranges: bool, etag: str) -> None:
     site.knows_ranges, site.etag, site.breaks = knows_ranges, etag, [300_000]
     assert fetch()[0].read_bytes() == DATA
 
 
-def test_another_checksum_is_an_error_and_leaves_nothing(site: Site, fetch: Fetch, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the file is another one, or damaged on its way"):
+def test_a_wrong_checksum_is_an_error_and_leaves_nothing(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the file has changed or was damaged"):
         fetch(sha256="0" * 64)
     assert list(tmp_path.iterdir()) == []
     assert fetch(sha256=hashlib.sha256(DATA).hexdigest().upper())[0].read_bytes() == DATA
     assert len(site.ranges) == 2
 
 
-def test_too_large_a_file_is_refused_before_it_comes(fetch: Fetch) -> None:
-    with pytest.raises(DataError, match=r"1.02 MB are more than --max-size allows \(1 MB\)"):
+def test_a_too_large_file_is_refused_before_it_is_fetched(fetch: Fetch) -> None:
+    with pytest.raises(DataError, match=r"1.02 MB exceed --max-size \(1 MB\)"):
         fetch(max_bytes=1_000_000)
 
 
+def test_a_too_large_file_of_unknown_length_is_refused_while_it_is_fetched(site: Site, fetch: Fetch) -> None:
+    site.sends_length = False
+    assert fetch(max_bytes=len(DATA))[0].read_bytes() == DATA
+    site.url += "?other"
+    with pytest.raises(DataError, match="the file exceeds --max-size"):
+        fetch(max_bytes=len(DATA) - 1)
+
+
 @pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (503, 6)])
-def test_a_refusal_is_told(site: Site, fetch: Fetch, status: int, requests: int) -> None:
+def test_an_error_status_is_reported(site: Site, fetch: Fetch, status: int, requests: int) -> None:
     site.status = status
     with pytest.raises(DataError, match=str(status)):
         fetch()
@@ -147,5 +155,5 @@ def test_a_refusal_is_told(site: Site, fetch: Fetch, status: int, requests: int)
 
 def test_a_redirection_to_another_scheme_is_refused(site: Site, fetch: Fetch) -> None:
     site.moved_to = "ftp://127.0.0.1/etc/passwd"
-    with pytest.raises(DataError, match="only http and https are fetched, not ftp"):
+    with pytest.raises(DataError, match="only http and https are supported, not ftp"):
         fetch()

@@ -1,4 +1,4 @@
-"""S3 as moto's server serves it, for each test a bucket of its own."""
+"""S3 as served by moto's server, with a new bucket for each test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, s3_url: str, tmp_path: Path) -> pytest.MonkeyPatch:
-    """The environment in which every AWS client speaks to moto's server, and to nothing of the machine's own."""
+    """An environment in which AWS clients use moto's server, and none of the machine's own settings."""
     speak_to(s3_url, monkeypatch, tmp_path)
     return monkeypatch
 
@@ -32,7 +32,7 @@ def s3(aws: pytest.MonkeyPatch) -> Iterator[Any]:  # noqa: ARG001
 
 @pytest.fixture
 def bucket(s3: Any, request: pytest.FixtureRequest) -> str:
-    """A bucket of the test's own."""
+    """A new bucket for this test."""
     name = f"bucket-{abs(hash(request.node.nodeid))}"
     s3.create_bucket(Bucket=name)
     return name
@@ -40,7 +40,7 @@ def bucket(s3: Any, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def breaking_proxy() -> Iterator[Callable[[str, int, int], Proxy]]:
-    """Makes proxies: the server's address, how many connections to break, after how many bytes."""
+    """A factory of proxies: the server's URL, the number of connections to break, and after how many bytes."""
     proxies: list[Proxy] = []
 
     def make(url: str, num_broken: int, after_bytes: int) -> Proxy:

@@ -1,4 +1,4 @@
-"""What a source says → the photos of which class and split."""
+"""Listings of every kind of source: the photos with their classes and splits."""
 
 import json
 from collections.abc import Mapping
@@ -8,9 +8,8 @@ import pytest
 
 from classifier.errors import DataError
 from dataset.class_folders import list_class_folders
-from dataset.labels import read_names
-from dataset.listing import Listing, class_folder
-from dataset.manifests import list_manifest, list_outfits
+from dataset.listing import Listing, class_folder_name, read_label_names
+from dataset.manifests import list_manifest, list_polyvore
 from dataset.sources import Source, find_photos
 from dataset.tables import list_table
 
@@ -23,7 +22,7 @@ def touch(folder: Path, *places: str) -> Path:
 
 
 def described(listing: Listing) -> set[tuple[str, str, str | None]]:
-    return {(photo.place, photo.label, photo.split) for photo in listing.photos}
+    return {(photo.path, photo.label, photo.split) for photo in listing.photos}
 
 
 class TestClassFolders:
@@ -48,10 +47,10 @@ class TestClassFolders:
         listing = list_class_folders(touch(tmp_path, "train/1.jpg", "bus/2.jpg"))
         assert {photo.label for photo in listing.photos} == {"train", "bus"}
 
-    def test_photos_outside_class_folders_are_told(self, tmp_path: Path) -> None:
+    def test_photos_outside_class_folders_are_reported(self, tmp_path: Path) -> None:
         touch(tmp_path, "train/cat/1.jpg", "train/2.jpg", "test/cat/3.jpg", "4.jpg", "spare/5.jpg", "README.md", ".x")
         listing = list_class_folders(tmp_path)
-        assert {(defect.kind, defect.place) for defect in listing.defects} == {
+        assert {(defect.kind, defect.path) for defect in listing.defects} == {
             ("misplaced", "train/2.jpg"),
             ("misplaced", "4.jpg"),
             ("misplaced", "spare/5.jpg"),
@@ -59,7 +58,7 @@ class TestClassFolders:
 
     def test_two_folders_for_one_split_are_an_error(self, tmp_path: Path) -> None:
         touch(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg", "validation/cat/3.jpg")
-        with pytest.raises(DataError, match="two folders mean the same split"):
+        with pytest.raises(DataError, match="two folders for the same split"):
             list_class_folders(tmp_path)
 
     @pytest.mark.parametrize(
@@ -69,7 +68,7 @@ class TestClassFolders:
         with pytest.raises(DataError, match=message):
             list_class_folders(touch(tmp_path, *places))
 
-    def test_a_link_back_does_not_lead_round_in_circles(self, tmp_path: Path) -> None:
+    def test_a_link_to_a_parent_folder_is_not_followed(self, tmp_path: Path) -> None:
         touch(tmp_path, "cat/1.jpg", "dog/2.jpg")
         (tmp_path / "cat" / "all").symlink_to(tmp_path)
         assert len(list_class_folders(tmp_path).photos) == 2
@@ -85,7 +84,7 @@ class TestTables:
             '\ufeffid,File_Name,Class,size\n7,a/1.jpg,cat,3\n8,"2.jpg",dog,4\n\n',
         ],
     )
-    def test_columns_by_name_or_by_place(self, tmp_path: Path, text: str) -> None:
+    def test_columns_by_name_or_by_position(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "photos.csv").write_text(text, encoding="utf-8")
         listing = list_table(tmp_path / "photos.csv", None, {})
         assert described(listing) == {("a/1.jpg", "cat", None), ("2.jpg", "dog", None)}
@@ -109,14 +108,14 @@ class TestTables:
                 r"no column for the label among 'path', 'lable' \(did you mean 'label'\?\)",
             ),
             ("a.csv", "path,label\n1.jpg\n", "line 2: too few columns"),
-            ("a.csv", "path,label\n1.jpg,\n", "line 2: needs a path and a label, and label is empty"),
+            ("a.csv", "path,label\n1.jpg,\n", "line 2: label is empty"),
             ("a.csv", "path,label,split\n1.jpg,cat,holdout\n", "line 2: unknown split 'holdout'"),
             ("a.csv", "path,label\n", "names no photos"),
             ("a.lst", "1\t0\t1\tcat.jpg\n", "line 1: several labels for one photo"),
             ("a.lst", "1 0 cat.jpg\n", "line 1: should be index, label and path"),
         ],
     )
-    def test_what_is_wrong_with_a_table_is_told(self, tmp_path: Path, name: str, text: str, message: str) -> None:
+    def test_errors_name_the_line_and_the_fault(self, tmp_path: Path, name: str, text: str, message: str) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError, match=message):
             list_table(tmp_path / name, None, {})
@@ -156,7 +155,7 @@ class TestManifests:
     @pytest.mark.parametrize(
         ("record", "message"),
         [
-            ({"source-ref": "1.jpg", "a": 1, "b": 2}, "which attribute is the label.* It has a, b"),
+            ({"source-ref": "1.jpg", "a": 1, "b": 2}, r"can't tell which attribute is the label \(a, b\)"),
             (
                 {"source-ref": "1.jpg", "a": [1, 2], "a-metadata": {"type": "multi"}},
                 "'a' is multi; only labels of one class",
@@ -164,13 +163,13 @@ class TestManifests:
             ({"source": "text"}, "should be a JSON object with a source-ref"),
         ],
     )
-    def test_what_is_no_single_label_is_an_error(
+    def test_anything_but_a_single_label_is_an_error(
         self, tmp_path: Path, record: Mapping[str, object], message: str
     ) -> None:
         with pytest.raises(DataError, match=message):
             list_manifest(manifest(tmp_path, record), None, {}, None)
 
-    def test_a_line_that_was_not_labelled_is_told(self, tmp_path: Path) -> None:
+    def test_an_unlabelled_line_is_an_error(self, tmp_path: Path) -> None:
         path = manifest(tmp_path, {"source-ref": "1.jpg", **LABELLED}, {"source-ref": "2.jpg"})
         with pytest.raises(DataError, match="line 2 has no 'animal'"):
             list_manifest(path, None, {}, None)
@@ -181,7 +180,7 @@ class TestPolyvore:
         touch(tmp_path, "images/119704139/1.jpg")
         (tmp_path / "train_no_dup.json").write_text(json.dumps([OUTFIT]))
         (tmp_path / "category_id.txt").write_text("3 Dresses\n41 Shoes\n78 Food & Drink\n")
-        listing = list_outfits(tmp_path / "train_no_dup.json", None, {})
+        listing = list_polyvore(tmp_path / "train_no_dup.json", None, {})
         assert listing.root == tmp_path / "images"
         assert described(listing) == {
             ("119704139/1.jpg", "3.Dresses", None),
@@ -194,45 +193,45 @@ class TestPolyvore:
             (tmp_path / f"{name}_no_dup.json").write_text(json.dumps([OUTFIT]))
         found = find_photos(Source(text=str(tmp_path)), tmp_path / "work", print)
         assert found.listing.splits == ("train", "validation", "test")
-        assert not found.ours
+        assert not found.is_temporary
 
     @pytest.mark.parametrize("text", ['{"a": 1}', '[{"set_id": 1}]', "[1]"])
     def test_another_json_is_an_error(self, tmp_path: Path, text: str) -> None:
         touch(tmp_path, "images/x")
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(DataError, match="neither an augmented manifest nor Polyvore's"):
-            list_outfits(tmp_path / "a.json", None, {})
+            list_polyvore(tmp_path / "a.json", None, {})
 
 
 @pytest.mark.parametrize("text", ['{"3": "dress", "4": "hat"}', '{"dress": 3, "hat": 4}', "3 dress\n4: hat\n"])
-def test_names_of_labels_in_any_form(tmp_path: Path, text: str) -> None:
+def test_label_names_in_any_form(tmp_path: Path, text: str) -> None:
     (tmp_path / "label.json").write_text(text)
-    assert read_names(tmp_path / "label.json") == {"3": "dress", "4": "hat"}
+    assert read_label_names(tmp_path / "label.json") == {"3": "dress", "4": "hat"}
 
 
 @pytest.mark.parametrize(
     ("label", "folder"), [("cat", "cat"), ("Tops / Shirts", "Tops - Shirts"), ("../x", "-x"), (" . ", "")]
 )
-def test_a_label_becomes_a_name_for_a_folder(label: str, folder: str) -> None:
-    assert class_folder(label) == folder
+def test_a_label_becomes_a_folder_name(label: str, folder: str) -> None:
+    assert class_folder_name(label) == folder
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("none", "there is no such file or folder"),
-        ("ftp://host/photos.zip", "only http and https are fetched, not ftp"),
+        ("none", "no such file or folder"),
+        ("ftp://host/photos.zip", "only http and https are supported, not ftp"),
         ("s3://bucket/photos.zip", "copy the file here first with `aws s3 cp`"),
-        ("file:///etc/passwd", "only http and https are fetched, not file"),
+        ("file:///etc/passwd", "only http and https are supported, not file"),
     ],
 )
-def test_a_source_that_is_not_read_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_an_unsupported_source_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     text = text if "://" in text else str(tmp_path / text)
     with pytest.raises(DataError, match=message):
         find_photos(Source(text=text), tmp_path / "work", print)
 
 
-def test_another_kind_of_file_is_told(tmp_path: Path) -> None:
+def test_an_unsupported_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "photos.txt").write_text("hello")
-    with pytest.raises(DataError, match="is none of what is read"):
+    with pytest.raises(DataError, match="is not a supported source"):
         find_photos(Source(text=str(tmp_path / "photos.txt")), tmp_path / "work", print)

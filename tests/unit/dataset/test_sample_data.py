@@ -1,4 +1,4 @@
-"""The sample data set: real handwritten digits, each once."""
+"""The sample data: handwritten digits, each once."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_each_channel_holds_its_share_of_every_digit(digits: Path, channel: str,
     assert min(len(photos(folder)) for folder in (digits / channel).iterdir()) > 0.06 * count
 
 
-def test_all_digits_are_there_once(digits: Path) -> None:
+def test_every_digit_is_there_once(digits: Path) -> None:
     assert len(photos(digits)) == len({path.name for path in photos(digits)}) == 1797
 
 
@@ -49,7 +49,7 @@ def test_a_digit_is_dark_on_white(digits: Path) -> None:
     assert np.median(levels) > 128
 
 
-def test_the_same_photos_each_time(digits: Path, tmp_path: Path) -> None:
+def test_the_same_photos_every_time(digits: Path, tmp_path: Path) -> None:
     write_digits(tmp_path / "again")
     assert [path.relative_to(digits) for path in photos(digits)] == [
         path.relative_to(tmp_path / "again") for path in photos(tmp_path / "again")
@@ -58,7 +58,7 @@ def test_the_same_photos_each_time(digits: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "again" / path.relative_to(digits)).read_bytes()
 
 
-def test_what_was_left_half_written_is_written_anew(tmp_path: Path) -> None:
+def test_an_unfinished_folder_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "digits.part" / "train").mkdir(parents=True)
     (tmp_path / "digits.part" / "train" / "half.png").touch()
     write_digits(tmp_path / "digits")

@@ -1,4 +1,4 @@
-"""The whole command: what lies in OUT afterwards, and what is told."""
+"""The prepare_data command: the contents of OUT, and the messages."""
 
 import csv
 import io
@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from dataset.output_dir import stage_output
 from prepare_data import main
 from support.drawing import draw_photo, encode, write_classes
 
@@ -33,8 +35,8 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def places(out: Path) -> list[str]:
-    """The photos, without the report."""
+def photos(out: Path) -> list[str]:
+    """The paths of the photos, without report and shards."""
     found = (path.relative_to(out) for path in out.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in found if path.parts[0] not in ("report", "shards"))
 
@@ -53,16 +55,16 @@ def test_class_folders_become_three_splits_and_a_report(
 ) -> None:
     before = snapshot(source)
     assert main([str(source), str(out)]) == 0
-    sizes = Counter(tuple(place.split("/")[:2]) for place in places(out))
+    sizes = Counter(tuple(place.split("/")[:2]) for place in photos(out))
     assert sizes == {
         (split, label): num
         for split, num in (("train", 6), ("validation", 1), ("test", 1))
         for label in ("cross", "disc", "square")
     }
     assert snapshot(source) == before
-    told = capsys.readouterr().out
-    assert "class               train  validation  test  left out\n" in told
-    assert told.endswith(f"next: local_test/train_local.sh --data {out}\n")
+    output = capsys.readouterr().out
+    assert "class               train  validation  test  left out\n" in output
+    assert output.endswith(f"next: local_test/train_local.sh --data {out}\n")
     assert defects(out) == []
     assert json.loads((out / "report" / "prepared.json").read_text())["photos"] == {
         "train": 18,
@@ -77,20 +79,20 @@ def test_class_folders_become_three_splits_and_a_report(
 def test_the_same_command_gives_the_same_photos(source: Path, tmp_path: Path) -> None:
     main([str(source), str(tmp_path / "a"), "--jobs", "1"])
     main([str(source), str(tmp_path / "b"), "--jobs", "2"])
-    assert places(tmp_path / "a") == places(tmp_path / "b")
+    assert photos(tmp_path / "a") == photos(tmp_path / "b")
 
 
-def test_several_processes_check_as_one_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_processes_give_the_same_result_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_classes(tmp_path / "photos", photos_per_class=60)
     (source / "disc" / "7.jpg").write_bytes(b"")
     assert main([str(source), str(tmp_path / "one"), "--jobs", "1"]) == 0
     first = capsys.readouterr().out
     assert main([str(source), str(tmp_path / "two"), "--jobs", "2"]) == 0
     assert capsys.readouterr().out.replace("two", "one") == first
-    assert places(tmp_path / "one") == places(tmp_path / "two")
+    assert photos(tmp_path / "one") == photos(tmp_path / "two")
 
 
-def test_every_kind_of_defect_is_named_with_what_was_done(source: Path, out: Path) -> None:
+def test_every_kind_of_defect_is_reported_with_its_outcome(source: Path, out: Path) -> None:
     good = encode(draw_photo(seed=99))
     planted = {
         "disc/truncated.jpg": good[:-2000],
@@ -101,8 +103,8 @@ def test_every_kind_of_defect_is_named_with_what_was_done(source: Path, out: Pat
         "square/again.jpg": (source / "square" / "1.jpg").read_bytes(),
         "stray.jpg": good,
     }
-    for place, data in planted.items():
-        (source / place).write_bytes(data)
+    for path, data in planted.items():
+        (source / path).write_bytes(data)
     assert main([str(source), str(out)]) == 0
     assert [(row["defect"], row["done"], row["path"]) for row in defects(out)] == [
         ("truncated", "left out", "disc/truncated.jpg"),
@@ -114,7 +116,7 @@ def test_every_kind_of_defect_is_named_with_what_was_done(source: Path, out: Pat
         ("repeat", "kept", "square/again.jpg"),
         ("misplaced", "left out", "stray.jpg"),
     ]
-    names = {Path(place).name for place in places(out)}
+    names = {Path(place).name for place in photos(out)}
     assert "really.jpg" in names
     assert "again.jpg" in names
     assert not names & {"truncated.jpg", "page.jpg", "tiny.jpg", "same.jpg", "really.png"}
@@ -124,7 +126,7 @@ def test_a_repaired_extension_never_replaces_another_photo(source: Path, out: Pa
     (source / "disc" / "1.png").write_bytes(encode(draw_photo(seed=5)))
     (source / "disc" / "1.JPG").write_bytes(encode(draw_photo(seed=6)))
     main([str(source), str(out), "--validation", "0", "--test", "0"])
-    names = {Path(place).name for place in places(out) if "/disc/" in place}
+    names = {Path(place).name for place in photos(out) if "/disc/" in place}
     assert names == {*(f"{number}.jpg" for number in (0, 2, 3, 4, 5, 6, 7)), "1.JPG", "1-2.jpg", "1-3.jpg"}
 
 
@@ -132,8 +134,42 @@ def test_a_csv_and_its_images(source: Path, out: Path, tmp_path: Path) -> None:
     rows = [f"{path.relative_to(source)},{path.parent.name}\n" for path in sorted(source.rglob("*.jpg"))]
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(rows) + "none.jpg,disc\n")
     assert main([str(tmp_path / "labels.csv"), str(out), "--images", str(source)]) == 0
-    assert len(places(out)) == 24
+    assert len(photos(out)) == 24
     assert [(row["defect"], row["path"]) for row in defects(out)] == [("missing", "none.jpg")]
+
+
+def pack(source: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for photo in sorted(source.rglob("*.jpg")):
+            file.write(photo, photo.relative_to(source))
+    return path
+
+
+def test_damaged_and_unsafe_entries_of_a_zip_are_defects(source: Path, out: Path, tmp_path: Path) -> None:
+    archive = pack(source, tmp_path / "photos.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("disc/damaged.jpg", b"the bytes of a photo")
+        file.writestr("../escape.jpg", b"x")
+        file.writestr("__MACOSX/disc/._1.jpg", b"x")
+    archive.write_bytes(archive.read_bytes().replace(b"the bytes of a photo", b"the bytes of a PHOTO"))
+    assert main([str(archive), str(out)]) == 0
+    assert [(row["defect"], row["path"]) for row in defects(out)] == [
+        ("corrupt", "disc/damaged.jpg"),
+        ("unsafe", "../escape.jpg"),
+    ]
+    assert len(photos(out)) == 24
+
+
+def test_an_archive_larger_than_max_size_is_an_error(
+    source: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = pack(source, tmp_path / "photos.zip")
+    assert main([str(archive), str(out), "--max-size", "1kB"]) == 1
+    assert re.fullmatch(
+        r"prepare_data: photos\.zip claims [\d,]+ bytes, more than the limit of 1,000; "
+        r"raise --max-size if you trust the archive\n",
+        capsys.readouterr().err,
+    )
 
 
 def test_shards_hold_every_photo_with_its_class(source: Path, out: Path) -> None:
@@ -146,62 +182,62 @@ def test_shards_hold_every_photo_with_its_class(source: Path, out: Path) -> None
         "validation/validation-000000.tar",
     ]
     classes = (out / "shards" / "classes.txt").read_text().split()
-    photos: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
     for shard in (out / "shards" / "train").iterdir():
         with tarfile.open(shard) as tar:
             files = {member.name: tar.extractfile(member).read() for member in tar}  # pyright: ignore[reportOptionalMemberAccess]
         for name, data in files.items():
             if name.endswith(".jpg"):
                 Image.open(io.BytesIO(data)).close()
-                photos[classes[int(files[name.replace(".jpg", ".cls")])]] += 1
-    assert photos == {"cross": 6, "disc": 6, "square": 6}
+                labels[classes[int(files[name.replace(".jpg", ".cls")])]] += 1
+    assert labels == {"cross": 6, "disc": 6, "square": 6}
 
 
 def test_links_share_space_and_scaled_photos_do_not(source: Path, tmp_path: Path) -> None:
     main([str(source), str(tmp_path / "linked"), "--link"])
-    assert all((tmp_path / "linked" / place).stat().st_nlink == 2 for place in places(tmp_path / "linked"))
+    assert all((tmp_path / "linked" / place).stat().st_nlink == 2 for place in photos(tmp_path / "linked"))
     before = snapshot(source)
     main([str(source), str(tmp_path / "small"), "--link", "--longer-side", "28"])
-    with Image.open(tmp_path / "small" / places(tmp_path / "small")[0]) as image:
+    with Image.open(tmp_path / "small" / photos(tmp_path / "small")[0]) as image:
         assert max(image.size) == 28
     assert snapshot(source) == before
 
 
-def test_a_cap_is_no_defect(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_capped_photos_are_no_defects(source: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(source), str(out), "--max-per-class", "5"])
-    assert len(places(out)) == 15
+    assert len(photos(out)) == 15
     assert defects(out) == []
     assert "9 good photos are left out by --max-per-class or --balance" in capsys.readouterr().out
 
 
-def test_a_class_that_a_split_lacks_is_told(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_missing_in_a_split_is_a_warning(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_classes(tmp_path / "photos" / "train")
     write_classes(tmp_path / "photos" / "test", classes=("disc", "cross"), seed=1)
     main([str(tmp_path / "photos"), str(out)])
-    assert "warning: test has no photo of 'square', and the training wants" in capsys.readouterr().out
+    assert "warning: test has no photo of 'square', and training needs the same classes" in capsys.readouterr().out
     assert main([str(tmp_path / "photos"), str(tmp_path / "anew"), "--resplit"]) == 0
-    assert len({tuple(place.split("/")[:2]) for place in places(tmp_path / "anew")}) == 9
+    assert len({tuple(place.split("/")[:2]) for place in photos(tmp_path / "anew")}) == 9
 
 
 class TestOut:
-    def test_a_finished_out_is_made_again_only_when_told(
+    def test_a_complete_out_is_replaced_only_on_request(
         self, source: Path, out: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         main([str(source), str(out)])
         assert main([str(source), str(out)]) == 1
         assert capsys.readouterr().err == (
-            f"prepare_data: {out} is prepared already: name another folder, or say --replace to make it again\n"
+            f"prepare_data: {out} exists already: choose another folder, or pass --replace to write it again\n"
         )
         assert main([str(source), str(out), "--replace", "--test", "0"]) == 0
         assert not (out / "test").exists()
 
-    def test_somebody_elses_folder_is_left_alone(self, source: Path, out: Path) -> None:
+    def test_a_folder_of_other_files_is_never_replaced(self, source: Path, out: Path) -> None:
         out.mkdir()
         (out / "thesis.txt").write_text("years of work")
         assert main([str(source), str(out), "--replace"]) == 1
         assert (out / "thesis.txt").read_text() == "years of work"
 
-    def test_somebody_elses_part_is_left_alone(self, source: Path, out: Path) -> None:
+    def test_a_part_folder_of_other_files_is_never_used(self, source: Path, out: Path) -> None:
         part = out.with_name("out.part")
         part.mkdir()
         (part / "thesis.txt").write_text("years of work")
@@ -209,36 +245,60 @@ class TestOut:
         assert (part / "thesis.txt").read_text() == "years of work"
 
     @pytest.mark.parametrize("inner", ["photos/out", "photos", "."])
-    def test_out_and_source_never_lie_in_each_other(self, source: Path, inner: str, tmp_path: Path) -> None:
+    def test_out_and_source_must_not_contain_each_other(self, source: Path, inner: str, tmp_path: Path) -> None:
         before = snapshot(source)
         assert main([str(source), str(tmp_path / inner)]) == 1
         assert snapshot(tmp_path) == before
 
-    def test_a_failed_run_leaves_no_out_and_the_next_one_works(self, source: Path, out: Path) -> None:
+    def test_a_failed_run_leaves_no_out_and_the_next_one_succeeds(self, source: Path, out: Path) -> None:
         (source / "lonely").mkdir()
         (source / "lonely" / "1.jpg").write_bytes(encode(draw_photo()))
         assert main([str(source), str(out)]) == 1
         assert not out.exists()
         assert not out.with_name("out.part").exists()
         assert main([str(source), str(out), "--min-per-class", "3"]) == 0
-        assert {place.split("/")[1] for place in places(out)} == {"cross", "disc", "square"}
+        assert {place.split("/")[1] for place in photos(out)} == {"cross", "disc", "square"}
+
+    def test_a_second_run_at_the_same_time_is_refused(
+        self, source: Path, out: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with stage_output(out, replace=False) as part:
+            (part / "train").mkdir()
+            assert main([str(source), str(out)]) == 1
+            assert capsys.readouterr().err == (f"prepare_data: another run is writing {out}: wait for it to finish\n")
+        assert (out / "train").is_dir()
+
+    def test_a_failed_run_keeps_its_downloads_for_the_next_one(self, out: Path) -> None:
+        def fail() -> None:
+            with stage_output(out, replace=False) as part:
+                (part / "download").mkdir()
+                (part / "download" / "photos.zip.part").write_bytes(b"half")
+                (part / "staging").mkdir()
+                raise OSError("no space left on device")
+
+        with pytest.raises(OSError, match="no space"):
+            fail()
+        with stage_output(out, replace=False) as part:
+            assert (part / "download" / "photos.zip.part").read_bytes() == b"half"
+            assert not (part / "staging").exists()
+        assert list(out.iterdir()) == []
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-    def test_a_run_that_is_stopped_leaves_no_out_and_the_next_one_works(
+    def test_a_stopped_run_leaves_no_out_and_the_next_one_succeeds(
         self, tmp_path: Path, out: Path, number: signal.Signals, code: int
     ) -> None:
         source = write_classes(tmp_path / "photos", photos_per_class=200)
         command = [sys.executable, str(PREPARE), str(source), str(out), "--jobs", "2"]
         process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
-        while not list(out.with_name("out.part").glob("aside/*/*")):
+        while not list(out.with_name("out.part").glob("staging/*/*")):
             time.sleep(0.01)
         os.killpg(process.pid, number)
-        _, told = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=60)
         assert process.returncode == code
-        assert len(told.splitlines()) == (code == 130)
+        assert len(errors.splitlines()) == (code == 130)
         assert not out.exists()
         assert main([str(source), str(out), "--jobs", "1"]) == 0
-        assert len(places(out)) == 600
+        assert len(photos(out)) == 600
         assert not out.with_name("out.part").exists()
 
 
@@ -246,15 +306,15 @@ class TestOut:
     ("arguments", "message"),
     [
         (["--on", "leek=keep"], "unknown defect"),
-        (["--validation", "0.5", "--test", "0.5"], "must leave something to train on"),
-        (["--labels", "none.json"], "there is no such file|No such file"),
-        (["--sha256", "00"], "--sha256 is for a URL"),
+        (["--validation", "0.5", "--test", "0.5"], "must add up to less than 1"),
+        (["--labels", "none.json"], "No such file"),
+        (["--sha256", "00"], "--sha256 is only for a URL"),
     ],
 )
-def test_what_is_wrong_with_the_arguments_is_told_in_one_line(
+def test_wrong_arguments_are_reported_in_one_line(
     source: Path, out: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(source), str(out), *arguments]) == 1
-    told = capsys.readouterr().err
-    assert re.search(message, told)
-    assert len(told.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert re.search(message, output)
+    assert len(output.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""A zip shaped like ``dogImages.zip``, of real photos, with damage planted → channels → a trained model."""
+"""Preparation of a zip laid out like ``dogImages.zip``, of real photos with planted defects, and training on it."""
 
 import csv
 import re
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PER_CLASS = {"train": 8, "valid": 3, "test": 3}
 TINY = ["model=mobilenet_v3_small", "pretrained=false", "image_size=32", "epochs=1", "batch_size=16"]
 
-Planted = Mapping[str, tuple[bytes, str, str]]  # place → bytes, kind, what is done
+Planted = Mapping[str, tuple[bytes, str, str]]  # by path: bytes, kind of defect, outcome
 
 
 def collect(photos: Path) -> dict[str, bytes]:
@@ -32,7 +32,7 @@ def collect(photos: Path) -> dict[str, bytes]:
 
 
 def plant(files: Mapping[str, bytes]) -> Planted:
-    """Damage in files of their own, so that every good photo stays good."""
+    """Defects in additional files, so that every good photo stays good."""
     train = "dogImages/train/001.Dress"
     photo = files[f"{train}/Dress_00000.jpg"]
     tested = files["dogImages/test/001.Dress/Dress_00001.jpg"]
@@ -59,34 +59,34 @@ def archive(clothing_photos: Path, tmp_path: Path) -> tuple[Path, dict[str, byte
     planted = plant(files)
     path = tmp_path / "dogImages.zip"
     with zipfile.ZipFile(path, "w") as file:
-        for place, data in (files | {place: data for place, (data, _, _) in planted.items()}).items():
-            file.writestr(place, data)
-        # As the finder of a Mac adds them; nobody's loss, and nobody's defect.
+        for name, data in (files | {name: data for name, (data, _, _) in planted.items()}).items():
+            file.writestr(name, data)
+        # Junk files, as macOS adds them: neither extracted nor reported as defects.
         file.writestr("__MACOSX/dogImages/train/._001.Dress", b"\0\5\26\7")
         file.writestr("dogImages/train/001.Dress/.DS_Store", b"\0")
     return path, files, planted
 
 
-def test_every_planted_defect_is_named_and_nothing_else(
+def test_exactly_the_planted_defects_are_reported(
     archive: tuple[Path, dict[str, bytes], Planted], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path, files, planted = archive
     out = tmp_path / "prepared"
     assert main([str(path), str(out)]) == 0
     with (out / "report" / "defects.csv").open(newline="", encoding="utf-8") as file:
-        named = {row["path"]: (row["defect"], row["done"]) for row in csv.DictReader(file)}
+        reported = {row["path"]: (row["defect"], row["done"]) for row in csv.DictReader(file)}
     other = "dogImages/valid/004.Outwear/Outwear_00002.jpg"  # the other side of the conflict
-    assert named == {place: (kind, done) for place, (_, kind, done) in planted.items()} | {
+    assert reported == {path: (kind, outcome) for path, (_, kind, outcome) in planted.items()} | {
         other: ("conflict", "left out")
     }
     _check_photos(out, files, other)
-    told = capfd.readouterr().out
-    assert re.search(r"10 classes, [\d.]+ MB +81 +29 +30 +8\n", told)
-    assert re.search(r"^truncated +left out +2  such as dogImages/test/002.Hat/half.jpg: ", told, re.M)
+    output = capfd.readouterr().out
+    assert re.search(r"10 classes, [\d.]+ MB +81 +29 +30 +8\n", output)
+    assert re.search(r"^truncated +left out +2  e.g. dogImages/test/002.Hat/half.jpg: ", output, re.M)
 
 
 @pytest.mark.slow
-def test_what_was_prepared_trains_a_model(archive: tuple[Path, dict[str, bytes], Planted], tmp_path: Path) -> None:
+def test_the_prepared_photos_train_a_model(archive: tuple[Path, dict[str, bytes], Planted], tmp_path: Path) -> None:
     out, base = tmp_path / "prepared", tmp_path / "opt_ml"
     assert main([str(archive[0]), str(out)]) == 0
     command = [str(ROOT / "local_test" / "train_local.sh"), "--data", str(out), "--output", str(base), *TINY]
@@ -101,11 +101,11 @@ def test_what_was_prepared_trains_a_model(archive: tuple[Path, dict[str, bytes],
 
 
 def _check_photos(out: Path, files: Mapping[str, bytes], dropped: str) -> None:
-    """What was good is there, byte for byte, and the one that was misnamed."""
+    """Every good photo is there byte for byte, and so is the one with the wrong extension."""
     expected = {
-        place.removeprefix("dogImages/").replace("valid/", "validation/"): data
-        for place, data in files.items()
-        if place != dropped
+        path.removeprefix("dogImages/").replace("valid/", "validation/"): data
+        for path, data in files.items()
+        if path != dropped
     }
     found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("*/*/*.*")}
     assert found.pop("train/001.Dress/really_a.jpg")

@@ -1,4 +1,4 @@
-"""The whole command against a real server over HTTP."""
+"""The upload_data command against a real S3 server over HTTP."""
 
 import re
 import subprocess
@@ -12,7 +12,9 @@ from typing import Any
 import boto3
 import pytest
 
-from support.drawing import draw_photo, encode
+from classifier.contract.channels import find_channels
+from prepare_data import main as prepare
+from support.drawing import draw_photo, encode, write_classes
 from support.moto import Proxy, free_port, moto_server
 from upload_data import main
 
@@ -39,7 +41,7 @@ def keys(s3: Any, bucket: str) -> dict[str, int]:
     return {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", ())}
 
 
-def test_channels_are_uploaded_and_their_addresses_printed(
+def test_channels_are_uploaded_and_their_uris_printed(
     s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(prepared), f"s3://{bucket}/some/prefix"]) == 0
@@ -50,6 +52,61 @@ def test_channels_are_uploaded_and_their_addresses_printed(
     assert set(keys(s3, bucket)) == {
         f"some/prefix/{path.relative_to(prepared).as_posix()}" for path in prepared.rglob("*.jpg")
     }
+
+
+def write_files(folder: Path, *paths: str) -> Path:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(path.encode())
+    return folder
+
+
+def test_a_prepared_folder_is_uploaded_without_its_report_and_shards(s3: Any, bucket: str, tmp_path: Path) -> None:
+    source = write_classes(tmp_path / "photos")
+    assert prepare([str(source), str(tmp_path / "prepared"), "--shards", "10", "--jobs", "1"]) == 0
+    assert main([str(tmp_path / "prepared"), f"s3://{bucket}"]) == 0
+    uploaded = keys(s3, bucket)
+    assert len(uploaded) == 24
+    assert {key.split("/")[0] for key in uploaded} == {"train", "validation", "test"}
+
+
+def test_pretrained_weights_are_a_channel(
+    s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_files(prepared, "pretrained/weights.safetensors")
+    assert main([str(prepared), f"s3://{bucket}"]) == 0
+    assert f"pretrained=s3://{bucket}/pretrained/" in capsys.readouterr().out.splitlines()
+    assert "pretrained/weights.safetensors" in keys(s3, bucket)
+
+
+def test_class_folders_are_the_channel_train_even_if_one_is_called_train(
+    s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vehicles = write_files(tmp_path / "vehicles", "train/1.jpg", "bus/2.jpg", "car/3.jpg", "car/.DS_Store")
+    assert main([str(vehicles), f"s3://{bucket}/p"]) == 0
+    assert capsys.readouterr().out == f"train=s3://{bucket}/p/train/\n"
+    assert set(keys(s3, bucket)) == {"p/train/train/1.jpg", "p/train/bus/2.jpg", "p/train/car/3.jpg"}
+    assert find_channels(vehicles) == {"train": vehicles}  # as local training reads the folder
+
+
+def test_class_folders_beside_channels_are_an_error_and_nothing_is_uploaded(
+    s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = write_files(tmp_path / "mixed", "train/cat/1.jpg", "bus/2.jpg", "car/3.jpg")
+    assert main([str(mixed), f"s3://{bucket}"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(
+        f"upload_data: {mixed} holds channels (train/) and other folders beside them (bus/, car/)"
+    )
+    assert len(output.err.splitlines()) == 1
+    assert keys(s3, bucket) == {}
+
+
+def test_a_channel_of_junk_files_is_empty(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_files(prepared, "pretrained/.DS_Store")
+    assert main([str(prepared), "s3://bucket"]) == 1
+    assert capsys.readouterr().err == f"upload_data: {prepared}/pretrained is empty: fill it with prepare_data\n"
 
 
 def test_bytes_checksum_and_content_type_arrive(s3: Any, bucket: str, tmp_path: Path) -> None:
@@ -70,26 +127,26 @@ def test_a_second_upload_sends_only_what_changed(
     changed.write_bytes(changed.read_bytes()[::-1])  # the same size
     capsys.readouterr()
     main([str(prepared), f"s3://{bucket}/p"])
-    assert "train: 1 uploaded (9 B), 3 there already" in capsys.readouterr().err
+    assert "train: 1 uploaded (9 B), 3 already there" in capsys.readouterr().err
     assert s3.get_object(Bucket=bucket, Key="p/train/class 0/0.jpg")["Body"].read() == changed.read_bytes()
 
 
-def test_large_files_go_in_pieces_and_are_recognised(
+def test_large_files_are_uploaded_in_parts_and_recognised(
     s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "shards" / "train").mkdir(parents=True)
-    (tmp_path / "shards" / "train" / "0.tar").write_bytes(bytes(range(256)) * (40 << 12))
-    main([str(tmp_path / "shards"), f"s3://{bucket}"])
-    assert s3.head_object(Bucket=bucket, Key="train/0.tar")["ETag"].endswith('-3"')
-    main([str(tmp_path / "shards"), f"s3://{bucket}"])
-    assert "train: 0 uploaded (0 B), 1 there already" in capsys.readouterr().err
+    (tmp_path / "data" / "train" / "class").mkdir(parents=True)
+    (tmp_path / "data" / "train" / "class" / "0.tar").write_bytes(bytes(range(256)) * (40 << 12))
+    main([str(tmp_path / "data"), f"s3://{bucket}"])
+    assert s3.head_object(Bucket=bucket, Key="train/class/0.tar")["ETag"].endswith('-3"')
+    main([str(tmp_path / "data"), f"s3://{bucket}"])
+    assert "train: 0 uploaded (0 B), 1 already there" in capsys.readouterr().err
 
 
 def test_an_object_whose_etag_is_no_md5_is_recognised_by_its_crc(
     s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in prepared.rglob("*.jpg"):
-        # In two pieces, of which one is empty: the ETag is another than that of one piece.
+        # Uploaded in parts: the ETag is not the MD5 of the object.
         key = f"p/{path.relative_to(prepared).as_posix()}"
         begun = s3.create_multipart_upload(
             Bucket=bucket, Key=key, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT"
@@ -111,12 +168,12 @@ def test_an_object_whose_etag_is_no_md5_is_recognised_by_its_crc(
             },
         )
     if "ChecksumCRC32" not in s3.head_object(Bucket=bucket, Key="p/train/class 0/0.jpg", ChecksumMode="ENABLED"):
-        pytest.skip("this moto keeps no checksum of an object in pieces")
+        pytest.skip("this moto keeps no checksum of an object in parts")
     main([str(prepared), f"s3://{bucket}/p"])
-    assert "train: 0 uploaded (0 B), 4 there already" in capsys.readouterr().err
+    assert "train: 0 uploaded (0 B), 4 already there" in capsys.readouterr().err
 
 
-def test_nothing_is_deleted_unless_told(
+def test_objects_are_deleted_only_with_the_option(
     s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(prepared), f"s3://{bucket}/p"])
@@ -124,9 +181,9 @@ def test_nothing_is_deleted_unless_told(
         s3.put_object(Bucket=bucket, Key=key, Body=b"x")
     capsys.readouterr()
     main([str(prepared), f"s3://{bucket}/p"])
-    assert "2 more are there that the folder lacks; --delete removes such" in capsys.readouterr().err
+    assert "2 extra objects kept (remove them with --delete)" in capsys.readouterr().err
     main([str(prepared), f"s3://{bucket}/p", "--delete"])
-    assert "train: 0 uploaded (0 B), 4 there already, 2 deleted" in capsys.readouterr().err
+    assert "train: 0 uploaded (0 B), 4 already there, 2 deleted" in capsys.readouterr().err
     left = keys(s3, bucket)
     assert {"p/trainee/1.jpg", "other/1.jpg"} <= left.keys()
     assert not {"p/train/class 0/gone.jpg", "p/train/zzz.jpg"} & left.keys()
@@ -135,14 +192,14 @@ def test_nothing_is_deleted_unless_told(
 def test_a_dry_run_changes_nothing(s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     s3.put_object(Bucket=bucket, Key="train/old.jpg", Body=b"x")
     main([str(prepared), f"s3://{bucket}", "--dry-run", "--delete"])
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert set(keys(s3, bucket)) == {"train/old.jpg"}
-    assert f"would delete s3://{bucket}/train/old.jpg" in told
-    assert told.count("would upload ") == 6
-    assert "train: 4 would be uploaded" in told
+    assert f"would delete s3://{bucket}/train/old.jpg" in output
+    assert output.count("would upload ") == 6
+    assert "train: 4 would be uploaded" in output
 
 
-def test_keys_are_compared_in_s3s_order(
+def test_keys_are_compared_in_the_order_of_s3(
     s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "data"
@@ -151,11 +208,11 @@ def test_keys_are_compared_in_s3s_order(
         (folder / place).write_bytes(place.encode())
     main([str(folder), f"s3://{bucket}"])
     main([str(folder), f"s3://{bucket}", "--delete"])
-    assert "0 uploaded (0 B), 11 there already\n" in capsys.readouterr().err
+    assert "0 uploaded (0 B), 11 already there\n" in capsys.readouterr().err
     assert len(keys(s3, bucket)) == 11
 
 
-def test_connections_that_break_are_tried_again(
+def test_broken_connections_are_retried(
     s3: Any,
     bucket: str,
     tmp_path: Path,
@@ -163,7 +220,7 @@ def test_connections_that_break_are_tried_again(
     s3_url: str,
     breaking_proxy: Callable[[str, int, int], Proxy],
 ) -> None:
-    """Eight of the connections break in the midst of a request."""
+    """Eight connections break in the middle of a request."""
     folder = write(tmp_path / "data", 4, {"train": 50})
     proxy = breaking_proxy(s3_url, 8, 3000)
     aws.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -172,7 +229,7 @@ def test_connections_that_break_are_tried_again(
     assert proxy.num_connections > 8
 
 
-def test_a_server_that_goes_away_is_told_and_the_rest_is_sent_later(
+def test_a_lost_server_is_reported_and_the_next_run_uploads_the_rest(
     s3: Any,
     bucket: str,
     tmp_path: Path,
@@ -189,12 +246,14 @@ def test_a_server_that_goes_away_is_told_and_the_rest_is_sent_later(
     closer.start()
     assert main([str(folder), f"s3://{bucket}", "--jobs", "2"]) == 1
     closer.join()
-    told = capsys.readouterr().err
-    assert re.search(rf"^upload_data: s3://{bucket}/train: .*check the network, the region and AWS_ENDPOINT_URL$", told)
+    output = capsys.readouterr().err
+    assert re.search(
+        rf"^upload_data: s3://{bucket}/train: .*check the network, the region and AWS_ENDPOINT_URL$", output
+    )
     aws.setenv("AWS_ENDPOINT_URL", s3_url)
     assert main([str(folder), f"s3://{bucket}"]) == 0
     assert len(keys(s3, bucket)) == 400
-    assert " 0 there already" not in capsys.readouterr().err
+    assert " 0 already there" not in capsys.readouterr().err
 
 
 def _wait_for_objects(client: Any, bucket: str, num: int) -> None:
@@ -203,16 +262,16 @@ def _wait_for_objects(client: Any, bucket: str, num: int) -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_bucket_that_does_not_exist_is_told(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_bucket_is_reported(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(prepared), "s3://no-such-bucket/p"]) == 1
     assert capsys.readouterr().err == (
         "upload_data: s3://no-such-bucket/p/train: there is no such bucket; "
-        "`aws s3 mb` makes one, in the region where the training will run\n"
+        "`aws s3 mb` creates one, in the region where the training will run\n"
     )
 
 
-def test_denied_access_is_told(aws: pytest.MonkeyPatch, prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """moto checks what a user may do from the third request on: the user, the key, then everything."""
+def test_denied_access_is_reported(aws: pytest.MonkeyPatch, prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """moto checks permissions from the fourth request on: the first three create the user, the key and the bucket."""
     port = free_port()
     aws.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     with moto_server(port, {"INITIAL_NO_AUTH_ACTION_COUNT": "3"}):
@@ -246,15 +305,15 @@ def test_denied_access_is_told(aws: pytest.MonkeyPatch, prepared: Path, capsys: 
         ),
     ],
 )
-def test_what_is_wrong_with_the_way_to_aws_is_told(
+def test_wrong_aws_settings_are_reported(
     aws: pytest.MonkeyPatch, prepared: Path, variables: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in variables.items():
         aws.setenv(name, value) if value else aws.delenv(name)
     assert main([str(prepared), "s3://bucket"]) == 1
-    told = capsys.readouterr().err
-    assert re.search(message, told)
-    assert len(told.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert re.search(message, output)
+    assert len(output.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("aws")
@@ -263,10 +322,10 @@ def test_what_is_wrong_with_the_way_to_aws_is_told(
     [
         ("none", "s3://bucket", "there is no such folder"),
         (".", "bucket/prefix", "is not of the form s3://bucket/prefix"),
-        (".", "s3://bucket", "is empty: prepare_data fills it"),
+        (".", "s3://bucket", "is empty: fill it with prepare_data"),
     ],
 )
-def test_what_is_wrong_with_the_arguments_is_told(
+def test_wrong_arguments_are_reported(
     tmp_path: Path, folder: str, place: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path / folder), place]) == 1
@@ -281,12 +340,12 @@ def test_thousands_of_files_survive_an_interruption(s3: Any, bucket: str, tmp_pa
     while len(s3.list_objects_v2(Bucket=bucket).get("Contents", ())) < 500:
         time.sleep(0.05)
     first.send_signal(2)
-    _, told = first.communicate(timeout=60)
-    assert (first.returncode, told.splitlines()[-1]) == (
+    _, output = first.communicate(timeout=60)
+    assert (first.returncode, output.splitlines()[-1]) == (
         130,
-        "upload_data: stopped; the same command goes on from there",
+        "upload_data: stopped; run the same command again to resume",
     )
     second = subprocess.run(command, capture_output=True, text=True, check=True)
-    there = int(re.search(r"([\d,]+) there already", second.stderr)[1].replace(",", ""))  # pyright: ignore[reportOptionalSubscript]
+    there = int(re.search(r"([\d,]+) already there", second.stderr)[1].replace(",", ""))  # pyright: ignore[reportOptionalSubscript]
     assert 500 <= there < 3000
     assert len(keys(s3, bucket)) == 3000
