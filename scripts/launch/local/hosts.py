@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.local.docker import Mount, find_engine, run_command
-from launch.local.opt_ml import lay_out, resources
+from launch.local.opt_ml import CHECKPOINTS, NO_IMAGE, TENSORS, lay_out, resources
 from launch.local.processes import exit_code, is_alive, read_number, signal_group, start, write_number
 from launch.local.storage import folder_of
-from launch.training.request import CHECKPOINTS, NO_IMAGE, TENSORS
 
 OPT_ML = "/opt/ml"
 PROFILES = "/opt/ml/output/profiler"

@@ -8,6 +8,10 @@ from pathlib import Path
 from classifier.errors import ConfigError, DataError
 
 JOB_NAME = "local-training"
+# In the place of an image's URI: the programs installed on this machine. Only the local client knows it.
+NO_IMAGE = "local"
+TENSORS = "/opt/ml/output/tensors"
+CHECKPOINTS = "/opt/ml/checkpoints"
 _PARTS = {"input", "model", "output", "checkpoints"}
 _CHANNELS = ("train", "validation", "test")
 

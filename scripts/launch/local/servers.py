@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from aws.clients import s3_client
-from aws.errors import explained
+from aws.errors import translate_errors
 from classifier.archives import unpack_tar
 from launch.local.docker import Mount, find_engine, run_command
 from launch.local.errors import invalid
+from launch.local.opt_ml import NO_IMAGE
 from launch.local.processes import is_alive, reap, signal_group, start
 from launch.local.storage import folder_of, is_local
-from launch.training.request import NO_IMAGE
 
 _PING_S = 2.0
 _TERM_S = 30.0
@@ -150,7 +150,7 @@ def unpack(url: str, folder: Path) -> None:
 
 def _download(url: str, path: Path) -> Path:
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    with explained(url):
+    with translate_errors(url):
         s3_client(num_connections=1).download_file(bucket, key, str(path))
     return path
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aws.clients import s3_client
-from aws.errors import explained
+from aws.errors import translate_errors
 from launch.local.errors import invalid
 from launch.local.records import now
 
@@ -71,7 +71,7 @@ def download(uri: str, folder: Path) -> int:
     # A prefix need not end with a folder's name: what follows its last slash belongs to the files'.
     start = prefix.rpartition("/")[0]
     folder.mkdir(parents=True, exist_ok=True)
-    with explained(uri):
+    with translate_errors(uri):
         client, num = s3_client(num_connections=1), 0
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", ()):
@@ -125,7 +125,7 @@ def deliver(archive: Path, output: str, job: str) -> str:
         shutil.move(archive, target)
         return target.as_uri()
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    with explained(uri):
+    with translate_errors(uri):
         s3_client(num_connections=1).upload_file(str(archive), bucket, key)
     return uri
 
