@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from classifier.contract.channels import find_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import UserError
 from dataset.sample_data import write_digits
 from launch.cli import pairs, read_hyperparameters
-from launch.local.docker import Engine, Mount, find_engine, run, run_command
-from launch.local.opt_ml import JOB_NAME, find_channels, lay_out
+from launch.local.docker import ContainerEngine, Mount, find_engine, run, run_command
+from launch.local.opt_ml import JOB_NAME, lay_out
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 SAMPLE_DATA = LOCAL_TEST / "sample_data"
@@ -106,7 +107,7 @@ def _become_train(base: Path) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", "classifier.train"], environment)
 
 
-def _run_image(engine: Engine, image: str, base: Path, channels: Mapping[str, Path]) -> int:
+def _run_image(engine: ContainerEngine, image: str, base: Path, channels: Mapping[str, Path]) -> int:
     """Run the image's ``train``; the channels are read-only there, as on the platform."""
     name = f"{JOB_NAME}-{os.getpid()}"
     mounts = [Mount(base, "/opt/ml")]

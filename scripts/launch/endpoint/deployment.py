@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from aws.clients import client
 from aws.errors import CloudError, explained
 from classifier.errors import ConfigError, UserError
-from launch.local.storage import folder_of, is_local
+from launch.local.storage import is_local, local_path
 from launch.platform.clients import Platform
 from launch.platform.logs import ENDPOINTS, LogTail
 from launch.platform.polling import wait
@@ -52,7 +52,7 @@ def version_of(url: str, region: str | None) -> str:
         ConfigError: there is no such file.
     """
     if is_local(url):
-        path = folder_of(url, "MODEL")
+        path = local_path(url, "MODEL")
         if not path.exists():
             raise ConfigError(f"there is no {path}: train.py prints where an artifact lies")
         return f"{path.stat().st_mtime_ns}-{path.stat().st_size}"

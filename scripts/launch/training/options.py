@@ -7,12 +7,13 @@ from pathlib import Path
 
 from aws.clients import check_bucket, client, role_arn
 from aws.errors import explained
+from classifier.contract.channels import find_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
 from launch.cli import pairs, unique_name
-from launch.local.opt_ml import find_channels
+from launch.local.opt_ml import NO_IMAGE
 from launch.platform.clients import command
-from launch.training.request import NO_IMAGE, Network, TrainingSpec
+from launch.training.request import Network, TrainingSpec
 
 _CHANNELS = ("train", "validation", "test", "pretrained")
 LOCAL_ROLE = "arn:aws:iam::000000000000:role/local"

@@ -5,13 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from classifier.contract.metrics import METRICS
+from launch.local.opt_ml import CHECKPOINTS, TENSORS
 from launch.platform.resources import tag_list
 
-# The program on this machine, in the place of an image's name; the local client alone knows it.
-NO_IMAGE = "local"
 DEFAULT_INSTANCE = "ml.g5.xlarge"
-TENSORS = "/opt/ml/output/tensors"
-CHECKPOINTS = "/opt/ml/checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)

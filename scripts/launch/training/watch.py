@@ -11,7 +11,7 @@ from aws.clients import s3_client
 from aws.errors import CloudError, explained
 from classifier.archives import unpack_tar
 from launch.cli import say
-from launch.local.storage import folder_of, is_local
+from launch.local.storage import is_local, local_path
 from launch.platform.clients import Platform, command, is_finished, is_terminal
 from launch.platform.logs import TRAINING_JOBS, Follower, LogTail
 from launch.platform.polling import wait
@@ -115,7 +115,7 @@ def _fetch_reports(record: Mapping[str, Any], options: argparse.Namespace) -> Pa
     place = f"{record['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/output/output.tar.gz"
     folder: Path = options.reports or options.folder / "reports" / name
     try:
-        archive = folder_of(place, "output") if is_local(place) else _download(place, folder)
+        archive = local_path(place, "output") if is_local(place) else _download(place, folder)
         folder.mkdir(parents=True, exist_ok=True)
         unpack_tar(archive, folder)
     except (FileNotFoundError, CloudError):
