@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from classifier.contract.channels import find_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import UserError
 from dataset.sample_data import write_digits
-from launch.cli import pairs, read_hyperparameters
-from launch.local.docker import Engine, Mount, find_engine, run, run_command
-from launch.local.opt_ml import JOB_NAME, find_channels, lay_out
+from launch.local.docker import ContainerEngine, Mount, find_engine, run, run_command
+from launch.local.opt_ml import JOB_NAME, lay_out
+from launch.terminal import parse_pairs, read_hyperparameters
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 SAMPLE_DATA = LOCAL_TEST / "sample_data"
@@ -89,7 +90,7 @@ def _channels(options: argparse.Namespace) -> dict[str, Path]:
         print(f"writing 1,797 handwritten digits to {SAMPLE_DATA}", flush=True)
         write_digits(SAMPLE_DATA)
     channels = find_channels(options.data or SAMPLE_DATA)
-    for name, folder in pairs(options.channel, "--channel NAME=DIR").items():
+    for name, folder in parse_pairs(options.channel, "--channel NAME=DIR").items():
         channels[name] = Path(folder)
     return channels
 
@@ -106,7 +107,7 @@ def _become_train(base: Path) -> NoReturn:
     os.execve(sys.executable, [sys.executable, "-m", "classifier.train"], environment)
 
 
-def _run_image(engine: Engine, image: str, base: Path, channels: Mapping[str, Path]) -> int:
+def _run_image(engine: ContainerEngine, image: str, base: Path, channels: Mapping[str, Path]) -> int:
     """Run the image's ``train``; the channels are read-only there, as on the platform."""
     name = f"{JOB_NAME}-{os.getpid()}"
     mounts = [Mount(base, "/opt/ml")]

@@ -21,13 +21,14 @@ from pathlib import Path
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
-from launch.cli import add_common, add_resource, as_json, run_command
-from launch.training.request import DEFAULT_INSTANCE
+from launch.cli import add_common, add_resource, add_training_resources, run_command, training_options
+from launch.terminal import as_json, read_hyperparameters
 from launch.tuning.local import LocalTuning
-from launch.tuning.options import fixed_hyperparameters, results_folder, shared_training, tuning_spec
+from launch.tuning.options import default_name, fixed_hyperparameters, results_folder, shared_training
+from launch.tuning.ranges import Ranges, read_ranges
 from launch.tuning.remote import RemoteTuning
 from launch.tuning.request import tuning_request
-from launch.tuning.spec import STRATEGIES
+from launch.tuning.spec import STRATEGIES, TuningSpec, check
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,17 +41,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tune(options: argparse.Namespace) -> int:
     if options.watch and not options.name:
         raise ConfigError("--watch needs the --name of the tuning job")
-    fixed = fixed_hyperparameters(options)
-    Hyperparameters.parse(fixed)
-    spec = tuning_spec(options, fixed)
-    folder = results_folder(options, spec)
-    training = shared_training(options, fixed, folder)
+    training = training_options(options)
+    given = read_hyperparameters(options.hyperparameters, options.hyperparameter)
+    Hyperparameters.parse(given)
+    spec = _tuning_spec(options, read_ranges(options.ranges, given))
+    fixed = fixed_hyperparameters(given, spec.ranges, training)
+    folder = results_folder(options.results, training, spec.name)
+    shared = shared_training(training, fixed, folder, spec)
     if options.dry_run:
-        print(as_json(tuning_request(spec, training)))
+        print(as_json(tuning_request(spec, shared)))
         return 0
     if options.local:
-        return LocalTuning(spec, training, folder, options.folder).run()
-    return RemoteTuning(spec, training, folder, options.region).run(wait=not options.no_wait, create=not options.watch)
+        return LocalTuning(spec, shared, folder, options.folder).run()
+    return RemoteTuning(spec, shared, folder, options.region).run(wait=not options.no_wait, create=not options.watch)
+
+
+def _tuning_spec(options: argparse.Namespace, ranges: Ranges) -> TuningSpec:
+    spec = TuningSpec(
+        name=options.name or default_name(options.ranges, local=options.local),
+        ranges=ranges,
+        objective=options.objective,
+        strategy=options.strategy,
+        jobs=options.jobs,
+        parallel=options.parallel,
+        early_stopping=options.early_stopping,
+        warm_start=tuple(options.warm_start),
+        transfer=options.transfer,
+        target=options.target,
+        max_runtime_s=options.max_runtime,
+        no_improvement=options.no_improvement,
+        seed=options.seed,
+    )
+    check(spec)
+    return spec
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -114,13 +137,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         help="s3://… for the models; with --local a folder for everything",
     )
-    group.add_argument("--instance", default=DEFAULT_INSTANCE, metavar="TYPE", help="%(default)s")
-    group.add_argument("--instances", type=int, default=1, metavar="N", help="hosts of a trial (%(default)s)")
-    group.add_argument("--volume", type=int, default=50, metavar="GB", help="each host's disk (%(default)s)")
-    group.add_argument("--max-run", type=int, default=6 * 3600, metavar="SECONDS", help="of a trial (%(default)s)")
-    group.add_argument("--fast-file", action="store_true", help="read photos from S3 as they are needed")
-    group.add_argument("--spot", action="store_true", help="spare capacity, cheaper; a trial cut off starts again")
-    group.add_argument("--max-wait", type=int, metavar="SECONDS", help="with --spot, --max-run and the waiting")
+    add_training_resources(group)
     group.add_argument("--no-wait", action="store_true", help="start the job on AWS, and leave")
     group.add_argument("--watch", action="store_true", help="start none, watch the one on AWS that --name names")
 

@@ -60,7 +60,11 @@ def add_training_resources(group: argparse._ArgumentGroup) -> None:
         "--instance", default=DEFAULTS.instance_type, metavar="TYPE", help="instance type (default: %(default)s)"
     )
     group.add_argument(
-        "--instances", type=int, default=DEFAULTS.num_instances, metavar="N", help="hosts per job (default: %(default)s)"
+        "--instances",
+        type=int,
+        default=DEFAULTS.num_instances,
+        metavar="N",
+        help="number of hosts (default: %(default)s)",
     )
     group.add_argument(
         "--volume", type=int, default=DEFAULTS.volume_gb, metavar="GB", help="disk of each host (default: %(default)s)"

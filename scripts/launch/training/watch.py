@@ -10,7 +10,7 @@ from typing import Any
 from aws.clients import s3_client
 from aws.errors import CloudError, translate_errors
 from classifier.archives import unpack_tar
-from launch.local.storage import folder_of, is_local
+from launch.local.storage import is_local, local_path
 from launch.platform.clients import Platform
 from launch.platform.logs import TRAINING_JOBS, JobMonitor, LogTail, describe_last_lines
 from launch.platform.polling import Record, follow_job
@@ -112,7 +112,7 @@ class TrainingWatch:
         """Unpack the job's ``output.tar.gz`` and return its folder, or None if there is none."""
         uri = f"{record['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{self.name}/output/output.tar.gz"
         try:
-            archive = folder_of(uri, "output") if is_local(uri) else _download(uri, self.reports)
+            archive = local_path(uri, "output") if is_local(uri) else _download(uri, self.reports)
             self.reports.mkdir(parents=True, exist_ok=True)
             unpack_tar(archive, self.reports)
         except (FileNotFoundError, CloudError):

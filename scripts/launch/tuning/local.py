@@ -16,10 +16,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from classifier.errors import ConfigError
-from launch.cli import say
 from launch.local.client import DEFAULT_FOLDER, LocalClient, LocalLogs
-from launch.platform.clients import command
 from launch.platform.logs import TRAINING_JOBS, LogTail
+from launch.terminal import command, print_status
 from launch.training.request import TrainingSpec, training_request
 from launch.tuning.locking import only_one, share_of_cores, stop_requests
 from launch.tuning.ranges import canonical
@@ -233,7 +232,7 @@ class LocalTuning:
         print(f"\nstopped     {done}; those that ran were stopped, and count for nothing", flush=True)
         best, written = write_results(self.folder, self.spec, self.training.hyperparameters, trials)
         tell_results(best, written, self.spec)
-        say("the same command goes on from there")
+        print_status("the same command goes on from there")
 
     def _conclude(self, study: Study, end: str) -> int:
         trials = study.trials()

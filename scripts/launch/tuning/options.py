@@ -1,6 +1,5 @@
-"""The command line → what is tuned, and what stays as it is."""
+"""Tuning options of the command line, resolved into a tuning specification and the training that its trials share."""
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping
@@ -8,105 +7,75 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError
 from dataset.sample_data import write_digits
-from launch.cli import read_hyperparameters
-from launch.training.options import spec_of
+from launch.terminal import read_hyperparameters
+from launch.training.options import TrainingOptions, training_spec
 from launch.training.request import TrainingSpec
-from launch.tuning.ranges import canonical, read_ranges
-from launch.tuning.spec import TuningSpec, check
+from launch.tuning.ranges import Ranges, canonical
+from launch.tuning.spec import TuningSpec
 
 LOCAL_TEST = Path(__file__).resolve().parents[3] / "local_test"
+SAMPLE_DATA = LOCAL_TEST / "sample_data"
 SAMPLE_HYPERPARAMETERS = LOCAL_TEST / "sample_hyperparameters.json"
 RESULTS = LOCAL_TEST / "tuning"
 _MAX_NAME = 18  # characters, which leave room for the time
 
 
-def takes_sample(options: argparse.Namespace) -> bool:
-    """Whether the trials train on the handwritten digits."""
-    return options.local and options.data is None and not options.channel
+def uses_sample(training: TrainingOptions) -> bool:
+    """Whether the trials train on the sample data, the handwritten digits."""
+    return training.platform.local and training.data is None and not training.channels
 
 
-def fixed_hyperparameters(options: argparse.Namespace) -> dict[str, str]:
-    """A file's, then those on the command line.
-
-    Raises:
-        ConfigError: the file can't be read, or a text is not KEY=VALUE.
-    """
-    return read_hyperparameters(options.hyperparameters, options.hyperparameter)
-
-
-def results_folder(options: argparse.Namespace, spec: TuningSpec) -> Path:
-    """Where the table, the page and, on this machine, the study and the artifacts go.
-
-    Raises:
-        ConfigError: --output is not a folder, with --local.
-    """
-    if options.local and (options.output or "").startswith("s3://"):
-        raise ConfigError(f"--output {options.output}: with --local it has to be a folder")
-    return options.results or (Path(options.output) if options.local and options.output else RESULTS / spec.name)
+def fixed_hyperparameters(given: Mapping[str, str], ranges: Ranges, training: TrainingOptions) -> dict[str, str]:
+    """Return the hyperparameters that all trials share: the given ones, with the sample's defaults if it is used."""
+    if not uses_sample(training):
+        return dict(given)
+    names = {canonical(name) for name in (*given, *ranges.names)}
+    sample = read_hyperparameters(SAMPLE_HYPERPARAMETERS, [])
+    return {**given, **{name: value for name, value in sample.items() if name not in names}}
 
 
-def tuning_spec(options: argparse.Namespace, fixed: dict[str, str]) -> TuningSpec:
-    """What the command line asks for; ``fixed`` gets the digits' own settings where they are what is trained on.
-
-    Raises:
-        ConfigError: the ranges file or a setting is not as it should be.
-    """
-    ranges = read_ranges(options.ranges, fixed)
-    if takes_sample(options):
-        given = {canonical(name) for name in (*fixed, *ranges.names)}
-        sample = read_hyperparameters(SAMPLE_HYPERPARAMETERS, [])
-        fixed.update({name: value for name, value in sample.items() if name not in given})
-    spec = TuningSpec(
-        name=options.name or _name(options),
-        ranges=ranges,
-        objective=options.objective,
-        strategy=options.strategy,
-        jobs=options.jobs,
-        parallel=options.parallel,
-        early_stopping=options.early_stopping,
-        warm_start=tuple(options.warm_start),
-        transfer=options.transfer,
-        target=options.target,
-        max_runtime_s=options.max_runtime,
-        no_improvement=options.no_improvement,
-        seed=options.seed,
-    )
-    check(spec)
-    return spec
-
-
-def _name(options: argparse.Namespace) -> str:
-    """After the ranges file or, when that is called ranges, its folder; on AWS with the time, to be new."""
-    file: Path = options.ranges.resolve()
+def default_name(ranges: Path, *, local: bool) -> str:
+    """Return a tuning job's name: the ranges file's, or its folder's if it is called ranges; on AWS with the time."""
+    file = ranges.resolve()
     words = re.findall("[a-zA-Z0-9]+", file.parent.name if file.stem == "ranges" else file.stem)
     name = "-".join(words)[:_MAX_NAME].rstrip("-") or "tuning"
-    return name if options.local else f"{name}-{datetime.now(UTC):%y%m%d-%H%M%S}"
+    return name if local else f"{name}-{datetime.now(UTC):%y%m%d-%H%M%S}"
 
 
-SAMPLE_DATA = Path(__file__).resolve().parents[3] / "local_test" / "sample_data"
-# What train.py can ask for, and a tuning's trainings can't have.
-_NOT_HERE = {"debugger": False, "save_interval": None, "profiler": False, "checkpoints": None}
+def results_folder(results: Path | None, training: TrainingOptions, name: str) -> Path:
+    """Return the folder of the table, the page and, for a local job, the study and the artifacts.
+
+    Raises:
+        ConfigError: ``--output`` of a local job is not a folder.
+    """
+    local, output = training.platform.local, training.output
+    if local and (output or "").startswith("s3://"):
+        raise ConfigError(f"--output {output}: with --local it has to be a folder")
+    return results or (Path(output) if local and output else RESULTS / name)
 
 
-def shared_training(options: argparse.Namespace, fixed: Mapping[str, str], folder: Path) -> TrainingSpec:
-    """``folder`` gets the artifacts of this machine's trials.
+def shared_training(
+    training: TrainingOptions, fixed: Mapping[str, str], folder: Path, spec: TuningSpec
+) -> TrainingSpec:
+    """Return the training that all trials share.
+
+    Args:
+        folder: the results folder, below which local trials leave their artifacts.
 
     Raises:
         UserError: an image, a role, a channel or a place is missing, or the objective needs a channel that is.
     """
-    values = {**vars(options), **_NOT_HERE, "name": "trial"}
-    if takes_sample(options):
-        values["data"] = str(_sample_data())
-    if options.local:
-        values["output"] = str(folder / "artifacts")
-    training = spec_of(argparse.Namespace(**values), fixed, Hyperparameters.parse(fixed))
-    if options.objective.startswith("test:") and "test" not in training.channels:
-        raise ConfigError(f"--objective {options.objective} needs a channel 'test', and there is none: add one")
-    # All trials would have one place for their checkpoints, and go on from each other's.
-    return replace(training, checkpoints=None)
+    if uses_sample(training):
+        training = replace(training, data=str(_sample_data()))
+    if training.platform.local:
+        training = replace(training, output=str(folder / "artifacts"))
+    shared = training_spec(replace(training, name="trial"), fixed)
+    if spec.objective.startswith("test:") and "test" not in shared.channels:
+        raise ConfigError(f"--objective {spec.objective} needs a channel 'test', and there is none: add one")
+    # With a common place for checkpoints, trials would resume from one another's.
+    return replace(shared, checkpoints=None)
 
 
 def _sample_data() -> Path:

@@ -14,7 +14,7 @@ from botocore.validate import ParamValidator
 
 from classifier.contract.hyperparameters import ALIASES, Hyperparameters, Scale
 from classifier.errors import ConfigError, did_you_mean
-from launch.cli import read_object
+from launch.terminal import read_object
 
 Scaling = Literal["Linear", "Logarithmic", "ReverseLogarithmic"]
 _SCALINGS = ("Auto", "Linear", "Logarithmic", "ReverseLogarithmic")

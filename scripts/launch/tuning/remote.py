@@ -9,10 +9,9 @@ from typing import Any
 from aws.clients import client
 from aws.errors import translate_errors
 from classifier.errors import UserError
-from launch.cli import say
-from launch.platform.clients import command
 from launch.platform.polling import wait
 from launch.platform.prices import describe_hourly
+from launch.terminal import command, print_status
 from launch.training.options import check_places
 from launch.training.request import TrainingSpec
 from launch.tuning.request import tuning_request
@@ -121,12 +120,13 @@ class RemoteTuning:
     def _create(self, tuner: RemoteTuner) -> None:
         check_places(self.training, self.region)
         print(f"tuning job  {tuner.create(tuning_request(self.spec, self.training))}", flush=True)
-        price = describe_hourly(self.training.instance_type, self.training.num_instances * self.spec.parallel)
+        resources = self.training.resources
+        price = describe_hourly(resources.instance_type, resources.num_instances * self.spec.parallel)
         print(f"costs       {self.spec.parallel} trials at a time: {price}, until it ends", flush=True)
 
     def _tell_what_goes_on(self) -> None:
         name = self.spec.name
         stop = f"aws sagemaker stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}"
-        say(f"tuning job {name} runs on at AWS, and costs")
-        say(f"  stop it:        {stop}")
-        say(f"  watch it again: the same command with --name {name} --watch")
+        print_status(f"tuning job {name} runs on at AWS, and costs")
+        print_status(f"  stop it:        {stop}")
+        print_status(f"  watch it again: the same command with --name {name} --watch")
