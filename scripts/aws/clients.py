@@ -7,7 +7,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from aws.errors import CloudError, explained
+from aws.errors import CloudError, translate_errors
 
 _RETRIES = 8
 
@@ -35,7 +35,7 @@ def client(service: str, *, region: str | None = None, num_connections: int = 4)
     if "AWS_MAX_ATTEMPTS" not in os.environ:
         retries["total_max_attempts"] = _RETRIES
     config = Config(max_pool_connections=num_connections, retries=retries, connect_timeout=10, read_timeout=60)  # pyright: ignore[reportArgumentType]
-    with explained(_TITLES.get(service, service)):
+    with translate_errors(_TITLES.get(service, service)):
         # A session of its own: the default one keeps the credentials that it saw first.
         return boto3.Session(region_name=region).client(service, config=config)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
@@ -46,7 +46,7 @@ def check_bucket(s3: Any, uri: str) -> None:
         CloudError: there is no such bucket. Where the credentials may not ask, the platform will tell.
     """
     bucket = uri.removeprefix("s3://").partition("/")[0]
-    with explained(uri):
+    with translate_errors(uri):
         try:
             s3.head_bucket(Bucket=bucket)
         except ClientError as error:
@@ -68,7 +68,7 @@ def role_arn(text: str | None, region: str | None = None) -> str:
         )
     if text.startswith("arn:"):
         return text
-    with explained(f"role {text}"):
+    with translate_errors(f"role {text}"):
         return client("iam", region=region).get_role(RoleName=text)["Role"]["Arn"]
 
 

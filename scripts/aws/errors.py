@@ -23,7 +23,7 @@ class CloudError(UserError):
 
 
 @contextmanager
-def explained(what: str, hint: str = "") -> Iterator[None]:
+def translate_errors(what: str, hint: str = "") -> Iterator[None]:
     """Errors of botocore → :class:`CloudError`; ``what`` was being done or asked for."""
     try:
         yield

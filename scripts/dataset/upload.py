@@ -22,7 +22,7 @@ from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from aws.errors import CloudError, explained
+from aws.errors import CloudError, translate_errors
 from classifier.errors import DataError
 from dataset.listing import is_litter
 from dataset.progress import progress
@@ -113,7 +113,7 @@ def upload_folder(client: Any, folder: Path, place: Place, manner: Manner, say: 
     """
     upload = _Upload(client, place, manner, say)
     total = sum(1 for _ in walk(folder))
-    with explained(str(place)), progress(f"uploading {folder.name}", total, unit="files") as advance:
+    with translate_errors(str(place)), progress(f"uploading {folder.name}", total, unit="files") as advance:
         upload.run(_pairs(walk(folder), list_objects(client, place)), advance)
     return upload.tally
 

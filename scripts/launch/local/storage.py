@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aws.clients import s3_client
-from aws.errors import explained
+from aws.errors import translate_errors
 from launch.local.errors import invalid
 
 
@@ -37,7 +37,7 @@ def download_object(uri: str, path: Path) -> None:
         CloudError: S3 refuses, or has no such object.
     """
     bucket, key = _split(uri)
-    with explained(uri):
+    with translate_errors(uri):
         s3_client(num_connections=1).download_file(bucket, key, str(path))
 
 
@@ -82,7 +82,7 @@ def _download_prefix(uri: str, folder: Path) -> None:
     start = prefix.rpartition("/")[0]
     folder.mkdir(parents=True, exist_ok=True)
     is_empty = True
-    with explained(uri):
+    with translate_errors(uri):
         client = s3_client(num_connections=1)
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", ()):
@@ -136,7 +136,7 @@ def deliver(archive: Path, output: str, job: str) -> str:
         shutil.move(archive, target)
         return target.as_uri()
     bucket, key = _split(uri)
-    with explained(uri):
+    with translate_errors(uri):
         s3_client(num_connections=1).upload_file(str(archive), bucket, key)
     return uri
 

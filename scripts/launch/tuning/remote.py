@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aws.clients import client
-from aws.errors import explained
+from aws.errors import translate_errors
 from classifier.errors import UserError
 from launch.cli import say
 from launch.platform.clients import command
@@ -44,7 +44,7 @@ class RemoteTuner:
         Raises:
             CloudError: AWS refuses it.
         """
-        with explained(f"tuning job {self.spec.name}"):
+        with translate_errors(f"tuning job {self.spec.name}"):
             return self.client.create_hyper_parameter_tuning_job(**request)["HyperParameterTuningJobArn"]
 
     def follow(self) -> tuple[str, Sequence[Trial]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from aws.errors import QUOTAS_PAGE, CloudError, explained
+from aws.errors import QUOTAS_PAGE, CloudError, translate_errors
 from launch.platform.logs import Follower, LogTail
 from launch.platform.polling import wait
 from launch.platform.prices import describe_hourly
@@ -65,7 +65,7 @@ def test_expired_credentials_are_told_at_once() -> None:
 
 def test_a_quota_names_the_page_where_more_is_asked_for() -> None:
     message = "The account-level service limit 'ml.g5.xlarge for training job usage' is 0 Instances"
-    with pytest.raises(CloudError) as error, explained("training job x"):
+    with pytest.raises(CloudError) as error, translate_errors("training job x"):
         raise refusal("ResourceLimitExceeded", message)
     assert message in str(error.value)
     assert QUOTAS_PAGE in str(error.value)
