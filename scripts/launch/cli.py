@@ -4,6 +4,7 @@ The only module of this package that sees ``argparse``; everything below it take
 """
 
 import argparse
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,7 +61,11 @@ def add_training_resources(group: argparse._ArgumentGroup) -> None:
         "--instance", default=DEFAULTS.instance_type, metavar="TYPE", help="instance type (default: %(default)s)"
     )
     group.add_argument(
-        "--instances", type=int, default=DEFAULTS.num_instances, metavar="N", help="hosts per job (default: %(default)s)"
+        "--instances",
+        type=int,
+        default=DEFAULTS.num_instances,
+        metavar="N",
+        help="hosts per job (default: %(default)s)",
     )
     group.add_argument(
         "--volume", type=int, default=DEFAULTS.volume_gb, metavar="GB", help="disk of each host (default: %(default)s)"
@@ -136,6 +141,9 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
 
 def run_command(name: str, run: Callable[[], int]) -> int:
     """Run a command and return its exit code; an error that the user can fix is printed in one line, no traceback."""
+    # Shell scripts start background commands with SIGINT ignored, and could not be interrupted.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with translate_errors(name):
             return run()

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from aws.clients import client
 from aws.errors import CloudError, translate_errors
 from classifier.errors import ConfigError
-from launch.local.storage import folder_of, is_local
+from launch.local.storage import is_local, local_path
 from launch.platform.clients import Platform, PlatformOptions
 from launch.platform.resources import NO_SECURITY, ContainerOptions, Security, tag_list
 
@@ -122,7 +122,7 @@ def artifact_version(url: str, region: str | None) -> str:
         ConfigError: there is no such file.
     """
     if is_local(url):
-        path = folder_of(url, "MODEL")
+        path = local_path(url, "MODEL")
         if not path.exists():
             raise ConfigError(f"{path} does not exist; train.py prints an artifact's address")
         return f"{path.stat().st_mtime_ns}-{path.stat().st_size}"

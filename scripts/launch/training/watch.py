@@ -10,7 +10,7 @@ from typing import Any
 from aws.clients import s3_client
 from aws.errors import CloudError, translate_errors
 from classifier.archives import unpack_tar
-from launch.local.storage import local_path, is_local
+from launch.local.storage import is_local, local_path
 from launch.platform.clients import Platform
 from launch.platform.logs import TRAINING_JOBS, JobMonitor, LogTail, describe_last_lines
 from launch.platform.polling import Record, follow_job
