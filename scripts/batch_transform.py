@@ -29,12 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = create_parser("batch_transform.py", __doc__)
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="an artifact's address, or the name of a training job")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="artifact's address, or name of a training job"
+    )
     parser.add_argument("photos", metavar="PHOTOS", nargs="?", help="s3://…, or with --local a folder")
     parser.add_argument("--output", metavar="PLACE", help="where the answers go: s3://…, or with --local a folder")
     parser.add_argument("--name", help="the job's name (default: one with the time in it)")
     parser.add_argument(
-        "--accept", default="application/json", metavar="TYPE", help="content type of the answers (default: %(default)s)"
+        "--accept",
+        default="application/json",
+        metavar="TYPE",
+        help="content type of answers (default: %(default)s)",
     )
     parser.add_argument(
         "--instance", default=DEFAULT_INSTANCE, metavar="TYPE", help="instance type (default: %(default)s)"

@@ -76,9 +76,7 @@ def _run(options: argparse.Namespace) -> int:
         return _watch(platform_options(options).connect(), options.watch, options)
     values = read_hyperparameters(options.hyperparameters, options.hyperparameter)
     Hyperparameters.parse(values)
-    monitoring = Monitoring(
-        debugger=options.debugger, save_interval=options.save_interval, profiler=options.profiler
-    )
+    monitoring = Monitoring(debugger=options.debugger, save_interval=options.save_interval, profiler=options.profiler)
     requested = replace(
         training_options(options), name=options.name, checkpoints=options.checkpoints, monitoring=monitoring
     )

@@ -65,7 +65,7 @@ def add_training_resources(group: argparse._ArgumentGroup) -> None:
         type=int,
         default=DEFAULTS.num_instances,
         metavar="N",
-        help="hosts per job (default: %(default)s)",
+        help="number of hosts (default: %(default)s)",
     )
     group.add_argument(
         "--volume", type=int, default=DEFAULTS.volume_gb, metavar="GB", help="disk of each host (default: %(default)s)"
@@ -141,7 +141,7 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
 
 def run_command(name: str, run: Callable[[], int]) -> int:
     """Run a command and return its exit code; an error that the user can fix is printed in one line, no traceback."""
-    # Shell scripts start background commands with SIGINT ignored, and could not be interrupted.
+    # Shell scripts start background commands with SIGINT ignored, and could not interrupt them.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

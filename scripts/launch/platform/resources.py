@@ -1,4 +1,4 @@
-"""Properties that SageMaker resources of every kind share: image, role, tags, security, instance types, scaling target."""
+"""Properties that SageMaker resources share: image, role, tags, security, instance types, scaling target."""
 
 import os
 import re

@@ -174,6 +174,4 @@ def _check_max_wait(resources: Resources) -> None:
     if not resources.spot:
         raise ConfigError("--max-wait needs --spot")
     if resources.max_wait_s < resources.max_run_s:
-        raise ConfigError(
-            f"--max-wait {resources.max_wait_s} is less than --max-run {resources.max_run_s}: raise it"
-        )
+        raise ConfigError(f"--max-wait {resources.max_wait_s} is less than --max-run {resources.max_run_s}: raise it")

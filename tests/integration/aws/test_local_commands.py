@@ -14,14 +14,13 @@ from botocore.exceptions import ClientError
 
 from launch.endpoint.request import (
     EndpointSpec,
-    ModelSpec,
     Update,
     config_request,
     create_request,
-    model_request,
     update_request,
 )
 from launch.local.client import LocalClient
+from launch.platform.models import ModelSpec, model_request
 from support.drawing import write_classes
 from support.servers import drawn_photos, export_artifact, write_artifact
 

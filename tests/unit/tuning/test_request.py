@@ -13,7 +13,8 @@ from botocore.validate import ParamValidator
 
 from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
-from launch.training.request import TrainingSpec
+from launch.platform.resources import Security
+from launch.training.request import Resources, TrainingSpec
 from launch.tuning.local import trial_request
 from launch.tuning.ranges import Ranges, read_ranges
 from launch.tuning.request import tuning_request
@@ -77,7 +78,14 @@ def test_the_api_takes_the_request(tmp_path: Path, strategy: str, objective: str
         no_improvement=5,
         seed=3,
     )
-    check(tuning_request(spec, replace(TRAINING, spot=True, kms_key="key", tags={"team": "vision"})))
+    check(
+        tuning_request(
+            spec,
+            replace(
+                TRAINING, resources=Resources(spot=True), security=Security(kms_key="key"), tags={"team": "vision"}
+            ),
+        )
+    )
 
 
 def test_the_request_says_what_was_asked_for(ranges: Ranges) -> None:

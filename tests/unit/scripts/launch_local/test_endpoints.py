@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from launch.endpoint.request import EndpointSpec, ModelSpec, config_request, create_request, model_request
+from launch.endpoint.request import EndpointSpec, config_request, create_request
 from launch.local.client import LocalClient
+from launch.platform.models import ModelSpec, model_request
 
 
 @pytest.fixture

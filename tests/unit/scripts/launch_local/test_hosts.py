@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.platform.resources import Security
+from launch.training.request import Resources
 from support.shell_jobs import Jobs
 
 # Logs its arguments, reports an engine, and ends each container at once.
@@ -30,10 +32,10 @@ def test_each_host_is_a_container_on_a_common_network(jobs: Jobs, commands: Path
     request = jobs.request(
         "",
         image="image-classifier",
-        num_instances=2,
+        resources=Resources(num_instances=2),
         checkpoints=(jobs.folder / "kept").as_uri(),
         environment={"OMP_NUM_THREADS": "1"},
-        network_isolation=True,
+        security=Security(network_isolation=True),
     )
     del request["AlgorithmSpecification"]["ContainerEntrypoint"]
     jobs.client.create_training_job(**request)

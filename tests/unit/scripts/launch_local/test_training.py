@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 
 from launch.local.client import LocalClient, LocalLogs
 from launch.platform.logs import TRAINING_JOBS, LogTail
+from launch.training.request import Monitoring, Resources
 from support.shell_jobs import Jobs
 
 
@@ -70,9 +71,7 @@ def test_requested_config_files_are_written(jobs: Jobs) -> None:
         "true",
         hyperparameters={"epochs": "3"},
         checkpoints=(jobs.folder / "kept").as_uri(),
-        debugger=True,
-        save_interval=5,
-        profiler=True,
+        monitoring=Monitoring(debugger=True, save_interval=5, profiler=True),
         input_mode="FastFile",
     )
     base = jobs.base()
@@ -98,7 +97,7 @@ def test_all_hosts_finish_and_their_folders_are_merged(jobs: Jobs) -> None:
         host=$(basename $base)
         if [ $host = algo-2 ]; then until [ -e $base/../algo-1/model/algo-1 ]; do sleep 0.05; done; fi
         echo w > $base/model/$host"""
-    record = jobs.run(script, num_instances=2)
+    record = jobs.run(script, resources=Resources(num_instances=2))
     assert members(record["ModelArtifacts"]["S3ModelArtifacts"]) == ["algo-1", "algo-2"]
     for host in ("algo-1", "algo-2"):
         resources = read(jobs.base(host), "resourceconfig")
@@ -107,7 +106,7 @@ def test_all_hosts_finish_and_their_folders_are_merged(jobs: Jobs) -> None:
 
 def test_failing_host_ends_the_others(jobs: Jobs) -> None:
     script = '[ $(basename $base) = algo-1 ] && exit 3; trap "exit 0" TERM; while true; do sleep 0.1; done'
-    record = jobs.run(script, num_instances=2)
+    record = jobs.run(script, resources=Resources(num_instances=2))
     assert record["TrainingJobStatus"] == "Failed"
     assert "algo-1 ended with exit code 3" in record["FailureReason"]
 
@@ -125,7 +124,7 @@ def test_stopped_job_keeps_its_model(jobs: Jobs) -> None:
 
 def test_program_that_ignores_sigterm_is_killed_after_the_grace_period(tmp_path: Path, jobs: Jobs) -> None:
     impatient = type(jobs)(tmp_path, grace_s=0.2)
-    record = impatient.run('trap "" TERM; while true; do sleep 0.1; done', max_run_s=1)
+    record = impatient.run('trap "" TERM; while true; do sleep 0.1; done', resources=Resources(max_run_s=1))
     assert (record["TrainingJobStatus"], record["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
 
 
@@ -141,7 +140,7 @@ def test_checkpoints_are_kept_between_jobs(jobs: Jobs) -> None:
 
 def test_tensors_and_profiles_are_delivered_below_their_output_path(jobs: Jobs) -> None:
     script = "mkdir $base/output/tensors $base/output/profiler; touch $base/output/tensors/t $base/output/profiler/p"
-    jobs.run(script, debugger=True, profiler=True)
+    jobs.run(script, monitoring=Monitoring(debugger=True, profiler=True))
     assert (jobs.folder / "artifacts" / "job" / "debug-output" / "t").exists()
     assert (jobs.folder / "artifacts" / "job" / "profiler-output" / "p").exists()
 
@@ -178,7 +177,7 @@ def _is_running(pid: int) -> bool:
 
 
 def test_logs_are_read_as_from_cloudwatch(jobs: Jobs) -> None:
-    jobs.run("echo one; echo two >&2", num_instances=2)
+    jobs.run("echo one; echo two >&2", resources=Resources(num_instances=2))
     tail = LogTail(LocalLogs(jobs.client.folder), TRAINING_JOBS, "job/")
     assert sorted(tail.new_lines()) == ["algo-1: one", "algo-1: two", "algo-2: one", "algo-2: two"]
     assert tail.new_lines() == []
