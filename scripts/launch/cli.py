@@ -4,6 +4,7 @@ The only module of this package that sees ``argparse``; everything below it take
 """
 
 import argparse
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,6 +141,9 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
 
 def run_command(name: str, run: Callable[[], int]) -> int:
     """Run a command and return its exit code; an error that the user can fix is printed in one line, no traceback."""
+    # Shell scripts start background commands with SIGINT ignored, and could not interrupt them.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with translate_errors(name):
             return run()

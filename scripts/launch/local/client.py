@@ -130,14 +130,8 @@ class LocalClient:
     def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
         kind, _, name = ResourceArn.rpartition(":")[2].partition("/")
         endpoints = self._endpoints
-        every = (
-            self._training.records,
-            self._transforms.records,
-            endpoints.models,
-            endpoints.configs,
-            endpoints.records,
-        )
-        records = {one.kind: one for one in every}
+        jobs = (self._training.records, self._transforms.records)
+        records = {one.kind: one for one in (*jobs, endpoints.models, endpoints.configs, endpoints.records)}
         if kind not in records:
             raise invalid(f"{ResourceArn}: the local client has no such resource")
         return {"Tags": records[kind].read(name).get("Tags", [])}

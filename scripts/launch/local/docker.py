@@ -43,9 +43,7 @@ def find_engine(image: str) -> ContainerEngine:
     try:
         info = _docker("info", "--format", "{{json .}}")
     except FileNotFoundError:
-        raise ConfigError(
-            "an image needs Docker, and there is no command 'docker': install it, or name no image"
-        ) from None
+        raise ConfigError("an image needs Docker, and there is no command 'docker': install it") from None
     information = json.loads(info.stdout) if info.stdout.strip().startswith("{") else {}
     if info.returncode or "ServerVersion" not in information:
         reason = " ".join(information.get("ServerErrors") or [info.stderr.strip()])

@@ -8,7 +8,7 @@ from pathlib import Path
 from classifier.errors import ConfigError, DataError
 
 JOB_NAME = "local-training"
-# The image name that stands for this machine's own Python environment; only the local client knows it.
+# In the place of an image's URI: the programs installed on this machine. Only the local client knows it.
 NO_IMAGE = "local"
 TENSORS = "/opt/ml/output/tensors"
 CHECKPOINTS = "/opt/ml/checkpoints"

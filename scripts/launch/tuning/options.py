@@ -1,85 +1,127 @@
-"""Tuning options of the command line, resolved into a tuning specification and the training that its trials share."""
+"""Tuning options of the command line, resolved into the specifications of the tuning job and its trainings."""
 
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError
-from dataset.sample_data import write_digits
-from launch.terminal import read_hyperparameters
 from launch.training.options import TrainingOptions, training_spec
 from launch.training.request import TrainingSpec
-from launch.tuning.ranges import Ranges, canonical
-from launch.tuning.spec import TuningSpec
+from launch.tuning.ranges import canonical, read_ranges
+from launch.tuning.spec import TuningSpec, check
 
-LOCAL_TEST = Path(__file__).resolve().parents[3] / "local_test"
-SAMPLE_DATA = LOCAL_TEST / "sample_data"
-SAMPLE_HYPERPARAMETERS = LOCAL_TEST / "sample_hyperparameters.json"
-RESULTS = LOCAL_TEST / "tuning"
-_MAX_NAME = 18  # characters, which leave room for the time
+RESULTS = Path(__file__).resolve().parents[3] / "local_test" / "tuning"
+_MAX_NAME = 18  # characters, which leaves room for the time and the trial's number
 
 
-def uses_sample(training: TrainingOptions) -> bool:
-    """Whether the trials train on the sample data, the handwritten digits."""
-    return training.platform.local and training.data is None and not training.channels
+@dataclass(frozen=True, kw_only=True)
+class TuningOptions:
+    """A tuning job as requested on the command line; the search settings are those of :class:`TuningSpec`.
+
+    Attributes:
+        ranges: a JSON file of the API's ``ParameterRanges``.
+        training: what the trials have in common.
+        hyperparameters: the fixed ones.
+        defaults: hyperparameters for those that are neither fixed nor tuned.
+        name: of the tuning job; default: after the ranges file, on AWS with the time.
+        results: the folder of the table and the page; default: below ``local_test/tuning``.
+    """
+
+    ranges: Path
+    training: TrainingOptions
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+    results: Path | None = None
+    objective: str = "validation:accuracy"
+    strategy: str = "bayesian"
+    jobs: int | None = None
+    parallel: int = 2
+    early_stopping: bool = False
+    warm_start: tuple[str, ...] = ()
+    transfer: bool = False
+    target: float | None = None
+    max_runtime_s: int | None = None
+    no_improvement: int | None = None
+    seed: int | None = None
 
 
-def fixed_hyperparameters(given: Mapping[str, str], ranges: Ranges, training: TrainingOptions) -> dict[str, str]:
-    """Return the hyperparameters that all trials share: the given ones, with the sample's defaults if it is used."""
-    if not uses_sample(training):
-        return dict(given)
-    names = {canonical(name) for name in (*given, *ranges.names)}
-    sample = read_hyperparameters(SAMPLE_HYPERPARAMETERS, [])
-    return {**given, **{name: value for name, value in sample.items() if name not in names}}
+@dataclass(frozen=True)
+class Search:
+    """What a tuning job varies, and the hyperparameters that stay fixed."""
+
+    spec: TuningSpec
+    fixed: Mapping[str, str]
 
 
-def default_name(ranges: Path, *, local: bool) -> str:
-    """Return a tuning job's name: the ranges file's, or its folder's if it is called ranges; on AWS with the time."""
-    file = ranges.resolve()
-    words = re.findall("[a-zA-Z0-9]+", file.parent.name if file.stem == "ranges" else file.stem)
-    name = "-".join(words)[:_MAX_NAME].rstrip("-") or "tuning"
-    return name if local else f"{name}-{datetime.now(UTC):%y%m%d-%H%M%S}"
+def resolve_search(options: TuningOptions) -> Search:
+    """Read the ranges file and validate the search settings.
+
+    Raises:
+        ConfigError: the ranges, the fixed hyperparameters or the settings are not valid.
+    """
+    Hyperparameters.parse(options.hyperparameters)
+    ranges = read_ranges(options.ranges, options.hyperparameters)
+    given = {canonical(name) for name in (*options.hyperparameters, *ranges.names)}
+    defaults = {name: value for name, value in options.defaults.items() if name not in given}
+    spec = TuningSpec(
+        name=options.name or _default_name(options.ranges, local=options.training.platform.local),
+        ranges=ranges,
+        objective=options.objective,
+        strategy=options.strategy,
+        jobs=options.jobs,
+        parallel=options.parallel,
+        early_stopping=options.early_stopping,
+        warm_start=options.warm_start,
+        transfer=options.transfer,
+        target=options.target,
+        max_runtime_s=options.max_runtime_s,
+        no_improvement=options.no_improvement,
+        seed=options.seed,
+    )
+    check(spec)
+    return Search(spec, {**options.hyperparameters, **defaults})
 
 
-def results_folder(results: Path | None, training: TrainingOptions, name: str) -> Path:
-    """Return the folder of the table, the page and, for a local job, the study and the artifacts.
+def results_folder(options: TuningOptions, name: str) -> Path:
+    """Return the folder of the results; a local job has its study and its artifacts there, too.
+
+    Args:
+        name: of the tuning job.
 
     Raises:
         ConfigError: ``--output`` of a local job is not a folder.
     """
-    local, output = training.platform.local, training.output
+    output, local = options.training.output, options.training.platform.local
     if local and (output or "").startswith("s3://"):
         raise ConfigError(f"--output {output}: with --local it has to be a folder")
-    return results or (Path(output) if local and output else RESULTS / name)
+    return options.results or (Path(output) if local and output else RESULTS / name)
 
 
-def shared_training(
-    training: TrainingOptions, fixed: Mapping[str, str], folder: Path, spec: TuningSpec
-) -> TrainingSpec:
-    """Return the training that all trials share.
+def trial_training(options: TrainingOptions, search: Search, folder: Path) -> TrainingSpec:
+    """Resolve what the trials have in common.
 
     Args:
-        folder: the results folder, below which local trials leave their artifacts.
+        folder: gets the artifacts of local trials.
 
     Raises:
-        UserError: an image, a role, a channel or a place is missing, or the objective needs a channel that is.
+        UserError: an image, a role, a channel or an output is missing, or the objective needs a missing channel.
     """
-    if uses_sample(training):
-        training = replace(training, data=str(_sample_data()))
-    if training.platform.local:
-        training = replace(training, output=str(folder / "artifacts"))
-    shared = training_spec(replace(training, name="trial"), fixed)
-    if spec.objective.startswith("test:") and "test" not in shared.channels:
-        raise ConfigError(f"--objective {spec.objective} needs a channel 'test', and there is none: add one")
-    # With a common place for checkpoints, trials would resume from one another's.
-    return replace(shared, checkpoints=None)
+    output = str(folder / "artifacts") if options.platform.local else options.output
+    training = training_spec(replace(options, name="trial", output=output), search.fixed)
+    objective = search.spec.objective
+    if objective.startswith("test:") and "test" not in training.channels:
+        raise ConfigError(f"--objective {objective} needs a channel 'test', and there is none: add one")
+    # With checkpoints in a common place, the trials would resume from each other's.
+    return replace(training, checkpoints=None)
 
 
-def _sample_data() -> Path:
-    if not SAMPLE_DATA.is_dir():
-        print(f"writing 1,797 handwritten digits to {SAMPLE_DATA}", file=sys.stderr, flush=True)
-        write_digits(SAMPLE_DATA)
-    return SAMPLE_DATA
+def _default_name(ranges: Path, *, local: bool) -> str:
+    """Name a job after the ranges file or, if that is called ranges, its folder; on AWS with the time, to be unique."""
+    file = ranges.resolve()
+    words = re.findall("[a-zA-Z0-9]+", file.parent.name if file.stem == "ranges" else file.stem)
+    name = "-".join(words)[:_MAX_NAME].rstrip("-") or "tuning"
+    return name if local else f"{name}-{datetime.now(UTC):%y%m%d-%H%M%S}"
