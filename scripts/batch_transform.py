@@ -23,6 +23,7 @@ from launch.transform.watch import start, stop, watch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     options = _parse(arguments)
     return run_command("batch_transform", lambda: _run(options))
 
