@@ -1,7 +1,7 @@
-"""Build the image and push it to ECR, under the revision that it was built from; prints the image's digest URI.
+"""Build the image, push it to ECR tagged with the git revision that it was built from, and print its digest URI.
 
-The repository is made if there is none: scanned on push, its tags immutable. What is there already under the tag is not
-pushed again. Standard output gets the URI alone, so that IMAGE_URI=$(scripts/build_and_push.sh) works.
+The repository is created if it does not exist; it scans images on push, and its tags are immutable, so a tag that
+exists is not pushed again. Standard output contains only the URI: IMAGE_URI=$(scripts/build_and_push.sh)
 
 Examples:
   scripts/build_and_push.sh
@@ -17,27 +17,29 @@ from pathlib import Path
 
 from aws.clients import client
 from classifier.errors import ConfigError
-from launch.cli import as_json, run_command, say
+from launch.cli import create_parser, run_command
 from launch.platform.ecr import ensure_repository, find_digest, log_in, repository_request, run_docker
+from launch.terminal import as_json, print_status
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     options = _parse(arguments)
     return run_command("build_and_push", lambda: _run(options))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="build_and_push.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = create_parser("build_and_push.sh", __doc__)
     parser.add_argument("tag", nargs="?", metavar="TAG", help="default: the git revision")
     parser.add_argument("--repository", default="image-classifier", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--build-arg", action="append", default=[], metavar="KEY=VALUE", help="for docker build")
-    parser.add_argument("--local", action="store_true", help="build it, and push nothing")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
-    parser.add_argument("--region", metavar="NAME", help="default: as the AWS CLI's")
+    parser.add_argument(
+        "--build-arg", action="append", default=[], metavar="KEY=VALUE", help="for docker build; repeatable"
+    )
+    parser.add_argument("--local", action="store_true", help="build the image and do not push it")
+    parser.add_argument("--dry-run", action="store_true", help="print the build command and the requests, do nothing")
+    parser.add_argument("--region", metavar="NAME", help="AWS region (default: that of the AWS CLI)")
     return parser.parse_args(arguments)
 
 
@@ -45,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
     revision = _git("rev-parse", "HEAD")
     tag = options.tag or _revision_tag(revision, allow_changes=options.local or options.dry_run)
     name = f"{options.repository}:{tag}"
-    build = _build_command(options, name, revision)
+    build = _build_command(name, revision, options.build_arg)
     if options.dry_run:
         print(as_json({"docker": build, "CreateRepository": repository_request(options.repository)}))
         return 0
@@ -57,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     address = ensure_repository(ecr, options.repository)
     digest = find_digest(ecr, options.repository, tag)
     if digest:
-        say(f"build_and_push: {name} is there already; its tags never change, so it is not pushed again")
+        print_status(f"build_and_push: {name} exists, and tags are immutable: not pushed again")
     else:
         run_docker(build)
         log_in(ecr)
@@ -68,19 +70,20 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _build_command(options: argparse.Namespace, name: str, revision: str) -> list[str]:
-    arguments = [f"REVISION={revision}", *options.build_arg]
+def _build_command(name: str, revision: str, build_args: Sequence[str]) -> list[str]:
+    arguments = [f"REVISION={revision}", *build_args]
     extra = [part for argument in arguments for part in ("--build-arg", argument)]
     return ["docker", "build", "--tag", name, "--file", str(ROOT / "docker" / "Dockerfile"), *extra, str(ROOT)]
 
 
 def _revision_tag(revision: str, *, allow_changes: bool) -> str:
-    """
+    """Return the tag for a git revision.
+
     Raises:
-        ConfigError: what lies here is not what the revision says.
+        ConfigError: the checkout has uncommitted changes, so the revision does not describe the image.
     """
     if _git("status", "--porcelain", "--untracked-files=no") and not allow_changes:
-        raise ConfigError("changes are not committed, so no revision names this image: commit, or name a TAG")
+        raise ConfigError("uncommitted changes: no revision describes this image; commit them, or give a TAG")
     return revision[:12]
 
 

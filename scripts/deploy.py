@@ -1,8 +1,9 @@
-"""Serve a model from an endpoint on SageMaker, or with --local on this machine, until teardown.py removes it.
+"""Deploy a model to an endpoint on SageMaker, or with --local on this machine; teardown.py removes it.
 
-MODEL is what train.py prints: the artifact's address, or the job's name. With --multi-model it is the prefix, or with
---local the folder, under which many model.tar.gz lie. The same command again changes nothing; with another model or
-other settings it updates the endpoint in place.
+MODEL is what train.py prints: the artifact's address, or the job's name. With --multi-model it is the prefix (with
+--local the folder) that contains many model.tar.gz. Running the same command again changes nothing; another model or
+other settings update the endpoint in place. Without --serverless the endpoint costs money until it is removed; the
+hourly price is printed.
 
 Examples:
   .venv/bin/python scripts/deploy.py --local image-classifier-20260101-120000-a1b2
@@ -17,105 +18,174 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aws.clients import client
-from aws.errors import explained
-from launch.cli import add_common, add_resource, as_json, run_command, say
-from launch.endpoint.deployment import Deployment, artifact_of
-from launch.endpoint.options import DEFAULT_INSTANCE, build_requests, check_options, version_for
-from launch.platform.clients import Platform, aws_platform, command, local_platform
+from aws.errors import translate_errors
+from launch.cli import add_common, add_resource, container_options, create_parser, platform_options, run_command
+from launch.endpoint.deployment import Deployment
+from launch.endpoint.options import (
+    DEFAULT_INSTANCE,
+    EndpointOptions,
+    ScalingOptions,
+    check_options,
+    endpoint_requests,
+    find_version,
+)
+from launch.endpoint.request import Capture, Serverless, Update
+from launch.platform.clients import Platform
+from launch.platform.creation import CreatedResources
+from launch.platform.models import resolve_artifact
 from launch.platform.prices import describe_hourly
+from launch.terminal import as_json, command, print_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     options = _parse(arguments)
     return run_command("deploy", lambda: _run(options))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="deploy.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", metavar="MODEL", help="an artifact's address, or a training job's name")
-    parser.add_argument("--name", default="image-classifier", help="the endpoint's (%(default)s)")
+    parser = create_parser("deploy.py", __doc__)
+    parser.add_argument("model", metavar="MODEL", help="an artifact's address, or the name of a training job")
+    parser.add_argument("--name", default="image-classifier", help="the endpoint's name (default: %(default)s)")
     add_common(parser)
     add_resource(parser)
-    parser.add_argument("--instance", metavar="TYPE", help=f"default: {DEFAULT_INSTANCE}")
-    parser.add_argument("--instances", type=int, default=1, metavar="N", help="how many (%(default)s)")
+    parser.add_argument("--instance", metavar="TYPE", help=f"instance type (default: {DEFAULT_INSTANCE})")
+    parser.add_argument(
+        "--instances", type=int, default=1, metavar="N", help="initial number of instances (default: %(default)s)"
+    )
+    parser.add_argument("--capture", metavar="S3_URI", help="record requests and answers there")
+    parser.add_argument(
+        "--capture-percent", type=int, default=100, metavar="N", help="share to record, percent (default: %(default)s)"
+    )
 
-    kind = parser.add_argument_group("kinds of endpoints").add_mutually_exclusive_group()
-    kind.add_argument("--serverless", action="store_true", help="paid by the request; on CPUs, slow to wake")
-    kind.add_argument("--asynchronous", metavar="S3_URI", help="photos are named in S3; the answers go there")
-    kind.add_argument("--multi-model", action="store_true", help="many models, loaded when asked for")
-    parser.add_argument("--memory", type=int, default=4096, metavar="MB", help="with --serverless (%(default)s)")
-    parser.add_argument("--concurrency", type=int, default=5, metavar="N", help="with --serverless (%(default)s)")
-    parser.add_argument("--capture", metavar="S3_URI", help="keep requests and answers there")
-    parser.add_argument("--capture-percent", type=int, default=100, metavar="N", help="how many (%(default)s)")
+    kinds = parser.add_argument_group("kinds of endpoints")
+    kind = kinds.add_mutually_exclusive_group()
+    kind.add_argument("--serverless", action="store_true", help="billed per request; CPU only, slow first answer")
+    kind.add_argument("--asynchronous", metavar="S3_URI", help="requests name photos in S3; the answers go there")
+    kind.add_argument("--multi-model", action="store_true", help="many models, each loaded when first requested")
+    kinds.add_argument(
+        "--memory", type=int, default=4096, metavar="MB", help="with --serverless (default: %(default)s)"
+    )
+    kinds.add_argument(
+        "--concurrency", type=int, default=5, metavar="N", help="with --serverless (default: %(default)s)"
+    )
 
-    scaling = parser.add_argument_group("scaling and updating")
-    scaling.add_argument("--max-instances", type=int, metavar="N", help="scale out up to N, by load")
-    scaling.add_argument("--min-instances", type=int, metavar="N", help="with --max-instances; default: 1")
-    scaling.add_argument("--requests-each", type=float, default=4.0, metavar="N", help="at a time (%(default)s)")
-    scaling.add_argument("--update", choices=("all-at-once", "canary", "rolling"), default="all-at-once")
-    scaling.add_argument("--update-percent", type=int, default=10, metavar="N", help="of the fleet (%(default)s)")
-    scaling.add_argument("--bake", type=int, default=300, metavar="SECONDS", help="watch so long (%(default)s)")
-    scaling.add_argument("--alarm", action="append", default=[], metavar="NAME", help="a CloudWatch alarm: roll back")
+    scaling = parser.add_argument_group("scaling and updates")
+    scaling.add_argument("--max-instances", type=int, metavar="N", help="scale with the load, up to N instances")
+    scaling.add_argument("--min-instances", type=int, metavar="N", help="with --max-instances (default: 1)")
+    scaling.add_argument(
+        "--requests-each",
+        type=float,
+        default=4.0,
+        metavar="N",
+        help="concurrent requests per instance to scale for (default: %(default)s)",
+    )
+    scaling.add_argument(
+        "--update",
+        choices=("all-at-once", "canary", "rolling"),
+        default="all-at-once",
+        help="how traffic moves to the new fleet (default: %(default)s)",
+    )
+    scaling.add_argument(
+        "--update-percent",
+        type=int,
+        default=10,
+        metavar="N",
+        help="size of the canary or of a batch, percent of the fleet (default: %(default)s)",
+    )
+    scaling.add_argument(
+        "--bake",
+        type=int,
+        default=300,
+        metavar="SECONDS",
+        help="monitoring period before the update completes (default: %(default)s)",
+    )
+    scaling.add_argument(
+        "--alarm",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="CloudWatch alarm that rolls an update back; repeatable",
+    )
     return parser.parse_args(arguments)
 
 
+def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
+    serverless = Serverless(memory_mb=options.memory, max_concurrency=options.concurrency)
+    return EndpointOptions(
+        platform=platform_options(options),
+        name=options.name,
+        container=container_options(options),
+        instance_type=options.instance,
+        num_instances=options.instances,
+        multi_model=options.multi_model,
+        serverless=serverless if options.serverless else None,
+        asynchronous=options.asynchronous or None,
+        capture=Capture(place=options.capture, percent=options.capture_percent) if options.capture else None,
+        scaling=ScalingOptions(
+            min_instances=options.min_instances, max_instances=options.max_instances, target=options.requests_each
+        ),
+        update=Update(
+            strategy=options.update,
+            percent=options.update_percent,
+            bake_s=options.bake,
+            alarms=tuple(options.alarm),
+        ),
+    )
+
+
 def _run(options: argparse.Namespace) -> int:
-    check_options(options)
-    data = artifact_of(options, lambda: _platform(options))
-    version = "" if options.multi_model else version_for(data, options)
-    requests = build_requests(options, data, version)
+    endpoint = _endpoint_options(options)
+    check_options(endpoint)
+    platform = endpoint.platform
+    data = resolve_artifact(options.model, platform.connect, local=platform.local)
+    version = "" if endpoint.multi_model else find_version(data, platform, dry_run=options.dry_run)
+    requests = endpoint_requests(endpoint, data, version)
     if options.dry_run:
         print(as_json(requests))
         return 0
-    return _deploy(_platform(options), requests, options)
+    return _deploy(platform.connect(), requests, endpoint)
 
 
-def _platform(options: argparse.Namespace) -> Platform:
-    return local_platform(options.folder) if options.local else aws_platform(options.region)
-
-
-def _deploy(platform: Platform, requests: Mapping[str, Any], options: argparse.Namespace) -> int:
-    deployment = Deployment(platform, lambda line: print(line, flush=True))
+def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOptions) -> int:
+    created = CreatedResources(platform.sagemaker)
     try:
-        deployment.ensure_model(requests["CreateModel"])
-        deployment.ensure_config(requests["CreateEndpointConfig"])
-        deployment.bring_up(requests["CreateEndpoint"], requests["UpdateEndpoint"])
+        Deployment(platform, created, lambda line: print(line, flush=True)).run(requests)
         _scale(requests, options)
     except KeyboardInterrupt:
-        say("deploy: no longer waiting; the endpoint comes up all the same")
-        _say_what_it_costs(platform, options)
+        print_status("deploy: stopped waiting; the deployment continues")
+        _print_cost(platform, options)
         return 130
     except Exception:
-        deployment.unmake()
+        created.rollback()
         raise
     print(f"endpoint    {options.name} is in service")
     print(f"next        {command('predict', options.name, 'PHOTO')}{platform.flags}", flush=True)
-    _say_what_it_costs(platform, options)
+    _print_cost(platform, options)
     return 0
 
 
-def _scale(requests: Mapping[str, Any], options: argparse.Namespace) -> None:
+def _scale(requests: Mapping[str, Any], options: EndpointOptions) -> None:
     if "PutScalingPolicy" not in requests:
         return
-    if options.local:
-        say("deploy: on this machine there is one server; --max-instances was left out")
+    if options.platform.local:
+        print_status("deploy: --max-instances is ignored with --local, which runs one server")
         return
-    with explained("scaling"):
-        scaling = client("application-autoscaling", region=options.region)
+    with translate_errors("scaling"):
+        scaling = client("application-autoscaling", region=options.platform.region)
         scaling.register_scalable_target(**requests["RegisterScalableTarget"])
         scaling.put_scaling_policy(**requests["PutScalingPolicy"])
 
 
-def _say_what_it_costs(platform: Platform, options: argparse.Namespace) -> None:
-    if options.local:
+def _print_cost(platform: Platform, options: EndpointOptions) -> None:
+    if options.platform.local:
         cost = "it runs on this machine"
     elif options.serverless:
-        cost = "it costs nothing as long as nobody asks"
+        cost = "it costs nothing while there are no requests"
     else:
-        cost = f"it costs {describe_hourly(options.instance or DEFAULT_INSTANCE, options.instances)}, asked or not"
-    say(f"{cost}; remove it with {command('teardown')}{platform.flags}")
+        price = describe_hourly(options.instance_type or DEFAULT_INSTANCE, options.num_instances)
+        cost = f"it costs {price}, even without requests"
+    print_status(f"{cost}; remove it with {command('teardown')}{platform.flags}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Train on SageMaker, or with --local on this machine by the same request; watch it, and look at what came out.
+"""Start a training job on SageMaker, or with --local on this machine with the same request, and follow it.
 
-Hyperparameters are checked before anything is sent; `train --describe` lists them. Ctrl-C ends the watching alone.
+Hyperparameters are validated before anything is sent; `train --describe` lists them. Ctrl-C stops following; the job
+keeps running, and the command that stops it is printed.
 
 Examples:
   .venv/bin/python scripts/train.py --local --data prepared model=mobilenet_v2 epochs=5
@@ -12,75 +13,92 @@ Examples:
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from classifier.contract.hyperparameters import Hyperparameters
-from launch.cli import add_common, add_resource, as_json, check_network, read_hyperparameters, run_command, say
-from launch.platform.clients import aws_platform, local_platform
-from launch.training.options import check_places, spec_of
-from launch.training.request import DEFAULT_INSTANCE, training_request
-from launch.training.watch import start, stop, watch
+from launch.cli import (
+    add_common,
+    add_resource,
+    add_training_resources,
+    create_parser,
+    platform_options,
+    run_command,
+    training_options,
+)
+from launch.platform.clients import Platform
+from launch.terminal import as_json, command, print_status, read_hyperparameters
+from launch.training.options import check_places, training_spec
+from launch.training.request import Monitoring, training_request
+from launch.training.watch import TrainingWatch, start, stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     options = _parse(arguments)
     return run_command("train", lambda: _run(options))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = create_parser("train.py", __doc__)
     parser.add_argument("hyperparameter", nargs="*", metavar="KEY=VALUE", help="a hyperparameter")
-    parser.add_argument("--hyperparameters", type=Path, metavar="FILE", help="a JSON object of them")
-    parser.add_argument("--data", metavar="PLACE", help="train/, validation/, test/: s3://…, or a folder with --local")
-    parser.add_argument("--channel", action="append", default=[], metavar="NAME=PLACE", help="any other channel")
-    parser.add_argument("--output", metavar="PLACE", help="where the artifacts go: s3://…; with --local a folder")
+    parser.add_argument("--hyperparameters", type=Path, metavar="FILE", help="JSON object of hyperparameters")
+    parser.add_argument(
+        "--data", metavar="PLACE", help="s3://… (with --local, or a folder) with train/, validation/, test/, or classes"
+    )
+    parser.add_argument(
+        "--channel", action="append", default=[], metavar="NAME=PLACE", help="a further channel; repeatable"
+    )
+    parser.add_argument("--output", metavar="PLACE", help="where the artifacts go: s3://…, or with --local a folder")
     parser.add_argument("--name", help="the job's name (default: one with the time in it)")
     add_common(parser)
     add_resource(parser)
 
-    machines = parser.add_argument_group("machines and time")
-    machines.add_argument("--instance", default=DEFAULT_INSTANCE, metavar="TYPE", help="default: %(default)s")
-    machines.add_argument("--instances", type=int, default=1, metavar="N", help="hosts (%(default)s)")
-    machines.add_argument("--volume", type=int, default=50, metavar="GB", help="each host's disk (%(default)s)")
-    machines.add_argument("--max-run", type=int, default=6 * 3600, metavar="SECONDS", help="default: %(default)s")
-    machines.add_argument("--fast-file", action="store_true", help="read photos from S3 as they are needed")
-    machines.add_argument("--spot", action="store_true", help="spare capacity, cheaper; saves checkpoints")
-    machines.add_argument("--max-wait", type=int, metavar="SECONDS", help="with --spot, --max-run and the waiting")
-    machines.add_argument("--checkpoints", metavar="PLACE", help="another job's, to go on from them")
+    resources = parser.add_argument_group("instances and time limits")
+    add_training_resources(resources)
+    resources.add_argument("--checkpoints", metavar="PLACE", help="where checkpoints are saved and resumed from")
 
-    looking = parser.add_argument_group("what is seen of it")
-    looking.add_argument("--debugger", action="store_true", help="save tensors (debug=true says so too)")
-    looking.add_argument("--save-interval", type=int, metavar="STEPS", help="with --debugger")
-    looking.add_argument("--profiler", action="store_true", help="save a profile (profile=true says so too)")
-    looking.add_argument("--no-wait", action="store_true", help="start it, and leave")
-    looking.add_argument("--reports", type=Path, metavar="DIR", help="where output.tar.gz is unpacked")
-    looking.add_argument("--watch", metavar="JOB", help="start none, watch this one")
-    looking.add_argument("--stop", metavar="JOB", help="start none, stop this one; it keeps its best model")
+    monitoring = parser.add_argument_group("monitoring")
+    monitoring.add_argument("--debugger", action="store_true", help="save tensors (as debug=true does)")
+    monitoring.add_argument("--save-interval", type=int, metavar="STEPS", help="with --debugger: steps between saves")
+    monitoring.add_argument("--profiler", action="store_true", help="save a profile (as profile=true does)")
+    monitoring.add_argument("--no-wait", action="store_true", help="exit once the job is created")
+    monitoring.add_argument("--reports", type=Path, metavar="DIR", help="where output.tar.gz is unpacked")
+    monitoring.add_argument("--watch", metavar="JOB", help="follow this running job instead of creating one")
+    monitoring.add_argument("--stop", metavar="JOB", help="stop this job, which keeps its best model")
     return parser.parse_intermixed_args(arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.stop or options.watch:
-        platform = local_platform(options.folder) if options.local else aws_platform(options.region)
-        return stop(platform, options.stop) if options.stop else watch(platform, options.watch, options)
+    if options.stop:
+        stop(platform_options(options).connect(), options.stop)
+        return 0
+    if options.watch:
+        return _watch(platform_options(options).connect(), options.watch, options)
     values = read_hyperparameters(options.hyperparameters, options.hyperparameter)
-    parsed = Hyperparameters.parse(values)
-    check_network(options)
-    spec = spec_of(options, values, parsed)
+    Hyperparameters.parse(values)
+    monitoring = Monitoring(debugger=options.debugger, save_interval=options.save_interval, profiler=options.profiler)
+    requested = replace(
+        training_options(options), name=options.name, checkpoints=options.checkpoints, monitoring=monitoring
+    )
+    spec = training_spec(requested, values)
     request = training_request(spec)
     if options.dry_run:
         print(as_json(request))
         return 0
-    platform = local_platform(options.folder) if options.local else aws_platform(options.region)
+    platform = requested.platform.connect()
     check_places(spec, options.region)
     start(platform, request)
     if options.no_wait:
         print(f"job         {spec.job_name}", flush=True)
-        say(f"watch it: .venv/bin/python scripts/train.py --watch {spec.job_name}{platform.flags}")
+        print_status(f"watch it: {command('train', '--watch', spec.job_name)}{platform.flags}")
         return 0
-    return watch(platform, spec.job_name, options)
+    return _watch(platform, spec.job_name, options)
+
+
+def _watch(platform: Platform, name: str, options: argparse.Namespace) -> int:
+    reports = options.reports or options.folder / "reports" / name
+    return TrainingWatch(platform, name, local=options.local, reports=reports).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train on this machine, through the same files and the same program as on the platform.
+"""Train on this machine with the program and the files of the platform.
 
 Examples:
   local_test/train_local.sh
@@ -10,20 +10,22 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from classifier.contract.channels import find_channels
 from classifier.contract.hyperparameters import Hyperparameters
-from classifier.errors import UserError
 from dataset.sample_data import write_digits
-from launch.cli import pairs, read_hyperparameters
-from launch.local.docker import Engine, Mount, find_engine, run, run_command
-from launch.local.opt_ml import JOB_NAME, find_channels, lay_out
+from launch.cli import create_parser, run_command
+from launch.local.docker import ContainerEngine, Mount, find_engine, run
+from launch.local.docker import run_command as docker_run_command
+from launch.local.opt_ml import JOB_NAME, lay_out
+from launch.terminal import parse_pairs, read_hyperparameters
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 SAMPLE_DATA = LOCAL_TEST / "sample_data"
 SAMPLE_HYPERPARAMETERS = LOCAL_TEST / "sample_hyperparameters.json"
-
 
 JOB_ENVIRONMENT = {
     "TRAINING_JOB_NAME": JOB_NAME,
@@ -32,53 +34,51 @@ JOB_ENVIRONMENT = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parse(arguments)
-    try:
-        channels = _channels(options)
-        hyperparameters = _hyperparameters(options)
-        Hyperparameters.parse(hyperparameters)
-        engine = find_engine(options.image) if options.image else None
-        lay_out(options.output, channels, hyperparameters, links=engine is None)
-    except UserError as error:
-        print(f"train_local: {error}", file=sys.stderr)
-        return 1
+    return run_command("train_local", partial(_train, _parse(arguments)))
+
+
+def _train(options: argparse.Namespace) -> int:
+    channels = _channels(options)
+    hyperparameters = _hyperparameters(options)
+    Hyperparameters.parse(hyperparameters)
+    engine = find_engine(options.image) if options.image else None
+    lay_out(options.output, channels, hyperparameters, links=engine is None)
     if engine:
         return _run_image(engine, options.image, options.output, channels)
-    return _become_train(options.output)
+    return _exec_train(options.output)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="train_local.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = create_parser("train_local.sh", __doc__)
     parser.add_argument(
         "--data",
         type=Path,
         metavar="DIR",
-        help="class folders, or train/, validation/, test/ of them; without it, handwritten digits",
+        help="folder of class folders, or of train/, validation/ and test/ with class folders "
+        "(default: handwritten digits)",
     )
     parser.add_argument(
-        "--channel", action="append", default=[], metavar="NAME=DIR", help="any other channel; may be given often"
+        "--channel", action="append", default=[], metavar="NAME=DIR", help="a further channel; repeatable"
     )
-    parser.add_argument("--hyperparameters", type=Path, metavar="FILE", help="a JSON object of hyperparameters")
+    parser.add_argument("--hyperparameters", type=Path, metavar="FILE", help="JSON object of hyperparameters")
     parser.add_argument(
         "--output",
         type=Path,
         default=LOCAL_TEST / "opt_ml",
         metavar="DIR",
-        help="the folder to use as /opt/ml, made afresh (default: %(default)s)",
+        help="folder to use as /opt/ml, cleared first (default: %(default)s)",
     )
     parser.add_argument(
         "hyperparameter",
         nargs="*",
         metavar="[IMAGE] KEY=VALUE",
-        help="an image to train in, through docker run; hyperparameters, which `train --describe` lists",
+        help="image to train in, with docker run; hyperparameters, listed by `train --describe`",
     )
     options = parser.parse_intermixed_args(arguments)
-    # What has no = is the image's name, which never has one.
+    # An image's name contains no =, so the argument without one is the image.
     images = [text for text in options.hyperparameter if "=" not in text]
     if len(images) > 1:
-        parser.error(f"{images[1]!r} is not of the form KEY=VALUE, and the image is {images[0]!r} already")
+        parser.error(f"{images[1]!r} is not of the form KEY=VALUE, and there is an image already, {images[0]!r}")
     options.image = next(iter(images), None)
     options.hyperparameter = [text for text in options.hyperparameter if "=" in text]
     return options
@@ -89,29 +89,30 @@ def _channels(options: argparse.Namespace) -> dict[str, Path]:
         print(f"writing 1,797 handwritten digits to {SAMPLE_DATA}", flush=True)
         write_digits(SAMPLE_DATA)
     channels = find_channels(options.data or SAMPLE_DATA)
-    for name, folder in pairs(options.channel, "--channel NAME=DIR").items():
+    for name, folder in parse_pairs(options.channel, "--channel NAME=DIR").items():
         channels[name] = Path(folder)
     return channels
 
 
 def _hyperparameters(options: argparse.Namespace) -> dict[str, str]:
-    """The sample's own or a file's, then those on the command line; all strings, as on the platform."""
+    """Return the hyperparameters of a file, or the sample data's own, overridden by the command line."""
     file = options.hyperparameters or (SAMPLE_HYPERPARAMETERS if options.data is None else None)
     return read_hyperparameters(file, options.hyperparameter)
 
 
-def _become_train(base: Path) -> NoReturn:
-    """Hand this process over to ``train``, so that every signal reaches it, and it decides how to end."""
+def _exec_train(base: Path) -> NoReturn:
+    """Replace this process with ``train``, which then receives every signal."""
     environment = {**os.environ, **JOB_ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(base)}
     os.execve(sys.executable, [sys.executable, "-m", "classifier.train"], environment)
 
 
-def _run_image(engine: Engine, image: str, base: Path, channels: Mapping[str, Path]) -> int:
-    """Run the image's ``train``; the channels are read-only there, as on the platform."""
+def _run_image(engine: ContainerEngine, image: str, base: Path, channels: Mapping[str, Path]) -> int:
+    """Run the image's ``train``, with the channels mounted read-only as on the platform."""
     name = f"{JOB_NAME}-{os.getpid()}"
     mounts = [Mount(base, "/opt/ml")]
     mounts += [Mount(folder, f"/opt/ml/input/data/{channel}", read_only=True) for channel, folder in channels.items()]
-    return run(run_command(engine, image, "train", name=name, mounts=mounts, environment=JOB_ENVIRONMENT), name)
+    command = docker_run_command(engine, image, "train", name=name, mounts=mounts, environment=JOB_ENVIRONMENT)
+    return run(command, name)
 
 
 if __name__ == "__main__":

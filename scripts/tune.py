@@ -1,8 +1,7 @@
-"""Tune hyperparameters: many trainings, the best of them. RANGES is a JSON file with the API's own ParameterRanges.
+"""Tune hyperparameters: run many trainings and find the best. RANGES is a JSON file of the API's ParameterRanges.
 
-At the end a folder holds trials.csv, tuning.html, and best_hyperparameters.json, which train.py and
-train_local.sh take as it is. With --local the trials run on this machine; run the same command again after an
-interruption, and it goes on.
+The results are trials.csv, tuning.html and best_hyperparameters.json, which train.py and train_local.sh accept as
+--hyperparameters. With --local the trials run on this machine; after an interruption the same command resumes.
 
 Examples:
   .venv/bin/python scripts/tune.py scripts/examples/digits/ranges.json --local --jobs 10 epochs=4
@@ -15,57 +14,97 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
-from launch.cli import add_common, add_resource, as_json, run_command
-from launch.training.request import DEFAULT_INSTANCE
+from dataset.sample_data import write_digits
+from launch.cli import (
+    add_common,
+    add_resource,
+    add_training_resources,
+    create_parser,
+    platform_options,
+    run_command,
+    training_options,
+)
+from launch.terminal import as_json, print_status, read_hyperparameters
 from launch.tuning.local import LocalTuning
-from launch.tuning.options import fixed_hyperparameters, results_folder, shared_training, tuning_spec
+from launch.tuning.options import TuningOptions, resolve_search, results_folder, trial_training
 from launch.tuning.remote import RemoteTuning
 from launch.tuning.request import tuning_request
 from launch.tuning.spec import STRATEGIES
 
+LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
+SAMPLE_DATA = LOCAL_TEST / "sample_data"
+SAMPLE_HYPERPARAMETERS = LOCAL_TEST / "sample_hyperparameters.json"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
-    # A polite end by another program is as one by Ctrl-C.
+    # SIGTERM stops the trials as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return run_command("tune", partial(_tune, options))
 
 
-def _tune(options: argparse.Namespace) -> int:
-    if options.watch and not options.name:
+def _tune(arguments: argparse.Namespace) -> int:
+    if arguments.watch and not arguments.name:
         raise ConfigError("--watch needs the --name of the tuning job")
-    fixed = fixed_hyperparameters(options)
-    Hyperparameters.parse(fixed)
-    spec = tuning_spec(options, fixed)
-    folder = results_folder(options, spec)
-    training = shared_training(options, fixed, folder)
-    if options.dry_run:
+    platform = platform_options(arguments)
+    uses_sample = platform.local and arguments.data is None and not arguments.channel
+    options = _tuning_options(arguments, SAMPLE_HYPERPARAMETERS if uses_sample else None)
+    search = resolve_search(options)
+    spec = search.spec
+    folder = results_folder(options, spec.name)
+    shared = replace(options.training, data=str(_sample_data())) if uses_sample else options.training
+    training = trial_training(shared, search, folder)
+    if arguments.dry_run:
         print(as_json(tuning_request(spec, training)))
         return 0
-    if options.local:
-        return LocalTuning(spec, training, folder, options.folder).run()
-    return RemoteTuning(spec, training, folder, options.region).run(wait=not options.no_wait, create=not options.watch)
+    if platform.local:
+        return LocalTuning(spec, training, folder, platform.folder).run()
+    tuning = RemoteTuning(spec, training, folder, platform.region)
+    return tuning.run(wait=not arguments.no_wait, create=not arguments.watch)
+
+
+def _sample_data() -> Path:
+    if not SAMPLE_DATA.is_dir():
+        print_status(f"writing 1,797 handwritten digits to {SAMPLE_DATA}")
+        write_digits(SAMPLE_DATA)
+    return SAMPLE_DATA
+
+
+def _tuning_options(arguments: argparse.Namespace, defaults: Path | None) -> TuningOptions:
+    """Convert the arguments; ``defaults`` is a file of hyperparameters that apply unless they are given or tuned."""
+    return TuningOptions(
+        ranges=arguments.ranges,
+        training=training_options(arguments),
+        hyperparameters=read_hyperparameters(arguments.hyperparameters, arguments.hyperparameter),
+        defaults=read_hyperparameters(defaults, []),
+        name=arguments.name,
+        results=arguments.results,
+        objective=arguments.objective,
+        strategy=arguments.strategy,
+        jobs=arguments.jobs,
+        parallel=arguments.parallel,
+        early_stopping=arguments.early_stopping,
+        warm_start=tuple(arguments.warm_start),
+        transfer=arguments.transfer,
+        target=arguments.target,
+        max_runtime_s=arguments.max_runtime,
+        no_improvement=arguments.no_improvement,
+        seed=arguments.seed,
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("ranges", metavar="RANGES", type=Path, help="a JSON file: the API's ParameterRanges")
-    parser.add_argument(
-        "hyperparameter",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="hyperparameters that stay as they are",
-    )
+    parser = create_parser("tune", __doc__)
+    parser.add_argument("ranges", metavar="RANGES", type=Path, help="JSON file of the API's ParameterRanges")
+    parser.add_argument("hyperparameter", nargs="*", metavar="KEY=VALUE", help="fixed hyperparameters")
     _add_search(parser)
-    _add_ends(parser)
+    _add_stopping_criteria(parser)
     _add_training(parser)
     add_common(parser)
     add_resource(parser)
@@ -73,56 +112,60 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the search")
+    group = parser.add_argument_group("search")
     group.add_argument(
         "--objective",
         default="validation:accuracy",
         metavar="METRIC",
-        help=f"one of {', '.join(METRICS)}; losses are minimised (%(default)s)",
+        help=f"one of {', '.join(METRICS)}; losses are minimized (default: %(default)s)",
     )
-    group.add_argument("--strategy", choices=STRATEGIES, default="bayesian", help="%(default)s")
-    group.add_argument("--jobs", type=int, metavar="N", help="trials in all (20; with grid, every combination)")
-    group.add_argument("--parallel", type=int, default=2, metavar="M", help="trials at a time (%(default)s)")
+    group.add_argument("--strategy", choices=STRATEGIES, default="bayesian", help="default: %(default)s")
+    group.add_argument("--jobs", type=int, metavar="N", help="number of trials (default: 20; grid: all combinations)")
+    group.add_argument("--parallel", type=int, default=2, metavar="M", help="trials at a time (default: %(default)s)")
     group.add_argument("--early-stopping", action="store_true", help="stop trials that fall behind the others")
     group.add_argument(
-        "--warm-start", nargs="+", default=[], metavar="NAME", help="earlier tuning jobs; with --local, their folders"
+        "--warm-start",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="earlier tuning jobs to learn from; with --local: their folders",
     )
     group.add_argument(
         "--transfer", action="store_true", help="the earlier jobs had other data or another image (TransferLearning)"
     )
-    group.add_argument("--seed", type=int, metavar="N", help="of the search")
-    group.add_argument("--name", metavar="NAME", help="of the tuning job; up to 32 characters")
-    group.add_argument("--results", type=Path, metavar="DIR", help="where the table and the page go")
+    group.add_argument("--seed", type=int, metavar="N", help="random seed of the search")
+    group.add_argument("--name", metavar="NAME", help="name of the tuning job, up to 32 characters")
+    group.add_argument(
+        "--results", type=Path, metavar="DIR", help="folder of the results (default: local_test/tuning/NAME)"
+    )
 
 
-def _add_ends(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("when it is over, if not earlier by --jobs")
-    group.add_argument("--target", type=float, metavar="VALUE", help="the objective has reached this value")
-    group.add_argument("--max-runtime", type=int, metavar="SECONDS", help="this time is over; at least 120")
-    group.add_argument("--no-improvement", type=int, metavar="N", help="N trials brought nothing better; at least 3")
+def _add_stopping_criteria(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("stopping criteria, in addition to --jobs")
+    group.add_argument("--target", type=float, metavar="VALUE", help="stop when the objective reaches this value")
+    group.add_argument("--max-runtime", type=int, metavar="SECONDS", help="stop after this time, at least 120 s")
+    group.add_argument(
+        "--no-improvement", type=int, metavar="N", help="stop when N trials, at least 3, bring no better objective"
+    )
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("each training")
-    group.add_argument("--hyperparameters", type=Path, metavar="FILE", help="a JSON object of those that stay")
+    group = parser.add_argument_group("trainings")
+    group.add_argument("--hyperparameters", type=Path, metavar="FILE", help="JSON object of fixed hyperparameters")
     group.add_argument(
-        "--data", metavar="PLACE", help="a folder, or s3://…, of train/, validation/, test/; with --local, else digits"
-    )
-    group.add_argument("--channel", action="append", default=[], metavar="NAME=PLACE", help="any one channel")
-    group.add_argument(
-        "--output",
+        "--data",
         metavar="PLACE",
-        help="s3://… for the models; with --local a folder for everything",
+        help="folder or s3:// prefix of train/, validation/, test/ (default with --local: handwritten digits)",
     )
-    group.add_argument("--instance", default=DEFAULT_INSTANCE, metavar="TYPE", help="%(default)s")
-    group.add_argument("--instances", type=int, default=1, metavar="N", help="hosts of a trial (%(default)s)")
-    group.add_argument("--volume", type=int, default=50, metavar="GB", help="each host's disk (%(default)s)")
-    group.add_argument("--max-run", type=int, default=6 * 3600, metavar="SECONDS", help="of a trial (%(default)s)")
-    group.add_argument("--fast-file", action="store_true", help="read photos from S3 as they are needed")
-    group.add_argument("--spot", action="store_true", help="spare capacity, cheaper; a trial cut off starts again")
-    group.add_argument("--max-wait", type=int, metavar="SECONDS", help="with --spot, --max-run and the waiting")
-    group.add_argument("--no-wait", action="store_true", help="start the job on AWS, and leave")
-    group.add_argument("--watch", action="store_true", help="start none, watch the one on AWS that --name names")
+    group.add_argument(
+        "--channel", action="append", default=[], metavar="NAME=PLACE", help="a further channel; repeatable"
+    )
+    group.add_argument(
+        "--output", metavar="PLACE", help="s3:// prefix for the models; with --local: folder for all results"
+    )
+    add_training_resources(group)
+    group.add_argument("--no-wait", action="store_true", help="on AWS: create the job and return")
+    group.add_argument("--watch", action="store_true", help="on AWS: follow the existing job of --name")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from aws.errors import CloudError, explained
+from aws.errors import CloudError, translate_errors
 
 _MAX_ATTEMPTS = 8
 # As messages name the services.
@@ -41,7 +41,7 @@ def client(service: str, *, region: str | None = None, num_connections: int = 4)
     if "AWS_MAX_ATTEMPTS" not in os.environ:
         retries["total_max_attempts"] = _MAX_ATTEMPTS
     config = Config(max_pool_connections=num_connections, retries=retries, connect_timeout=10, read_timeout=60)  # pyright: ignore[reportArgumentType]
-    with explained(_TITLES.get(service, service)):
+    with translate_errors(_TITLES.get(service, service)):
         # A new session: boto3's default session keeps the first credentials that it finds.
         return boto3.Session(region_name=region).client(service, config=config)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
@@ -55,7 +55,7 @@ def check_bucket(s3: Any, uri: str) -> None:
         CloudError: the bucket does not exist, or S3 can't be reached.
     """
     bucket = uri.removeprefix("s3://").partition("/")[0]
-    with explained(uri):
+    with translate_errors(uri):
         try:
             s3.head_bucket(Bucket=bucket)
         except ClientError as error:
@@ -80,5 +80,5 @@ def role_arn(text: str | None, region: str | None = None) -> str:
         )
     if text.startswith("arn:"):
         return text
-    with explained(f"role {text}"):
+    with translate_errors(f"role {text}"):
         return client("iam", region=region).get_role(RoleName=text)["Role"]["Arn"]

@@ -23,7 +23,7 @@ class CloudError(UserError):
 
 
 @contextmanager
-def explained(what: str, hint: str = "") -> Iterator[None]:
+def translate_errors(what: str, hint: str = "") -> Iterator[None]:
     """Translate botocore's errors into :class:`CloudError`.
 
     Args:

@@ -22,7 +22,7 @@ from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from aws.errors import CloudError, explained
+from aws.errors import CloudError, translate_errors
 from classifier.contract.channels import is_junk_file
 from classifier.errors import DataError
 from dataset.progress import progress
@@ -121,7 +121,7 @@ def upload_folder(
     """
     upload = _Upload(client, location, options, log)
     total = sum(1 for _ in walk(folder))
-    with explained(str(location)), progress(f"uploading {folder.name}", total, unit="files") as advance:
+    with translate_errors(str(location)), progress(f"uploading {folder.name}", total, unit="files") as advance:
         upload.run(_join(walk(folder), list_objects(client, location)), advance)
     return upload.summary
 

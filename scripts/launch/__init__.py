@@ -1,1 +1,1 @@
-"""What the commands share: requests, clients, and the platform's folders on this machine."""
+"""Launching of training, tuning, transform jobs and endpoints, on AWS or on this machine."""

@@ -1,118 +1,159 @@
-"""``KEY=VALUE`` words and files of hyperparameters, as every command that trains takes them."""
+"""Command-line arguments that several commands share, and their conversion into typed options.
+
+The only module of this package that sees ``argparse``; everything below it takes frozen dataclasses.
+"""
 
 import argparse
-import json
-import secrets
-import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from aws.errors import explained
+from aws.errors import translate_errors
 from classifier.errors import ConfigError, UserError
 from launch.local.client import DEFAULT_FOLDER
+from launch.platform.clients import PlatformOptions
+from launch.platform.resources import ContainerOptions, Security
+from launch.terminal import parse_pairs, print_status
+from launch.training.options import TrainingOptions
+from launch.training.request import Resources
+
+DEFAULTS = Resources()
 
 
-def pairs(texts: Sequence[str], form: str = "KEY=VALUE") -> dict[str, str]:
-    """
-    Raises:
-        ConfigError: a text has no ``=``, or nothing before it.
-    """
-    for text in texts:
-        if not text.partition("=")[0] or "=" not in text:
-            raise ConfigError(f"{text!r} is not of the form {form}")
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
-
-
-def read_hyperparameters(file: Path | None, texts: Sequence[str]) -> dict[str, str]:
-    """A file's, then those on the command line; all strings, as on the platform.
-
-    Raises:
-        ConfigError: the file can't be read, or holds no JSON object.
-    """
-    values = {} if file is None else read_object(file, "hyperparameters")
-    values.update(pairs(texts))
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-
-
-def read_object(path: Path, what: str) -> dict[str, Any]:
-    """The JSON object of a file.
-
-    Raises:
-        ConfigError: the file can't be read, or holds something else than ``what``.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} should hold a JSON object of {what}, not {type(content).__name__}")
-    return content
+def create_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """Create a parser whose help shows the command's docstring, with its examples, as it is written."""
+    return argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """``--local``, ``--dry-run``, ``--region`` and where the local client keeps its things."""
-    parser.add_argument("--local", action="store_true", help="on this machine, without an account")
+    """Add ``--local``, ``--folder``, ``--dry-run`` and ``--region``."""
+    parser.add_argument("--local", action="store_true", help="run on this machine, without an AWS account")
     parser.add_argument(
         "--folder",
         type=Path,
         default=DEFAULT_FOLDER,
         metavar="DIR",
-        help="with --local, where jobs and endpoints are kept (default: local_test/sagemaker)",
+        help="with --local: where jobs and endpoints are stored (default: local_test/sagemaker)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the exact request, and send nothing")
-    parser.add_argument("--region", metavar="NAME", help="default: as the AWS CLI's")
+    parser.add_argument("--dry-run", action="store_true", help="print the exact requests and send nothing")
+    parser.add_argument("--region", metavar="NAME", help="AWS region (default: that of the AWS CLI)")
 
 
 def add_resource(parser: argparse.ArgumentParser) -> None:
-    """What every resource that runs an image can have."""
-    parser.add_argument("--image", metavar="URI", help="the image; build_and_push.sh prints it (or set IMAGE_URI)")
-    parser.add_argument("--role", metavar="NAME", help="name or ARN of the execution role (or set SAGEMAKER_ROLE)")
-    parser.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="a tag; may be given often")
-    parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="an environment variable")
-    parser.add_argument("--kms-key", metavar="ID", help="the key that encrypts volumes and outputs")
-    parser.add_argument("--vpc-subnets", nargs="+", default=[], metavar="ID", help="with --security-groups")
-    parser.add_argument("--security-groups", nargs="+", default=[], metavar="ID")
-    parser.add_argument("--network-isolation", action="store_true", help="the container gets no network")
+    """Add the arguments of every resource that runs an image: image, role, tags, environment and security."""
+    parser.add_argument("--image", metavar="URI", help="image, as printed by build_and_push.sh (default: $IMAGE_URI)")
+    parser.add_argument("--role", metavar="NAME", help="execution role, name or ARN (default: $SAGEMAKER_ROLE)")
+    parser.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="resource tag; repeatable")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="KEY=VALUE", help="environment variable; repeatable"
+    )
+    parser.add_argument("--kms-key", metavar="ID", help="KMS key that encrypts volumes and outputs")
+    parser.add_argument("--vpc-subnets", nargs="+", default=[], metavar="ID", help="subnets; need --security-groups")
+    parser.add_argument("--security-groups", nargs="+", default=[], metavar="ID", help="needs --vpc-subnets")
+    parser.add_argument("--network-isolation", action="store_true", help="no network access from the container")
 
 
-def check_network(options: argparse.Namespace) -> None:
-    """
+def add_training_resources(group: argparse._ArgumentGroup) -> None:
+    """Add instances, disk, time limits and spot capacity of training jobs."""
+    group.add_argument(
+        "--instance", default=DEFAULTS.instance_type, metavar="TYPE", help="instance type (default: %(default)s)"
+    )
+    group.add_argument(
+        "--instances",
+        type=int,
+        default=DEFAULTS.num_instances,
+        metavar="N",
+        help="number of hosts (default: %(default)s)",
+    )
+    group.add_argument(
+        "--volume", type=int, default=DEFAULTS.volume_gb, metavar="GB", help="disk of each host (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-run",
+        type=int,
+        default=DEFAULTS.max_run_s,
+        metavar="SECONDS",
+        help="time limit of a job (default: %(default)s)",
+    )
+    group.add_argument("--fast-file", action="store_true", help="stream photos from S3 instead of copying them first")
+    group.add_argument("--spot", action="store_true", help="use spot capacity: cheaper, may be interrupted")
+    group.add_argument(
+        "--max-wait",
+        type=int,
+        metavar="SECONDS",
+        help="with --spot: time limit that includes the wait for capacity (default: --max-run and an hour)",
+    )
+
+
+def platform_options(options: argparse.Namespace) -> PlatformOptions:
+    """Convert the arguments of :func:`add_common`."""
+    return PlatformOptions(local=options.local, folder=options.folder, region=options.region)
+
+
+def container_options(options: argparse.Namespace) -> ContainerOptions:
+    """Convert the arguments of :func:`add_resource`.
+
     Raises:
-        ConfigError: one of the two is there without the other.
+        ConfigError: only one of ``--vpc-subnets`` and ``--security-groups`` is given, or a tag or variable is not
+            ``KEY=VALUE``.
     """
     if bool(options.vpc_subnets) != bool(options.security_groups):
         raise ConfigError("--vpc-subnets and --security-groups go together: give both")
+    return ContainerOptions(
+        image=options.image,
+        role=options.role,
+        security=Security(
+            kms_key=options.kms_key,
+            subnets=tuple(options.vpc_subnets),
+            security_groups=tuple(options.security_groups),
+            network_isolation=options.network_isolation,
+        ),
+        environment=parse_pairs(options.env, "--env KEY=VALUE"),
+        tags=parse_pairs(options.tag, "--tag KEY=VALUE"),
+    )
 
 
-def unique_name(base: str) -> str:
-    """A name that no other call gives, with the time in it, for the API's resources."""
-    return f"{base}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+def training_options(options: argparse.Namespace) -> TrainingOptions:
+    """Convert the training arguments that ``train.py`` and ``tune.py`` share.
+
+    Raises:
+        ConfigError: as :func:`container_options`, or a channel is not ``NAME=PLACE``.
+    """
+    return TrainingOptions(
+        platform=platform_options(options),
+        container=container_options(options),
+        data=options.data,
+        channels=parse_pairs(options.channel, "--channel NAME=PLACE"),
+        output=options.output,
+        fast_file=options.fast_file,
+        resources=Resources(
+            instance_type=options.instance,
+            num_instances=options.instances,
+            volume_gb=options.volume,
+            max_run_s=options.max_run,
+            spot=options.spot,
+            max_wait_s=options.max_wait,
+        ),
+    )
 
 
-def as_json(request: object) -> str:
-    return json.dumps(request, indent=2, default=str)
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def run_command(name: str, command: Callable[[], int]) -> int:
-    """A command's exit code; what the user can mend is told in one line, and no traceback reaches the terminal."""
+def run_command(name: str, run: Callable[[], int]) -> int:
+    """Run a command and return its exit code; an error that the user can fix is printed in one line, no traceback."""
+    # Shell scripts start background commands with SIGINT ignored, and could not interrupt them.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with explained(name):
-            return command()
+        with translate_errors(name):
+            return run()
     except UserError as error:
         message = str(error).removeprefix(f"{name}: ")
-        say(f"{name}: {message}")
+        print_status(f"{name}: {message}")
         return 1
     except OSError as error:
-        say(f"{name}: {error.filename or ''}: {error.strerror or error}")
+        print_status(f"{name}: {error.filename or ''}: {error.strerror or error}")
         return 1
     except KeyboardInterrupt:
-        say(f"{name}: stopped")
+        print_status(f"{name}: stopped")
         return 130

@@ -4,8 +4,9 @@ import json
 import time
 from pathlib import Path
 
-from launch.endpoint.request import EndpointSpec, ModelSpec, config_request, create_request, model_request
+from launch.endpoint.request import EndpointSpec, config_request, create_request
 from launch.local.client import LocalClient
+from launch.platform.models import ModelSpec, model_request
 from launch.training.request import TrainingSpec, training_request
 from support.containers import PATIENCE_S, RESNET, TINY
 from support.drawing import draw_photo, encode

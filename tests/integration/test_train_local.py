@@ -1,4 +1,4 @@
-"""``local_test/train_local.sh``: from a folder of photos to a trained model, as a newcomer types it."""
+"""``local_test/train_local.sh``: from a folder of photos to a trained model."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def train_local(*arguments: object, **environment: str) -> subprocess.CompletedP
     )
 
 
-def test_a_folder_of_class_folders_becomes_a_model(image_folder: Path, tmp_path: Path) -> None:
+def test_class_folders_become_a_model(image_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "hyperparameters.json"
     file.write_text(json.dumps({"epochs": 3, "lr": "0.01"}))
     output = tmp_path / "opt_ml"
@@ -29,8 +29,8 @@ def test_a_folder_of_class_folders_becomes_a_model(image_folder: Path, tmp_path:
         "--data", image_folder, "--hyperparameters", file, "--output", output, *TINY_ARGUMENTS, "epochs=2"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "", "no progress bar where there is no terminal"
-    assert "epoch   2/2  train:loss=" in done.stdout, "the command line has the last word"
+    assert done.stderr == "", "no progress bar without a terminal"
+    assert "epoch   2/2  train:loss=" in done.stdout, "the command line overrides the file"
     assert f"artifact    {output / 'model'}" in done.stdout
     written = json.loads((output / "input" / "config" / "hyperparameters.json").read_text())
     assert written == {**TINY, "epochs": "2", "lr": "0.01"}
@@ -38,7 +38,7 @@ def test_a_folder_of_class_folders_becomes_a_model(image_folder: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_train_and_validation_are_told_from_class_folders(tmp_path: Path) -> None:
+def test_channel_folders_are_told_apart_from_class_folders(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for name in ("train", "test"):
         write_classes(data / name, photos_per_class=5)
@@ -49,16 +49,18 @@ def test_train_and_validation_are_told_from_class_folders(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "missing"], "--data missing: there is no such folder"),
+        (["--data", "missing"], "missing: there is no such folder"),
         (["=0.1"], "'=0.1' is not of the form KEY=VALUE"),
         (["lr=100"], "hyperparameter lr='100': should be less than or equal to 10"),
         (["--hyperparameters", "missing.json"], "missing.json: No such file or directory"),
         (["--channel", "pretrained"], "'pretrained' is not of the form --channel NAME=DIR"),
         (["--channel", "pretrained=missing"], "channel 'pretrained': there is no folder missing"),
-        (["--output", str(ROOT)], "which would be lost: name another folder"),
+        (["--output", str(ROOT)], "which would be lost: choose another folder"),
     ],
 )
-def test_a_mistake_is_told_in_a_line(image_folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_mistakes_are_reported_in_one_line(
+    image_folder: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     done = train_local("--data", image_folder, "--output", tmp_path / "opt_ml", *arguments)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -67,7 +69,7 @@ def test_a_mistake_is_told_in_a_line(image_folder: Path, tmp_path: Path, argumen
 
 
 @pytest.mark.slow
-def test_without_arguments_digits_are_learnt(tmp_path: Path) -> None:
+def test_without_arguments_it_trains_on_digits(tmp_path: Path) -> None:
     done = train_local("--output", tmp_path / "opt_ml", OMP_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "opt_ml" / "output" / "data" / "metrics.json").read_text())

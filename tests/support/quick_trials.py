@@ -1,6 +1,6 @@
-"""A tuning on this machine whose trials are small programs: quick, and as good as their learning rate.
+"""Local tuning jobs whose trials are quick programs, with an accuracy that follows from the learning rate.
 
-As a program: FOLDER JOBS EPOCH_S runs it there, so that it can be killed.
+``python quick_trials.py FOLDER JOBS EPOCH_S`` runs one in a process that a test can kill.
 """
 
 import json
@@ -16,10 +16,10 @@ from launch.tuning.local import LocalTuner
 from launch.tuning.ranges import NumberRange, Ranges
 from launch.tuning.spec import TuningSpec
 from launch.tuning.study import Study
-from launch.tuning.table import Watcher
+from launch.tuning.table import TrialDisplay
 
 NUM_EPOCHS = 4
-# Its accuracy is its learning rate, in tenths more each epoch; one above 0.9 fails, as a training does.
+# The accuracy after epoch n is n / 10 of the learning rate; above 0.9 the program fails as a training does.
 PROGRAM = """
 import json, os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -61,8 +61,8 @@ def quick_tuner(folder: Path, spec: TuningSpec, *, epoch_s: float = 0.0, epochs:
         made["AlgorithmSpecification"]["ContainerEntrypoint"] = [sys.executable, "-c", PROGRAM]
         return made
 
-    watcher = Watcher(spec.metric, spec.ranges.names, spec.num_jobs())
-    return LocalTuner(LocalClient(folder / "sagemaker"), quick_study(folder, spec), spec, request, watcher)
+    display = TrialDisplay(spec.metric, spec.ranges.names, spec.num_jobs())
+    return LocalTuner(LocalClient(folder / "sagemaker"), quick_study(folder, spec), spec, request, display)
 
 
 if __name__ == "__main__":

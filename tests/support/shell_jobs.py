@@ -1,4 +1,4 @@
-"""Jobs of a local client whose program is a line of shell."""
+"""Local training jobs whose program is a line of shell."""
 
 import time
 from collections.abc import Callable
@@ -9,16 +9,21 @@ from launch.local.client import LocalClient
 from launch.training.request import TrainingSpec, training_request
 
 PATIENCE_S = 60.0
+_ENDED = ("Completed", "Failed", "Stopped")
 
 
 class Jobs:
-    """Starts jobs of a local client. In their scripts ``$base`` is the host's ``/opt/ml``."""
+    """Starts local training jobs. In their scripts ``$base`` is the host's ``/opt/ml``.
+
+    Call :meth:`close` at the end, so that no supervisor or host outlives the test.
+    """
 
     def __init__(self, folder: Path, grace_s: float = 60.0) -> None:
         self.folder = folder
         self.client = LocalClient(folder / "sagemaker", grace_s=grace_s)
 
     def request(self, script: str, **changes: Any) -> dict[str, Any]:
+        """Return the request of a job that runs ``script``; ``changes`` are fields of the training spec."""
         values = {
             "job_name": "job",
             "image": "local",
@@ -39,9 +44,11 @@ class Jobs:
         return self.client.describe_training_job(TrainingJobName=name)
 
     def wait(self, name: str = "job") -> dict[str, Any]:
-        return self.wait_until(lambda one: one["TrainingJobStatus"] in ("Completed", "Failed", "Stopped"), name)
+        """Wait until the job has ended."""
+        return self.wait_until(lambda one: one["TrainingJobStatus"] in _ENDED, name)
 
     def wait_until(self, done: Callable[[dict[str, Any]], bool], name: str = "job") -> dict[str, Any]:
+        """Wait until the job's description satisfies ``done``."""
         end = time.monotonic() + PATIENCE_S
         while not done(record := self.describe(name)):
             assert time.monotonic() < end, record
@@ -49,14 +56,24 @@ class Jobs:
         return record
 
     def wait_for(self, path: Path) -> None:
+        """Wait until a file exists."""
         end = time.monotonic() + PATIENCE_S
         while not path.exists():
             assert time.monotonic() < end, path
             time.sleep(0.05)
 
     def run(self, script: str, **changes: Any) -> dict[str, Any]:
+        """Run a job to its end."""
         self.start(script, **changes)
         return self.wait()
 
     def base(self, host: str = "algo-1", name: str = "job") -> Path:
         return self.client.folder / "training-jobs" / name / host
+
+    def close(self) -> None:
+        """Stop the jobs that a failed test has left running."""
+        running = self.client.list_training_jobs(StatusEquals="InProgress")["TrainingJobSummaries"]
+        for job in running:
+            self.client.stop_training_job(TrainingJobName=job["TrainingJobName"])
+        for job in running:
+            self.wait(job["TrainingJobName"])

@@ -1,7 +1,8 @@
-"""SageMaker's tuning as moto doesn't know it: trials that come and end, told between two of moto's own answers.
+"""A server in front of moto that scripts the trials of a tuning job.
 
-moto keeps a tuning job, but says at once that it has ended, and can't list its trainings. This server passes everything
-on to moto, and answers DescribeHyperParameterTuningJob's status and ListTrainingJobsForHyperParameterTuningJob itself.
+moto stores a tuning job, but reports at once that it has ended, and can't list its training jobs. This server forwards
+all requests to moto, and answers the status of DescribeHyperParameterTuningJob and
+ListTrainingJobsForHyperParameterTuningJob itself.
 """
 
 import json
@@ -19,22 +20,22 @@ Json = dict[str, Any]
 
 @dataclass
 class Script:
-    """What is answered: a status and the trials at each look, the last of them for ever; pages of two trials."""
+    """The status and the trials at each poll; the last ones repeat. Trials are listed in pages of two."""
 
-    looks: Sequence[tuple[str, Sequence[Json]]]
+    polls: Sequence[tuple[str, Sequence[Json]]]
     failure: str = ""
     num_throttled: int = 0
     operations: list[str] = field(default_factory=list)
-    _look: int = -1
+    _poll: int = -1
 
     def describe(self, known: Json) -> Json:
-        self._look = min(self._look + 1, len(self.looks) - 1)
-        status = {"HyperParameterTuningJobStatus": self.looks[self._look][0]}
+        self._poll = min(self._poll + 1, len(self.polls) - 1)
+        status = {"HyperParameterTuningJobStatus": self.polls[self._poll][0]}
         return {**known, **status, **({"FailureReason": self.failure} if self.failure else {})}
 
     def trials(self, request: Mapping[str, Any]) -> Json:
         start = int(request.get("NextToken", "0"))
-        found = list(self.looks[self._look][1])
+        found = list(self.polls[self._poll][1])
         token = {"NextToken": str(start + 2)} if start + 2 < len(found) else {}
         return {"TrainingJobSummaries": found[start : start + 2], **token}
 
@@ -80,12 +81,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
+        """Keep the test's output free of the server's log."""
 
 
 @contextmanager
 def tuning_service(moto: str, script: Script) -> Iterator[str]:
-    """The address of a server that acts out a script in front of moto's."""
+    """Yield the URL of a server that plays a script in front of moto."""
     handler = type("Handler", (_Handler,), {"moto": moto, "script": script})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

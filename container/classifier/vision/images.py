@@ -13,7 +13,8 @@ from classifier.errors import ImageError
 
 # Photographic formats only: Pillow also reads formats that run programs (EPS) or are not used for photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-# File name suffixes that training, data preparation and the prediction client take for images, by Pillow's name of the format; the first is the one to write.
+# File name suffixes that training, data preparation and the prediction client take for images, by Pillow's name of the
+# format; the first is the one to write.
 EXTENSIONS_BY_FORMAT = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".mpo"),  # several JPEGs in one file, opened as JPEG

@@ -1,1 +1,1 @@
-"""Endpoints: options, requests, deployment."""
+"""Endpoints: options, requests, deployment, and the picture of their predictions."""

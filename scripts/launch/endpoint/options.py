@@ -1,141 +1,196 @@
-"""A deployment as the command line asks for it → all its requests."""
+"""Deployment options of the command line, validated and resolved into all requests of a deployment."""
 
-import argparse
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aws.clients import role_arn
 from aws.errors import CloudError
 from classifier.errors import ConfigError
-from launch.cli import check_network, pairs, say
-from launch.endpoint.deployment import name_for, version_of
 from launch.endpoint.request import (
     Capture,
     EndpointSpec,
-    ModelSpec,
     ScalingSpec,
     Serverless,
     Update,
     config_request,
     create_request,
-    model_request,
     policy_request,
     target_request,
     update_request,
 )
-from launch.platform.resources import has_gpu
-from launch.training.options import LOCAL_ROLE, image_of
-from launch.training.request import Network
+from launch.platform.clients import PlatformOptions
+from launch.platform.models import artifact_version, content_name, named_model_request
+from launch.platform.resources import NO_OPTIONS, ContainerOptions, has_gpu
+from launch.terminal import print_status
 
 DEFAULT_INSTANCE = "ml.m5.large"
+_MAX_ALARMS = 10
+_MAX_UPDATE_PERCENT = 50
+_MIN_ROLLING_PERCENT = 5
 
 
-def check_options(options: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ScalingOptions:
+    """Autoscaling between two numbers of instances; without ``max_instances`` there is none.
+
+    Attributes:
+        target: concurrent requests per instance.
     """
+
+    min_instances: int | None = None
+    max_instances: int | None = None
+    target: float = 4.0
+
+
+ALL_AT_ONCE, NO_SCALING = Update(), ScalingOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointOptions:
+    """An endpoint as requested on the command line.
+
+    Attributes:
+        name: the endpoint's name, and the prefix of its model's and config's.
+        instance_type: default: :data:`DEFAULT_INSTANCE`.
+        asynchronous: where the answers of an asynchronous endpoint go.
+    """
+
+    platform: PlatformOptions
+    name: str
+    container: ContainerOptions = NO_OPTIONS
+    instance_type: str | None = None
+    num_instances: int = 1
+    multi_model: bool = False
+    serverless: Serverless | None = None
+    asynchronous: str | None = None
+    capture: Capture | None = None
+    scaling: ScalingOptions = NO_SCALING
+    update: Update = ALL_AT_ONCE
+
+
+def check_options(options: EndpointOptions) -> None:
+    """Check that the options go together.
+
     Raises:
-        ConfigError: two of them do not go together.
+        ConfigError: they do not; the message names the ones in conflict.
     """
-    check_network(options)
     if options.serverless:
-        for name in ("instance", "capture", "max_instances", "network_isolation", "vpc_subnets"):
-            if getattr(options, name):
-                raise ConfigError(f"--{name.replace('_', '-')} does not go with --serverless: leave one of them out")
-        if options.update != "all-at-once":
-            raise ConfigError("--update does not go with --serverless, which has no fleet: leave one of them out")
-    if options.multi_model and has_gpu(options.instance or ""):
-        raise ConfigError("--multi-model is served on CPUs: take another --instance, such as ml.m5.xlarge")
-    if options.update != "all-at-once" and not options.alarm:
-        raise ConfigError(f"--update {options.update} needs at least one --alarm, which would roll it back")
-    if len(options.alarm) > 10:
-        raise ConfigError("--alarm can be given ten times at most")
-    most = 50
-    if (
-        options.update != "all-at-once"
-        and not (5 if options.update == "rolling" else 1) <= options.update_percent <= most
-    ):
-        raise ConfigError(f"--update-percent {options.update_percent}: at most {most}, and for rolling at least 5")
-    if options.min_instances is not None and options.max_instances is None:
-        raise ConfigError("--min-instances goes with --max-instances")
-    if options.max_instances is not None and options.max_instances < max(options.min_instances or 1, 1):
-        raise ConfigError("--max-instances has to be at least --min-instances, and 1")
-    if options.min_instances == 0 and not options.asynchronous:
-        raise ConfigError("--min-instances 0 is for --asynchronous alone: others need one that answers")
+        _check_serverless(options)
+    if options.multi_model and has_gpu(options.instance_type or ""):
+        raise ConfigError("--multi-model is served on CPUs: choose another --instance, such as ml.m5.xlarge")
+    _check_update(options.update)
+    _check_scaling(options.scaling, asynchronous=options.asynchronous is not None)
 
 
-def version_for(data: str, options: argparse.Namespace) -> str:
-    """What tells this artifact from a later one; nothing, where a dry run can't reach it.
+def find_version(data: str, platform: PlatformOptions, *, dry_run: bool) -> str:
+    """Return the artifact's version, or an empty string if a dry run can't reach S3.
 
     Raises:
-        CloudError: there is no such object, or S3 is not reached.
+        CloudError: there is no such object, or S3 can't be reached.
     """
     try:
-        return version_of(data, options.region)
+        return artifact_version(data, platform.region)
     except CloudError:
-        if not options.dry_run:
+        if not dry_run:
             raise
-        say("deploy: S3 was not reached, so the names below are not those of the real run")
+        print_status("deploy: S3 can't be reached, so the names below differ from those of a real run")
         return ""
 
 
-def build_requests(options: argparse.Namespace, data: str, version: str) -> dict[str, Any]:
-    """All requests of a deployment, in their order. Names follow from contents, so the same gives the same."""
-    tags, environment = pairs(options.tag, "--tag KEY=VALUE"), pairs(options.env, "--env KEY=VALUE")
-    model = ModelSpec(
-        name="",
-        image=image_of(options),
-        role=LOCAL_ROLE if options.local else role_arn(options.role, options.region),
-        data=data,
-        multi_model=options.multi_model,
-        network_isolation=options.network_isolation,
-        network=Network(subnets=tuple(options.vpc_subnets), security_groups=tuple(options.security_groups)),
-        environment=environment,
-        tags=tags,
+def endpoint_requests(options: EndpointOptions, data: str, version: str) -> dict[str, Any]:
+    """Return the requests of a deployment by operation, in the order in which they are sent.
+
+    Models and configs are named after their contents, so that the same options always give the same requests.
+
+    Raises:
+        ConfigError: no image is given.
+        CloudError: no role is given, or IAM has none of that name.
+    """
+    tags = options.container.tags
+    model = named_model_request(
+        options.name, options.container, options.platform, data, version, multi=options.multi_model
     )
-    model_name = name_for(options.name, model_request(model), version)
-    config = _endpoint_spec(options, model_name, tags)
-    config_name = name_for(options.name, config_request(config))
-    update = Update(
-        manner=options.update, percent=options.update_percent, bake_s=options.bake, alarms=tuple(options.alarm)
-    )
-    requests = {
-        "CreateModel": {**model_request(model), "ModelName": model_name},
-        "CreateEndpointConfig": {**config_request(config), "EndpointConfigName": config_name},
+    config = config_request(_endpoint_spec(options, model["ModelName"]))
+    config_name = content_name(options.name, config)
+    return {
+        "CreateModel": model,
+        "CreateEndpointConfig": {**config, "EndpointConfigName": config_name},
         "CreateEndpoint": create_request(options.name, config_name, tags),
-        "UpdateEndpoint": update_request(options.name, config_name, update),
+        "UpdateEndpoint": update_request(options.name, config_name, options.update),
+        **_scaling_requests(options),
     }
-    return {**requests, **_scaling(options)}
 
 
-def _endpoint_spec(options: argparse.Namespace, model_name: str, tags: Mapping[str, str]) -> EndpointSpec:
-    serverless = Serverless(memory_mb=options.memory, max_concurrency=options.concurrency)
+def _check_serverless(options: EndpointOptions) -> None:
+    security = options.container.security
+    conflicts: Mapping[str, object] = {
+        "--instance": options.instance_type,
+        "--capture": options.capture,
+        "--max-instances": options.scaling.max_instances,
+        "--network-isolation": security.network_isolation,
+        "--vpc-subnets": security.subnets,
+    }
+    for name, value in conflicts.items():
+        if value:
+            raise ConfigError(f"{name} can't be combined with --serverless: leave one of them out")
+    if options.update.strategy != "all-at-once":
+        raise ConfigError("--update can't be combined with --serverless, which has no fleet: leave one of them out")
+
+
+def _check_update(update: Update) -> None:
+    if len(update.alarms) > _MAX_ALARMS:
+        raise ConfigError(f"--alarm can be given {_MAX_ALARMS} times at most")
+    if update.strategy == "all-at-once":
+        return
+    if not update.alarms:
+        raise ConfigError(f"--update {update.strategy} needs at least one --alarm, which triggers the rollback")
+    low = _MIN_ROLLING_PERCENT if update.strategy == "rolling" else 1
+    if not low <= update.percent <= _MAX_UPDATE_PERCENT:
+        raise ConfigError(f"--update-percent {update.percent}: from {low} to {_MAX_UPDATE_PERCENT}")
+
+
+def _check_scaling(scaling: ScalingOptions, *, asynchronous: bool) -> None:
+    low, high = scaling.min_instances, scaling.max_instances
+    if high is None:
+        if low is not None:
+            raise ConfigError("--min-instances needs --max-instances")
+        return
+    if high < max(low or 1, 1):
+        raise ConfigError("--max-instances has to be at least --min-instances, and at least 1")
+    if low == 0 and not asynchronous:
+        raise ConfigError("--min-instances 0 needs --asynchronous: other endpoints always have an instance")
+
+
+def _endpoint_spec(options: EndpointOptions, model_name: str) -> EndpointSpec:
+    local = options.platform.local
+    capture = options.capture
     return EndpointSpec(
         config_name="",
         model_name=model_name,
-        instance_type=options.instance or DEFAULT_INSTANCE,
-        num_instances=options.instances,
-        serverless=serverless if options.serverless else None,
-        asynchronous=_place(options.asynchronous, options) if options.asynchronous else None,
-        capture=Capture(place=_place(options.capture, options), percent=options.capture_percent)
-        if options.capture
-        else None,
-        kms_key=options.kms_key,
-        tags=tags,
+        instance_type=options.instance_type or DEFAULT_INSTANCE,
+        num_instances=options.num_instances,
+        serverless=options.serverless,
+        asynchronous=_output_uri(options.asynchronous, local=local) if options.asynchronous else None,
+        capture=Capture(place=_output_uri(capture.place, local=local), percent=capture.percent) if capture else None,
+        kms_key=options.container.security.kms_key,
+        tags=options.container.tags,
     )
 
 
-def _place(text: str, options: argparse.Namespace) -> str:
-    return Path(text).resolve().as_uri() if options.local and "://" not in text else text
+def _output_uri(text: str, *, local: bool) -> str:
+    return Path(text).resolve().as_uri() if local and "://" not in text else text
 
 
-def _scaling(options: argparse.Namespace) -> dict[str, Any]:
-    if options.max_instances is None:
+def _scaling_requests(options: EndpointOptions) -> dict[str, Any]:
+    scaling = options.scaling
+    if scaling.max_instances is None:
         return {}
     spec = ScalingSpec(
         endpoint=options.name,
-        min_instances=1 if options.min_instances is None else options.min_instances,
-        max_instances=options.max_instances,
-        target=options.requests_each,
-        asynchronous=bool(options.asynchronous),
+        min_instances=1 if scaling.min_instances is None else scaling.min_instances,
+        max_instances=scaling.max_instances,
+        target=scaling.target,
+        asynchronous=options.asynchronous is not None,
     )
     return {"RegisterScalableTarget": target_request(spec), "PutScalingPolicy": policy_request(spec)}

@@ -1,60 +1,33 @@
-"""An artifact and an image → a CreateModel request."""
+"""Endpoint specifications and the requests that create, update and scale an endpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from launch.platform.resources import INFERENCE_AMI, has_gpu, tag_list
-from launch.training.request import NO_NETWORK, Network
+from classifier.contract.driver import INFERENCE_AMI
+from launch.platform.resources import VARIANT, has_gpu, scalable_target, tag_list
 
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSpec:
-    """``data`` is a ``model.tar.gz``, or with ``multi_model`` the prefix under which there are many."""
-
-    name: str
-    image: str
-    role: str
-    data: str
-    multi_model: bool = False
-    network_isolation: bool = False
-    network: Network = NO_NETWORK
-    environment: Mapping[str, str] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-def model_request(spec: ModelSpec) -> dict[str, Any]:
-    container: dict[str, Any] = {
-        "Image": spec.image,
-        "Mode": "MultiModel" if spec.multi_model else "SingleModel",
-        "ModelDataUrl": spec.data,
-    }
-    if spec.environment:
-        container["Environment"] = dict(spec.environment)
-    return {
-        "ModelName": spec.name,
-        "PrimaryContainer": container,
-        "ExecutionRoleArn": spec.role,
-        "EnableNetworkIsolation": spec.network_isolation,
-        **spec.network.config(),
-        "Tags": tag_list(spec.tags),
-    }
-
-
-VARIANT = "AllTraffic"
-# As long as the platform gives a container: the largest models are read and laid out in less.
-_STARTUP_S = 480
+# The platform's limit for a container to start; the largest models load in less.
+_STARTUP_TIMEOUT_S = 480
+_TERMINATION_WAIT_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serverless:
+    """Memory in MB and concurrent requests of a serverless endpoint."""
+
     memory_mb: int = 4096
     max_concurrency: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capture:
-    """Requests and answers, kept in S3."""
+    """Recording of requests and answers in S3.
+
+    Attributes:
+        place: the prefix that they are written below.
+        percent: share of the requests, 1 to 100.
+    """
 
     place: str
     percent: int = 100
@@ -62,7 +35,11 @@ class Capture:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointSpec:
-    """``asynchronous`` is where the answers go; with it, requests name a photo in S3 and don't wait."""
+    """An endpoint configuration with one model.
+
+    Attributes:
+        asynchronous: where an asynchronous endpoint writes its answers; its requests name photos in S3.
+    """
 
     config_name: str
     model_name: str
@@ -77,15 +54,38 @@ class EndpointSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """How traffic moves to a new fleet: at once, a canary first, or in batches; alarms roll it back."""
+    """How traffic moves to the new fleet of an updated endpoint.
 
-    manner: Literal["all-at-once", "canary", "rolling"] = "all-at-once"
+    Attributes:
+        strategy: all instances at once, a canary first, or in batches.
+        percent: size of the canary or of a batch, percent of the fleet.
+        bake_s: monitoring period before the update completes or the next batch follows, seconds.
+        alarms: CloudWatch alarms that roll the update back.
+    """
+
+    strategy: Literal["all-at-once", "canary", "rolling"] = "all-at-once"
     percent: int = 10
     bake_s: int = 300
     alarms: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScalingSpec:
+    """Autoscaling of an endpoint.
+
+    Attributes:
+        target: concurrent requests per instance, or queued requests per instance of an asynchronous endpoint.
+    """
+
+    endpoint: str
+    min_instances: int
+    max_instances: int
+    target: float = 4.0
+    asynchronous: bool = False
+
+
 def config_request(spec: EndpointSpec) -> dict[str, Any]:
+    """Return the CreateEndpointConfig request."""
     request: dict[str, Any] = {
         "EndpointConfigName": spec.config_name,
         "ProductionVariants": [_variant(spec)],
@@ -102,16 +102,37 @@ def config_request(spec: EndpointSpec) -> dict[str, Any]:
 
 
 def create_request(endpoint: str, config: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return the CreateEndpoint request."""
     return {"EndpointName": endpoint, "EndpointConfigName": config, "Tags": tag_list(tags)}
 
 
 def update_request(endpoint: str, config: str, update: Update) -> dict[str, Any]:
-    """An update keeps the number of instances to which the endpoint was scaled."""
+    """Return the UpdateEndpoint request, which keeps the number of instances that autoscaling has chosen."""
     return {
         "EndpointName": endpoint,
         "EndpointConfigName": config,
         "RetainAllVariantProperties": True,
-        **({"DeploymentConfig": _deployment(update)} if update.manner != "all-at-once" or update.alarms else {}),
+        **({"DeploymentConfig": _deployment(update)} if update.strategy != "all-at-once" or update.alarms else {}),
+    }
+
+
+def target_request(spec: ScalingSpec) -> dict[str, Any]:
+    """Return the RegisterScalableTarget request."""
+    return {**scalable_target(spec.endpoint), "MinCapacity": spec.min_instances, "MaxCapacity": spec.max_instances}
+
+
+def policy_request(spec: ScalingSpec) -> dict[str, Any]:
+    """Return the PutScalingPolicy request: target tracking, on a ten-second metric where there is one."""
+    return {
+        **scalable_target(spec.endpoint),
+        "PolicyName": f"{spec.endpoint}-concurrency",
+        "PolicyType": "TargetTrackingScaling",
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": spec.target,
+            "ScaleInCooldown": 300,
+            "ScaleOutCooldown": 60,
+            **_metric(spec),
+        },
     }
 
 
@@ -123,7 +144,7 @@ def _variant(spec: EndpointSpec) -> dict[str, Any]:
     variant |= {
         "InstanceType": spec.instance_type,
         "InitialInstanceCount": spec.num_instances,
-        "ContainerStartupHealthCheckTimeoutInSeconds": _STARTUP_S,
+        "ContainerStartupHealthCheckTimeoutInSeconds": _STARTUP_TIMEOUT_S,
     }
     if not spec.asynchronous:
         variant["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
@@ -138,7 +159,7 @@ def _capture(capture: Capture) -> dict[str, Any]:
         "InitialSamplingPercentage": capture.percent,
         "DestinationS3Uri": capture.place,
         "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
-        # All else is kept in base64.
+        # Bodies of other content types are recorded in base64.
         "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json", "application/jsonlines"]},
     }
 
@@ -146,70 +167,25 @@ def _capture(capture: Capture) -> dict[str, Any]:
 def _deployment(update: Update) -> dict[str, Any]:
     config: dict[str, Any] = {}
     size = {"Type": "CAPACITY_PERCENT", "Value": update.percent}
-    if update.manner == "rolling":
+    if update.strategy == "rolling":
         config["RollingUpdatePolicy"] = {"MaximumBatchSize": size, "WaitIntervalInSeconds": update.bake_s}
     else:
-        canary = {"CanarySize": size} if update.manner == "canary" else {}
-        kind = "CANARY" if update.manner == "canary" else "ALL_AT_ONCE"
+        canary = {"CanarySize": size} if update.strategy == "canary" else {}
+        kind = "CANARY" if update.strategy == "canary" else "ALL_AT_ONCE"
         config["BlueGreenUpdatePolicy"] = {
             "TrafficRoutingConfiguration": {"Type": kind, "WaitIntervalInSeconds": update.bake_s, **canary},
-            "TerminationWaitInSeconds": 60,
+            "TerminationWaitInSeconds": _TERMINATION_WAIT_S,
         }
     if update.alarms:
         config["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in update.alarms]}
     return config
 
 
-_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScalingSpec:
-    """``target`` is the number of requests at a time for each instance, or of those in an asynchronous queue."""
-
-    endpoint: str
-    min_instances: int
-    max_instances: int
-    target: float = 4.0
-    asynchronous: bool = False
-
-
-def target_request(spec: ScalingSpec) -> dict[str, Any]:
-    return {**_resource(spec), "MinCapacity": spec.min_instances, "MaxCapacity": spec.max_instances}
-
-
-def policy_request(spec: ScalingSpec) -> dict[str, Any]:
-    """Target tracking, on a metric that is told every ten seconds where there is one."""
-    return {
-        **_resource(spec),
-        "PolicyName": f"{spec.endpoint}-concurrency",
-        "PolicyType": "TargetTrackingScaling",
-        "TargetTrackingScalingPolicyConfiguration": {
-            "TargetValue": spec.target,
-            "ScaleInCooldown": 300,
-            "ScaleOutCooldown": 60,
-            **_metric(spec),
-        },
-    }
-
-
-def deregister_request(endpoint: str) -> dict[str, Any]:
-    return _resource(ScalingSpec(endpoint=endpoint, min_instances=0, max_instances=0))
-
-
-def _resource(spec: ScalingSpec) -> dict[str, Any]:
-    return {
-        "ServiceNamespace": "sagemaker",
-        "ResourceId": f"endpoint/{spec.endpoint}/variant/{VARIANT}",
-        "ScalableDimension": _DIMENSION,
-    }
-
-
 def _metric(spec: ScalingSpec) -> dict[str, Any]:
     if not spec.asynchronous:
         name = "SageMakerVariantConcurrentRequestsPerModelHighResolution"
         return {"PredefinedMetricSpecification": {"PredefinedMetricType": name}}
-    # What waits in an asynchronous endpoint's queue, by the instance.
+    # The queue of an asynchronous endpoint, per instance; there is no predefined metric for it.
     return {
         "CustomizedMetricSpecification": {
             "MetricName": "ApproximateBacklogSizePerInstance",

@@ -1,5 +1,5 @@
-"""SageMaker on this machine: the API's own requests, answered by processes and files under one folder.
+"""Local implementation of the SageMaker API: the same requests, run as processes or containers on this machine.
 
-A job and an endpoint are processes of their own, which outlive the command that started them; what is known of them
-lies in JSON files, so that any other command finds them.
+Jobs and endpoints are processes that outlive the command that created them. Their state is kept in JSON files under one
+folder, where any other command finds it.
 """

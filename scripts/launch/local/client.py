@@ -1,30 +1,34 @@
-# ruff: noqa: N803 (the API's own names)
-# ruff: noqa: N803 (the API's own names)
-"""The client: the same calls with the same requests as boto3's, answered by this machine."""
+# ruff: noqa: N803 (the API's parameter names)
+"""Local counterparts of boto3's ``sagemaker``, ``sagemaker-runtime`` and ``logs`` clients."""
 
 from pathlib import Path
 from typing import Any
 
 from launch.local.endpoints import Endpoints, invoke, invoke_async
-from launch.local.errors import invalid, refuse
-from launch.local.records import Records
+from launch.local.errors import api_error, invalid
+from launch.local.records import Record, Records, select_fields
 from launch.local.training import TrainingJobs
 from launch.local.transform import TransformJobs
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[3] / "local_test" / "sagemaker"
-GRACE_S = 120.0
+GRACE_S = 120.0  # as on the platform
+_LOG_FOLDERS = {
+    "/aws/sagemaker/TrainingJobs": "training-jobs",
+    "/aws/sagemaker/TransformJobs": "transform-jobs",
+    "/aws/sagemaker/Endpoints": "endpoints",
+}
 
 
 class LocalClient:
-    """Answers as boto3's ``sagemaker`` client does, and ``sagemaker-runtime``'s.
+    """Local counterpart of boto3's ``sagemaker`` and ``sagemaker-runtime`` clients, with the same calls.
 
-    Requests are checked by botocore's own model of the service, and what is refused is refused with botocore's errors.
-    Where it differs from the platform: addresses may be ``file://``; an image called ``local`` is the program itself,
-    with no engine; nothing is billed.
+    Requests are validated by botocore's model of the service, and errors are botocore's. Differences from the platform:
+    URIs may be ``file://``; the image ``local`` is this Python environment, without a container engine; nothing is
+    billed.
 
     Args:
-        folder: where everything is kept; whoever gives the same one sees the same jobs and endpoints.
-        grace_s: what a job has between SIGTERM and SIGKILL.
+        folder: where all state is kept; clients of the same folder see the same jobs and endpoints.
+        grace_s: seconds between SIGTERM and SIGKILL when a job is stopped.
     """
 
     def __init__(self, folder: Path = DEFAULT_FOLDER, *, grace_s: float = GRACE_S) -> None:
@@ -43,10 +47,6 @@ class LocalClient:
         self._training.stop(TrainingJobName)
         return {}
 
-    def delete_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
-        self._training.delete(TrainingJobName)
-        return {}
-
     def list_training_jobs(
         self,
         *,
@@ -55,8 +55,7 @@ class LocalClient:
         MaxResults: int | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        found = [one for one in self._training.summaries() if NameContains in one["TrainingJobName"]]
-        found = [one for one in found if StatusEquals in (None, one["TrainingJobStatus"])]
+        found = _select(self._training.summaries(), "TrainingJob", NameContains, StatusEquals)
         return {"TrainingJobSummaries": found[:MaxResults]}
 
     def create_model(self, **request: Any) -> dict[str, Any]:
@@ -66,7 +65,7 @@ class LocalClient:
         return self._endpoints.models.read(ModelName)
 
     def delete_model(self, *, ModelName: str) -> dict[str, Any]:
-        self._endpoints.delete_model(ModelName)
+        self._endpoints.models.delete(ModelName)
         return {}
 
     def list_models(self, *, NameContains: str = "", **_: Any) -> dict[str, Any]:
@@ -124,36 +123,39 @@ class LocalClient:
     def list_transform_jobs(
         self, *, NameContains: str = "", StatusEquals: str | None = None, **_: Any
     ) -> dict[str, Any]:
-        found = [one for one in self._transforms.summaries() if NameContains in one["TransformJobName"]]
-        found = [one for one in found if StatusEquals in (None, one["TransformJobStatus"])]
-        return {"TransformJobSummaries": found}
+        return {
+            "TransformJobSummaries": _select(self._transforms.summaries(), "TransformJob", NameContains, StatusEquals)
+        }
 
     def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
         kind, _, name = ResourceArn.rpartition(":")[2].partition("/")
-        records = {one.kind: one for one in self._kinds()}
+        endpoints = self._endpoints
+        jobs = (self._training.records, self._transforms.records)
+        records = {one.kind: one for one in (*jobs, endpoints.models, endpoints.configs, endpoints.records)}
         if kind not in records:
-            raise invalid(f"{ResourceArn}: on this machine there is no such resource")
+            raise invalid(f"{ResourceArn}: the local client has no such resource")
         return {"Tags": records[kind].read(name).get("Tags", [])}
 
-    def _kinds(self) -> tuple[Records, ...]:
-        one = self._endpoints
-        return self._training.records, self._transforms.records, one.models, one.configs, one.records
+
+def _select(summaries: list[Record], kind: str, part: str, status: str | None) -> list[Record]:
+    """Filter the summaries of jobs by a part of the name and by status."""
+    found = [one for one in summaries if part in one[f"{kind}Name"]]
+    return [one for one in found if status in (None, one[f"{kind}Status"])]
 
 
-def _summaries(records: Records, fields: tuple[str, ...], part: str) -> list[dict[str, Any]]:
-    found = [records.read(name) for name in records.names() if part in name]
-    return [{key: one[key] for key in (*fields, "CreationTime") if key in one} for one in found]
-
-
-_FOLDERS = {
-    "/aws/sagemaker/TrainingJobs": "training-jobs",
-    "/aws/sagemaker/TransformJobs": "transform-jobs",
-    "/aws/sagemaker/Endpoints": "endpoints",
-}
+def _summaries(records: Records, fields: tuple[str, ...], part: str) -> list[Record]:
+    """Return the list entries of the resources whose names contain ``part``."""
+    return [select_fields(records.read(name), (*fields, "CreationTime")) for name in records.names() if part in name]
 
 
 class LocalLogs:
-    """``folder`` as the :class:`~launch.local.client.LocalClient` has it."""
+    """Local counterpart of boto3's ``logs`` client: the log files of a :class:`LocalClient`'s folder.
+
+    Log groups and streams are named as on the platform, ``/aws/sagemaker/TrainingJobs`` and ``JOB/algo-1``.
+
+    Args:
+        folder: the local client's folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._root = folder
@@ -165,9 +167,9 @@ class LocalLogs:
         logStreamNamePrefix: str = "",
         **_: Any,
     ) -> dict[str, Any]:
-        place, name = self._place(logGroupName)
+        folder, name = self._locate(logGroupName)
         name = name or logStreamNamePrefix.partition("/")[0]
-        files = sorted((place / name / "logs").glob("*.log"))
+        files = sorted((folder / name / "logs").glob("*.log"))
         return {"logStreams": [{"logStreamName": f"{name}/{path.stem}"} for path in files]}
 
     def get_log_events(
@@ -178,24 +180,24 @@ class LocalLogs:
         nextToken: str = "0",
         **_: Any,
     ) -> dict[str, Any]:
-        place, _name = self._place(logGroupName)
+        folder, _name = self._locate(logGroupName)
         name, _slash, stem = logStreamName.partition("/")
         start = int(nextToken)
         try:
-            with (place / name / "logs" / f"{stem}.log").open("rb") as log:
+            with (folder / name / "logs" / f"{stem}.log").open("rb") as log:
                 log.seek(start)
                 data = log.read()
         except FileNotFoundError:
-            raise refuse("ResourceNotFoundException", f"no log stream {logStreamName}", "GetLogEvents") from None
-        # Only whole lines: the rest of the last one comes with the next call.
+            raise api_error("ResourceNotFoundException", f"no log stream {logStreamName}", "GetLogEvents") from None
+        # Whole lines only: the rest of the last one comes with the next call.
         whole = data[: data.rfind(b"\n") + 1]
         lines = whole.decode(errors="replace").splitlines()
         token = str(start + len(whole))
         return {"events": [{"message": line, "timestamp": 0} for line in lines], "nextForwardToken": token}
 
-    def _place(self, group: str) -> tuple[Path, str]:
-        """The folder of a log group, and the resource's name where the group has it."""
-        for prefix, folder in _FOLDERS.items():
+    def _locate(self, group: str) -> tuple[Path, str]:
+        """Return a log group's folder, and the resource's name if the group contains it."""
+        for prefix, folder in _LOG_FOLDERS.items():
             if group == prefix or group.startswith(f"{prefix}/"):
                 return self._root / folder, group[len(prefix) + 1 :]
-        raise refuse("ResourceNotFoundException", f"no log group {group}", "DescribeLogStreams")
+        raise api_error("ResourceNotFoundException", f"no log group {group}", "DescribeLogStreams")

@@ -1,4 +1,4 @@
-"""The image's programs in a container of this machine's Docker Engine, as the platform starts them."""
+"""The image's programs as containers of the local Docker engine, started as the platform starts them."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from classifier.errors import ConfigError
 
 @dataclass(frozen=True)
 class Mount:
-    """A folder of this machine in the container."""
+    """A bind mount; ``str()`` of it is the value of ``docker run --mount``."""
 
     source: Path
     target: str
@@ -27,46 +27,46 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """What an engine can do."""
+class ContainerEngine:
+    """Capabilities of a Docker engine."""
 
     has_gpus: bool = False
     is_rootless: bool = False
 
 
-def find_engine(image: str) -> Engine:
-    """This machine's engine, which holds the image.
+def find_engine(image: str) -> ContainerEngine:
+    """Return the local engine after checking that it has the image.
 
     Raises:
-        ConfigError: no engine answers, or it has no such image.
+        ConfigError: Docker is missing, its engine does not answer, or it has no such image.
     """
     try:
-        asked = _docker("info", "--format", "{{json .}}")
+        info = _docker("info", "--format", "{{json .}}")
     except FileNotFoundError:
-        raise ConfigError("an image needs Docker, and there is no command 'docker'; without an image none is") from None
-    information = json.loads(asked.stdout) if asked.stdout.strip().startswith("{") else {}
-    if asked.returncode or "ServerVersion" not in information:
-        reason = " ".join(information.get("ServerErrors") or [asked.stderr.strip()])
-        raise ConfigError(f"an image needs Docker's engine, and it does not answer: {reason}")
+        raise ConfigError("an image needs Docker, and there is no command 'docker': install it") from None
+    information = json.loads(info.stdout) if info.stdout.strip().startswith("{") else {}
+    if info.returncode or "ServerVersion" not in information:
+        reason = " ".join(information.get("ServerErrors") or [info.stderr.strip()])
+        raise ConfigError(f"an image needs Docker, and its engine does not answer: {reason}")
     if _docker("image", "inspect", "--format", "{{.Id}}", image).returncode:
         raise ConfigError(
-            f"there is no image {image!r} on this machine: docker build -t {image} -f docker/Dockerfile . makes it "
-            "(if it was to be a hyperparameter: KEY=VALUE)"
+            f"there is no image {image!r} on this machine: build it with "
+            f"docker build -t {image} -f docker/Dockerfile . (a hyperparameter is written KEY=VALUE)"
         )
     return read_engine(information)
 
 
-def read_engine(information: Mapping[str, Any]) -> Engine:
-    """What ``docker info`` says → what matters of it."""
+def read_engine(information: Mapping[str, Any]) -> ContainerEngine:
+    """Extract the capabilities from the output of ``docker info``."""
     options = information.get("SecurityOptions") or []
-    return Engine(
+    return ContainerEngine(
         has_gpus="nvidia" in (information.get("Runtimes") or {}),
         is_rootless=any("rootless" in option for option in options),
     )
 
 
 def run_command(
-    engine: Engine,
+    engine: ContainerEngine,
     image: str,
     program: str,
     *,
@@ -75,11 +75,11 @@ def run_command(
     environment: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
 ) -> list[str]:
-    """The ``docker run`` that starts a program of the image; what it writes belongs to the caller."""
+    """Return the ``docker run`` command of one of the image's programs. Files that it writes belong to the caller."""
     command = ["docker", "run", "--rm", "--name", name]
     if engine.has_gpus:
         command += ["--gpus", "all"]
-    # A rootless engine's root is the caller already.
+    # In a rootless engine, root in the container is the caller.
     if not engine.is_rootless:
         command += ["--user", f"{os.getuid()}:{os.getgid()}"]
     for mount in mounts:
@@ -90,11 +90,11 @@ def run_command(
 
 
 def run(command: Sequence[str], name: str) -> int:
-    """Run a container to its end, and return its exit code.
+    """Run a container to its end and return its exit code.
 
-    Ctrl-C and SIGTERM reach its program, which decides how to end; a second one ends it at once.
+    The first Ctrl-C or SIGTERM is forwarded to its program, which decides how to end; the second kills the container.
     """
-    # In a session of its own, so that the terminal's Ctrl-C comes once, and from here.
+    # In its own session, so that the terminal's Ctrl-C reaches the program once, from here.
     process = subprocess.Popen(command, start_new_session=True)
     received: list[int] = []
 
@@ -105,11 +105,11 @@ def run(command: Sequence[str], name: str) -> int:
         else:
             _docker("kill", name)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return process.wait()
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

@@ -1,4 +1,4 @@
-"""The API's refusals, as botocore raises them, so that a command needs not know whom it spoke to."""
+"""API errors of the local client, raised as botocore's so that commands handle both clients alike."""
 
 from functools import cache
 from typing import Any
@@ -9,24 +9,29 @@ from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 
 
-def refuse(code: str, message: str, operation: str = "local") -> ClientError:
+def api_error(code: str, message: str, operation: str = "local") -> ClientError:
+    """Return the error that botocore raises for an error response."""
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
 def in_use(message: str) -> ClientError:
-    return refuse("ResourceInUse", message)
+    """Return the error for a name that is taken or a resource that another one refers to."""
+    return api_error("ResourceInUse", message)
 
 
 def not_found(message: str) -> ClientError:
-    return refuse("ValidationException", message)
+    """Return the error for a missing resource, which SageMaker reports as a ValidationException."""
+    return api_error("ValidationException", message)
 
 
 def invalid(message: str) -> ClientError:
-    return refuse("ValidationException", message)
+    """Return the error for a request that cannot be carried out."""
+    return api_error("ValidationException", message)
 
 
-def check(operation: str, request: dict[str, Any]) -> None:
-    """
+def check_request(operation: str, request: dict[str, Any]) -> None:
+    """Validate a request against botocore's model of the SageMaker API.
+
     Raises:
         ParamValidationError: botocore would not send this request.
     """

@@ -1,4 +1,4 @@
-"""A folder laid out as the platform lays out ``/opt/ml``, with the same files in it."""
+"""A folder with the layout and the config files of the platform's ``/opt/ml``."""
 
 import json
 import shutil
@@ -8,30 +8,11 @@ from pathlib import Path
 from classifier.errors import ConfigError, DataError
 
 JOB_NAME = "local-training"
-_PARTS = {"input", "model", "output", "checkpoints"}
-_CHANNELS = ("train", "validation", "test")
-
-
-def find_channels(data: Path) -> dict[str, Path]:
-    """A folder that holds ``train/``, ``validation/``, ``test/``, or class folders only, → its channels.
-
-    A folder ``train`` that itself holds no folders is a class of that name.
-
-    Raises:
-        DataError: the folder does not exist, or holds channels but no ``train``.
-    """
-    if not data.is_dir():
-        raise DataError(f"--data {data}: there is no such folder")
-    others = [name for name in _CHANNELS[1:] if _holds_folders(data / name)]
-    if others and not (data / "train").is_dir():
-        raise DataError(f"--data {data} holds {' and '.join(others)} but no train: add train/, or name one of them")
-    if _holds_folders(data / "train"):
-        return {name: data / name for name in _CHANNELS if (data / name).is_dir()}
-    return {"train": data}
-
-
-def _holds_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
+# In the place of an image's URI: the programs installed on this machine. Only the local client knows it.
+NO_IMAGE = "local"
+TENSORS = "/opt/ml/output/tensors"
+CHECKPOINTS = "/opt/ml/checkpoints"
+_ENTRIES = {"input", "model", "output", "checkpoints"}
 
 
 def lay_out(
@@ -42,13 +23,15 @@ def lay_out(
     links: bool = True,
     config: Mapping[str, object] | None = None,
 ) -> None:
-    """Make ``base`` afresh, with the config files of a training job and links to the channels' folders.
+    """Replace ``base`` with a fresh layout: a training job's config files, and links to the channels' folders.
 
-    Without ``links`` the channels are empty folders, for an engine to mount over. ``config`` holds further files of
-    ``input/config`` by their names without ``.json``, and others in the place of this module's own.
+    Args:
+        links: if false, channels are empty folders instead, mount points for a container engine.
+        config: contents of files in ``input/config`` by name without ``.json``, in addition to or instead of the
+            default ones.
 
     Raises:
-        ConfigError: ``base`` holds something else, or a channel, which would be lost.
+        ConfigError: ``base`` holds other files or a channel, which would be lost.
         DataError: a channel's folder does not exist.
     """
     for name, folder in channels.items():
@@ -56,41 +39,41 @@ def lay_out(
             raise DataError(f"channel {name!r}: there is no folder {folder}")
         if folder.resolve().is_relative_to(base.resolve()):
             raise ConfigError(
-                f"channel {name!r}: {folder} lies in --output {base}, which is made afresh: name another --output"
+                f"channel {name!r}: {folder} is inside --output {base}, which is cleared: choose another --output"
             )
     _clear(base)
-    folder_of_config = base / "input" / "config"
-    for folder in (folder_of_config, base / "input" / "data", base / "model", base / "output" / "data"):
+    config_folder = base / "input" / "config"
+    for folder in (config_folder, base / "input" / "data", base / "model", base / "output" / "data"):
         folder.mkdir(parents=True)
     for name, folder in channels.items():
-        place = base / "input" / "data" / name
+        path = base / "input" / "data" / name
         if links:
-            place.symlink_to(folder.resolve(), target_is_directory=True)
+            path.symlink_to(folder.resolve(), target_is_directory=True)
         else:
-            place.mkdir()
+            path.mkdir()
     files: dict[str, object] = {
         "hyperparameters": dict(hyperparameters),
-        "inputdataconfig": {name: _channel(name) for name in channels},
-        "resourceconfig": resources("algo-1", ["algo-1"], "lo"),
+        "inputdataconfig": {name: _channel_config(name) for name in channels},
+        "resourceconfig": resource_config("algo-1", ["algo-1"], "lo"),
         **(config or {}),
     }
     for name, content in files.items():
-        _write(folder_of_config / f"{name}.json", content)
+        (config_folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _clear(base: Path) -> None:
-    """Only what this module has made is removed."""
+    """Remove an earlier layout, and nothing else."""
     if not base.exists():
         return
     entries = {entry.name for entry in base.iterdir()} if base.is_dir() else {base.name}
-    is_ours = (base / "input" / "config").is_dir()
-    others = sorted(entries - _PARTS if is_ours else entries)
+    is_layout = (base / "input" / "config").is_dir()
+    others = sorted(entries - _ENTRIES if is_layout else entries)
     if others:
-        raise ConfigError(f"--output {base} holds {', '.join(others[:3])}, which would be lost: name another folder")
+        raise ConfigError(f"--output {base} holds {', '.join(others[:3])}, which would be lost: choose another folder")
     shutil.rmtree(base)
 
 
-def _channel(name: str) -> dict[str, str]:
+def _channel_config(name: str) -> dict[str, str]:
     return {
         "ContentType": "application/x-sagemaker-model" if name == "model" else "application/x-image",
         "TrainingInputMode": "File",
@@ -99,8 +82,8 @@ def _channel(name: str) -> dict[str, str]:
     }
 
 
-def resources(host: str, hosts: Sequence[str], interface: str) -> dict[str, object]:
-    """``resourceconfig.json`` as one of the hosts sees it."""
+def resource_config(host: str, hosts: Sequence[str], interface: str) -> dict[str, object]:
+    """Return the content of ``resourceconfig.json`` on one of the hosts."""
     group, instance = "homogeneousCluster", "local"
     return {
         "current_host": host,
@@ -111,7 +94,3 @@ def resources(host: str, hosts: Sequence[str], interface: str) -> dict[str, obje
         "network_interface_name": interface,
         "topology": None,
     }
-
-
-def _write(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

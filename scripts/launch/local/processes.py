@@ -1,21 +1,31 @@
-"""Processes that outlive their parent, and whether they still run.
+"""Processes that outlive their parent, and supervisors among them.
 
-Each holds a lock on a file as long as it lives, whatever becomes of it: a number of a process may be given anew, a lock
-may not.
+Each holds a file lock while it runs, which shows whether it is alive: PIDs are reused, locks are not.
 """
 
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+_SCRIPTS = Path(__file__).resolve().parents[2]
 _LOCK_DESCRIPTOR = 3
 
 
-def start(command: Sequence[str], *, lock: Path, log: Path, environment: Mapping[str, str]) -> int:
-    """Start a program in a session of its own; its output is added to ``log``. Its process id."""
+def start_process(command: Sequence[str], *, lock: Path, log: Path, environment: Mapping[str, str]) -> int:
+    """Start a program in its own session; its output is appended to ``log``.
+
+    SIGINT has its default action there, even if this process ignores it, as background jobs of a shell script do.
+
+    Args:
+        lock: a file that the program and its children keep locked while they run.
+
+    Returns:
+        The process ID.
+    """
     held = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -25,13 +35,20 @@ def start(command: Sequence[str], *, lock: Path, log: Path, environment: Mapping
             (os.POSIX_SPAWN_DUP2, 1, 2),
             (os.POSIX_SPAWN_DUP2, held, _LOCK_DESCRIPTOR),
         ]
-        return os.posix_spawnp(command[0], list(command), dict(environment), file_actions=actions, setsid=True)
+        return os.posix_spawnp(
+            command[0],
+            list(command),
+            dict(environment),
+            file_actions=actions,
+            setsid=True,
+            setsigdef=[signal.SIGINT],
+        )
     finally:
         os.close(held)
 
 
 def is_alive(lock: Path) -> bool:
-    """Whether the program that was started with this lock, or one that it started, still runs."""
+    """Return whether the program started with this lock, or one of its children, still runs."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -47,30 +64,52 @@ def is_alive(lock: Path) -> bool:
 
 
 def exit_code(pid: int) -> int | None:
-    """The exit code of a child of this process, or None as long as it runs. A signal that ended it is negative."""
+    """Return a child's exit code, negative for the signal that ended it, or None while it runs."""
     done, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if done else None
 
 
 def reap(pid: int) -> None:
-    """Leave no zombie of a program, in case that this very process started it."""
+    """Remove the zombie of a process that has ended, in case it was a child of this one."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a program that :func:`start` started, and to all that it started itself."""
+    """Send a signal to a program that :func:`start_process` started and to its children."""
     with suppress(ProcessLookupError):
         os.killpg(pid, number)
 
 
-def write_number(path: Path, pid: int) -> None:
+def write_pid(path: Path, pid: int) -> None:
     path.write_text(str(pid), encoding="ascii")
 
 
-def read_number(path: Path) -> int | None:
-    """A process id that was written down, or None as long as it was not."""
+def read_pid(path: Path) -> int | None:
+    """Return the process ID in a file, or None if it has not been written yet."""
     try:
         return int(path.read_text(encoding="ascii") or 0) or None
     except FileNotFoundError:
         return None
+
+
+def start_supervisor(module: str, *arguments: str, folder: Path) -> None:
+    """Start a module of ``launch.local`` that runs one job, and record its process ID in the job's folder."""
+    paths = [str(_SCRIPTS), os.environ.get("PYTHONPATH", "")]
+    pid = start_process(
+        [sys.executable, "-m", module, *arguments],
+        lock=folder / "supervisor.lock",
+        log=folder / "supervisor.log",
+        environment={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+    write_pid(folder / "supervisor.pid", pid)
+
+
+def has_lost_supervisor(folder: Path) -> bool:
+    """Return whether a job's supervisor was started and has ended."""
+    pid = read_pid(folder / "supervisor.pid")
+    # Without a process ID it is just being started.
+    if pid is None or is_alive(folder / "supervisor.lock"):
+        return False
+    reap(pid)
+    return True

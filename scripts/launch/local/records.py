@@ -1,6 +1,6 @@
-"""What is known of each resource, in a JSON file a resource, for this process and for others.
+"""State of the local client's resources: one JSON file each, shared by all processes.
 
-A record is the API's own: fields by the names that a describe call answers with, ``CreationTime`` among them.
+A record has the fields of the API's describe response, ``CreationTime`` among them.
 """
 
 import fcntl
@@ -15,11 +15,18 @@ from typing import Any
 from launch.local.errors import in_use, not_found
 
 Record = dict[str, Any]
+# Statuses of a job that has not ended.
+RUNNING = ("InProgress", "Stopping")
 _TIME = "$time"
 
 
 class Records:
-    """The resources of one kind, such as ``training-job``; each has a folder of its own."""
+    """The resources of one kind, such as ``training-job``; each has its own folder.
+
+    Args:
+        folder: the local client's folder.
+        kind: the resource type as in an ARN.
+    """
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.kind = kind
@@ -32,21 +39,23 @@ class Records:
         return f"arn:aws:sagemaker:local:000000000000:{self.kind}/{name}"
 
     def create(self, name: str, record: Record) -> None:
-        """
+        """Write the first version of a record.
+
         Raises:
-            ClientError: there is one of this name.
+            ClientError: the name is taken.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self.folder(name).mkdir()
         except FileExistsError:
-            raise in_use(f"{self.kind} {name!r} exists already: {self.arn(name)}") from None
+            raise in_use(f"{self.kind} {name!r} already exists: {self.arn(name)}") from None
         self._write(name, record)
 
     def read(self, name: str) -> Record:
-        """
+        """Read a record.
+
         Raises:
-            ClientError: there is none of this name.
+            ClientError: there is no resource of this name.
         """
         try:
             return _parse(self._path(name).read_text(encoding="utf-8"))
@@ -54,8 +63,12 @@ class Records:
             raise not_found(f"could not find {self.kind} {name!r}") from None
 
     @contextmanager
-    def changing(self, name: str) -> Iterator[Record]:
-        """The record, to be changed in place; nobody else changes it meanwhile."""
+    def edit(self, name: str) -> Iterator[Record]:
+        """Yield a record to change in place, under a lock that excludes other writers.
+
+        Raises:
+            ClientError: there is no resource of this name.
+        """
         self.read(name)
         with (self.folder(name) / "record.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -63,12 +76,22 @@ class Records:
             yield record
             self._write(name, record)
 
+    def update(self, name: str, **fields: Any) -> None:
+        """Set fields of a record."""
+        with self.edit(name) as record:
+            record.update(fields)
+
     def delete(self, name: str) -> None:
+        """Remove a resource's folder with everything in it.
+
+        Raises:
+            ClientError: there is no resource of this name.
+        """
         self.read(name)
         shutil.rmtree(self.folder(name))
 
     def names(self) -> list[str]:
-        """By their time of creation, the latest first, as the API lists them."""
+        """List the names, newest first, as the API does."""
         if not self._folder.is_dir():
             return []
         names = sorted(path.parent.name for path in self._folder.glob("*/record.json"))
@@ -78,14 +101,19 @@ class Records:
         return self.folder(name) / "record.json"
 
     def _write(self, name: str, record: Record) -> None:
-        # Whoever reads sees the old record or the new one, never half of one.
-        unfinished = self._path(name).with_suffix(".part")
-        unfinished.write_text(json.dumps(record, indent=2, default=_encode) + "\n", encoding="utf-8")
-        unfinished.replace(self._path(name))
+        # Atomic: readers see the old record or the new one.
+        temporary = self._path(name).with_suffix(".part")
+        temporary.write_text(json.dumps(record, indent=2, default=_encode) + "\n", encoding="utf-8")
+        temporary.replace(self._path(name))
 
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def select_fields(record: Record, fields: tuple[str, ...]) -> Record:
+    """Copy the fields that a record has, as list responses show them."""
+    return {key: record[key] for key in fields if key in record}
 
 
 def _encode(value: object) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The program ``serve`` on a model, in the background: of this machine's own, or in the image."""
+"""Background servers of local endpoints and transform jobs: the program ``serve``, as a process or in a container."""
 
 import http.client
 import os
@@ -14,22 +14,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aws.clients import s3_client
-from aws.errors import explained
 from classifier.archives import ArchiveError, unpack_tar
 from launch.local.docker import Mount, find_engine, run_command
 from launch.local.errors import invalid
-from launch.local.processes import is_alive, reap, signal_group, start
-from launch.local.storage import folder_of, is_local
-from launch.training.request import NO_IMAGE
+from launch.local.opt_ml import NO_IMAGE
+from launch.local.processes import is_alive, reap, signal_group, start_process
+from launch.local.storage import download_object, is_local, local_path
 
-_PING_S = 2.0
-_TERM_S = 30.0
+_PING_TIMEOUT_S = 2.0
+_TERM_S = 30.0  # between SIGTERM and SIGKILL, as on the platform
 
 
 @dataclass(frozen=True)
-class Server:
-    """A server that was started; kept in an endpoint's record."""
+class LocalServer:
+    """A server that has been started; its fields are stored in an endpoint's record.
+
+    Attributes:
+        folder: its own folder, with ``opt_ml/`` and the lock file.
+        port: of 127.0.0.1.
+        pid: of ``serve`` or of ``docker run``.
+        container: the container's name, if it runs in an image.
+    """
 
     folder: str
     port: int
@@ -37,18 +42,19 @@ class Server:
     container: str | None = None
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> "Server":
+    def from_record(cls, content: Mapping[str, Any]) -> "LocalServer":
         return cls(**content)
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         return asdict(self)
 
     @property
     def models(self) -> Path:
-        """Where a multi-model server's models are put."""
+        """The folder of a multi-model server's models."""
         return Path(self.folder) / "opt_ml" / "models"
 
     def model_url(self, name: str) -> str:
+        """Return the path at which the server finds a model of :attr:`models`."""
         return f"/opt/ml/models/{name}/model" if self.container else str(self.models / name / "model")
 
     @property
@@ -57,8 +63,9 @@ class Server:
 
     @property
     def is_ready(self) -> bool:
+        """Whether it passes the health check."""
         try:
-            return self.request("GET", "/ping", timeout_s=_PING_S)[0] == http.client.OK
+            return self.request("GET", "/ping", timeout_s=_PING_TIMEOUT_S)[0] == http.client.OK
         except (OSError, http.client.HTTPException):
             return False
 
@@ -70,21 +77,25 @@ class Server:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 60,
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """One request: status, headers, body. Raises OSError where nobody answers."""
+        """Send one request; return the response's status, headers and body.
+
+        Raises:
+            OSError: the server cannot be reached.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             connection.request(method, path, body, dict(headers or {}))
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
         finally:
             connection.close()
 
     def stop(self) -> None:
-        """SIGTERM, 30 s, SIGKILL, as the platform does."""
+        """Send SIGTERM, and SIGKILL if the server still runs after 30 s, as the platform does."""
         if self.is_running:
             signal_group(self.pid, signal.SIGTERM)
-        end = time.monotonic() + _TERM_S
-        while self.is_running and time.monotonic() < end:
+        deadline = time.monotonic() + _TERM_S
+        while self.is_running and time.monotonic() < deadline:
             time.sleep(0.05)
         if self.container:
             subprocess.run(["docker", "rm", "--force", self.container], check=False, capture_output=True)
@@ -93,28 +104,28 @@ class Server:
         reap(self.pid)
 
 
-def start_server(container: Mapping[str, Any], folder: Path, log: Path, environment: Mapping[str, str]) -> Server:
-    """Start a server on a model's container definition; it is not yet ready.
+def start_server(container: Mapping[str, Any], folder: Path, log: Path, environment: Mapping[str, str]) -> LocalServer:
+    """Start a server for a model's container definition, without waiting until it is ready.
 
     Raises:
-        ClientError: the model's archive is not there, or is none.
-        ConfigError: an image is asked for, and there is no engine or no such image.
+        ClientError: the model's archive is missing or cannot be unpacked.
+        ConfigError: the definition names an image, and there is no Docker engine or no such image.
     """
     base = folder / "opt_ml"
     (base / "model").mkdir(parents=True)
-    everything = {**container.get("Environment", {}), **environment}
+    variables = {**container.get("Environment", {}), **environment}
     if container.get("Mode") == "MultiModel":
         (base / "models").mkdir()
-        everything["SAGEMAKER_MULTI_MODEL"] = "true"
+        variables["SAGEMAKER_MULTI_MODEL"] = "true"
     elif "ModelDataUrl" in container:
-        unpack(container["ModelDataUrl"], base / "model")
+        unpack_model(container["ModelDataUrl"], base / "model")
     log.parent.mkdir(parents=True, exist_ok=True)
     port, lock = _free_port(), folder / "server.lock"
     if container["Image"] == NO_IMAGE:
         command = [sys.executable, "-m", "classifier.serve"]
-        places = {"SAGEMAKER_BASE_DIR": str(base), "SAGEMAKER_BIND_TO_PORT": str(port), "SERVE_METRICS_PORT": "0"}
-        pid = start(command, lock=lock, log=log, environment={**os.environ, **everything, **places})
-        return Server(str(folder), port, pid)
+        own = {"SAGEMAKER_BASE_DIR": str(base), "SAGEMAKER_BIND_TO_PORT": str(port), "SERVE_METRICS_PORT": "0"}
+        pid = start_process(command, lock=lock, log=log, environment={**os.environ, **variables, **own})
+        return LocalServer(str(folder), port, pid)
     name = f"sagemaker-{uuid.uuid4().hex[:12]}"
     command = run_command(
         find_engine(container["Image"]),
@@ -122,20 +133,31 @@ def start_server(container: Mapping[str, Any], folder: Path, log: Path, environm
         "serve",
         name=name,
         mounts=[Mount(base / one, f"/opt/ml/{one}", True) for one in ("model", "models") if (base / one).is_dir()],
-        environment=everything,
+        environment=variables,
         options=["--publish", f"127.0.0.1:{port}:8080"],
     )
-    return Server(str(folder), port, start(command, lock=lock, log=log, environment=os.environ), name)
+    pid = start_process(command, lock=lock, log=log, environment=os.environ)
+    return LocalServer(str(folder), port, pid, name)
 
 
-def unpack(url: str, folder: Path) -> None:
-    """A ``model.tar.gz``, on this machine or in S3, into a folder.
+def remove_server(server: LocalServer) -> None:
+    """Stop a server and remove its folder."""
+    server.stop()
+    shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def unpack_model(url: str, folder: Path) -> None:
+    """Unpack a ``model.tar.gz`` from a ``file://`` or ``s3://`` URL.
 
     Raises:
-        ClientError: it is not there, or no such archive.
+        ClientError: it is missing, or cannot be unpacked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder_of(url, "ModelDataUrl") if is_local(url) else _download(url, folder.with_name("download.tar.gz"))
+    if is_local(url):
+        archive = local_path(url, "ModelDataUrl")
+    else:
+        archive = folder.with_name("download.tar.gz")
+        download_object(url, archive)
     try:
         unpack_tar(archive, folder)
     except FileNotFoundError:
@@ -145,18 +167,6 @@ def unpack(url: str, folder: Path) -> None:
     finally:
         if not is_local(url):
             archive.unlink(missing_ok=True)
-
-
-def _download(url: str, path: Path) -> Path:
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    with explained(url):
-        s3_client(num_connections=1).download_file(bucket, key, str(path))
-    return path
-
-
-def remove(server: Server) -> None:
-    server.stop()
-    shutil.rmtree(server.folder, ignore_errors=True)
 
 
 def _free_port() -> int:

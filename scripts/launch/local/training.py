@@ -1,10 +1,13 @@
-"""The training jobs of this machine: created, described, listed, stopped. Each is run by a supervisor of its own."""
+"""Local training jobs, each run by a supervisor process.
 
-import os
+``python -m launch.local.training FOLDER NAME GRACE_S`` is the supervisor.
+"""
+
+import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +15,35 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from classifier.errors import UserError
-from launch.local.errors import check, invalid
-from launch.local.hosts import Host, Layout, lay_out_job, remove_leftovers, start_hosts
-from launch.local.processes import is_alive, read_number, reap, start, write_number
-from launch.local.records import Record, Records, now
-from launch.local.storage import (
-    check_channels,
-    deliver,
-    deliver_folder,
-    failure_reason,
-    fetch_channels,
-    final_metrics,
-    folder_of,
-    pack,
-)
+from launch.local.errors import check_request, invalid
+from launch.local.hosts import JobLayout, TrainingHost, lay_out_job, remove_leftovers, start_hosts
+from launch.local.processes import has_lost_supervisor, start_supervisor
+from launch.local.records import RUNNING, Record, Records, now, select_fields
+from launch.local.storage import check_channels, deliver, deliver_folder, fetch_channels, local_path, pack
 
-SCRIPTS = Path(__file__).resolve().parents[2]
 KIND = "training-job"
+_SUMMARY = (
+    "TrainingJobName",
+    "TrainingJobArn",
+    "CreationTime",
+    "TrainingEndTime",
+    "LastModifiedTime",
+    "TrainingJobStatus",
+    "SecondaryStatus",
+)
+_POLL_S = 0.1
+_DEFAULT_MAX_RUNTIME_S = 86400
+_MAX_REASON = 1024  # characters of a failure reason that the platform shows
+# Field of the request, folder below /opt/ml/output, name below the output path.
+_SAVED = (("DebugHookConfig", "tensors", "debug-output"), ("ProfilerConfig", "profiler", "profiler-output"))
 
 
 class TrainingJobs:
-    """
+    """Create, describe, list and stop training jobs.
+
     Args:
-        grace_s: what a job has between SIGTERM and SIGKILL.
+        folder: the local client's folder.
+        grace_s: seconds between SIGTERM and SIGKILL when a job is stopped.
     """
 
     def __init__(self, folder: Path, grace_s: float) -> None:
@@ -43,75 +52,61 @@ class TrainingJobs:
         self.records = Records(folder, KIND)
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
-        check("CreateTrainingJob", request)
+        """Start a job.
+
+        Raises:
+            ParamValidationError: the request is not the API's.
+            ClientError: the name is taken, or the local client cannot run this job.
+        """
+        check_request("CreateTrainingJob", request)
         check_channels(request)
         if "CheckpointConfig" in request:
-            folder_of(request["CheckpointConfig"]["S3Uri"], "CheckpointConfig.S3Uri")
+            local_path(request["CheckpointConfig"]["S3Uri"], "CheckpointConfig.S3Uri")
         if "InstanceType" not in request.get("ResourceConfig", {}):
-            raise invalid("ResourceConfig: on this machine all hosts are alike: InstanceType and InstanceCount")
+            raise invalid("ResourceConfig: the local client needs InstanceType, and has no instance groups")
         name = request["TrainingJobName"]
         self.records.create(name, _new_record(request, self.records.arn(name)))
-        folder = self.records.folder(name)
-        pid = start(
-            [sys.executable, "-m", "launch.local.training", str(self._root), name, str(self._grace_s)],
-            lock=folder / "supervisor.lock",
-            log=folder / "supervisor.log",
-            environment=supervisor_environment(),
+        start_supervisor(
+            "launch.local.training", str(self._root), name, str(self._grace_s), folder=self.records.folder(name)
         )
-        write_number(folder / "supervisor.pid", pid)
         return {"TrainingJobArn": self.records.arn(name)}
 
     def describe(self, name: str) -> Record:
+        """Return a job's record. A job whose supervisor was killed becomes Failed.
+
+        Raises:
+            ClientError: there is no such job.
+        """
         record = self.records.read(name)
-        if record["TrainingJobStatus"] in ("InProgress", "Stopping") and self._supervisor_is_gone(name):
-            record = self._bury(name)
+        if record["TrainingJobStatus"] in RUNNING and has_lost_supervisor(self.records.folder(name)):
+            record = self._mark_dead(name)
         return record
 
     def stop(self, name: str) -> None:
-        with self.records.changing(name) as record:
+        """Ask the supervisor to stop a job.
+
+        Raises:
+            ClientError: there is no such job, or it is not running.
+        """
+        with self.records.edit(name) as record:
             if record["TrainingJobStatus"] != "InProgress":
                 raise invalid(f"the training job {name!r} is {record['TrainingJobStatus']}, so it can't be stopped")
             record["TrainingJobStatus"] = "Stopping"
             record["LastModifiedTime"] = now()
 
     def summaries(self) -> list[Record]:
-        fields = ("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingEndTime", "LastModifiedTime")
-        fields = (*fields, "TrainingJobStatus", "SecondaryStatus")
-        described = [self.describe(name) for name in self.records.names()]
-        return [{key: record[key] for key in fields if key in record} for record in described]
+        """Return the list entries of all jobs, newest first."""
+        return [select_fields(self.describe(name), _SUMMARY) for name in self.records.names()]
 
-    def delete(self, name: str) -> None:
-        """
-        Raises:
-            ClientError: it still runs.
-        """
-        if self.describe(name)["TrainingJobStatus"] in ("InProgress", "Stopping"):
-            raise invalid(f"the training job {name!r} still runs: stop it first")
-        self.records.delete(name)
-
-    def _supervisor_is_gone(self, name: str) -> bool:
-        folder = self.records.folder(name)
-        # Without its number it is being started just now.
-        number = read_number(folder / "supervisor.pid")
-        if number is None or is_alive(folder / "supervisor.lock"):
-            return False
-        reap(number)
-        return True
-
-    def _bury(self, name: str) -> Record:
-        """A supervisor that was killed can't say so itself."""
-        with self.records.changing(name) as record:
-            if record["TrainingJobStatus"] in ("InProgress", "Stopping"):
+    def _mark_dead(self, name: str) -> Record:
+        with self.records.edit(name) as record:
+            # The supervisor may have finished the job between the caller's read and its own end.
+            if record["TrainingJobStatus"] in RUNNING:
                 remove_leftovers(record, self.records.folder(name))
                 record["TrainingJobStatus"] = record["SecondaryStatus"] = "Failed"
                 record["FailureReason"] = "InternalServerError: the process that ran this job was killed"
                 record["TrainingEndTime"] = record["LastModifiedTime"] = now()
         return self.records.read(name)
-
-
-def supervisor_environment() -> dict[str, str]:
-    paths = [str(SCRIPTS), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _new_record(request: dict[str, Any], arn: str) -> Record:
@@ -127,20 +122,16 @@ def _new_record(request: dict[str, Any], arn: str) -> Record:
     }
 
 
-_POLL_S = 0.1
-# Who asks for it, its folder below /opt/ml/output, and its name below the output path.
-_SAVED = (("DebugHookConfig", "tensors", "debug-output"), ("ProfilerConfig", "profiler", "profiler-output"))
-
-
 @dataclass
-class Supervisor:
-    """One job, and how it goes on."""
+class TrainingSupervisor:
+    """Runs one job from its channels to its artifacts, and records its status."""
 
     records: Records
     name: str
     grace_s: float
 
     def run(self) -> None:
+        """Run the job. Any failure ends up in its record."""
         request = self.records.read(self.name)
         folder = self.records.folder(self.name)
         try:
@@ -148,18 +139,18 @@ class Supervisor:
             channels = fetch_channels(request, folder / "input")
             layout = lay_out_job(request, channels, folder)
             try:
-                hosts, reason = self._train(request, layout)
+                hosts, stop_reason = self._train(request, layout)
             finally:
                 remove_leftovers(request, folder)
-            self._finish(request, layout, hosts, reason)
+            self._finish(request, layout, hosts, stop_reason)
         except (UserError, ClientError) as error:
-            self._end("Failed", "Failed", FailureReason=f"ClientError: {error}"[:1024])
+            self._end("Failed", "Failed", FailureReason=f"ClientError: {error}"[:_MAX_REASON])
         except Exception as error:
             traceback.print_exc()
-            self._end("Failed", "Failed", FailureReason=f"InternalServerError: {error!r}"[:1024])
+            self._end("Failed", "Failed", FailureReason=f"InternalServerError: {error!r}"[:_MAX_REASON])
 
-    def _train(self, request: Record, layout: Layout) -> tuple[list[Host], str | None]:
-        """The hosts, ended; and why they were asked to, if they were."""
+    def _train(self, request: Record, layout: JobLayout) -> tuple[list[TrainingHost], str | None]:
+        """Run the hosts; return them, ended, and the reason why they were stopped, if they were."""
         self._enter("Training", TrainingStartTime=now())
         environment = {
             **request.get("Environment", {}),
@@ -167,36 +158,36 @@ class Supervisor:
             "TRAINING_JOB_ARN": self.records.arn(self.name),
         }
         hosts = start_hosts(request, layout, self.records.folder(self.name), environment)
-        limit = time.monotonic() + request["StoppingCondition"].get("MaxRuntimeInSeconds", 86400)
+        max_runtime_s = request["StoppingCondition"].get("MaxRuntimeInSeconds", _DEFAULT_MAX_RUNTIME_S)
+        deadline = time.monotonic() + max_runtime_s
         reason: str | None = None
         while any(host.poll() is None for host in hosts):
-            reason = self._reason_to_stop(limit)
-            # Where one host fails, the others would wait for it for ever.
+            reason = self._reason_to_stop(deadline)
+            # If one host fails, the others would wait for it for ever.
             if reason or any(host.code for host in hosts):
                 _stop(hosts, self.grace_s)
                 break
             time.sleep(_POLL_S)
         return hosts, reason
 
-    def _reason_to_stop(self, limit: float) -> str | None:
+    def _reason_to_stop(self, deadline: float) -> str | None:
         if self.records.read(self.name)["TrainingJobStatus"] == "Stopping":
             return "Stopped"
-        return "MaxRuntimeExceeded" if time.monotonic() > limit else None
+        return "MaxRuntimeExceeded" if time.monotonic() > deadline else None
 
-    def _finish(self, request: Record, layout: Layout, hosts: list[Host], reason: str | None) -> None:
+    def _finish(self, request: Record, layout: JobLayout, hosts: list[TrainingHost], stop_reason: str | None) -> None:
         bases = list(layout.bases.values())
         codes = {host.name: host.code or 0 for host in hosts}
-        failed = reason is None and any(codes.values())
+        failed = stop_reason is None and any(codes.values())
         self._enter("Uploading", TrainingEndTime=now())
         self._deliver(request, bases, with_model=not failed)
-        folder = self.records.folder(self.name)
-        definitions = request["AlgorithmSpecification"].get("MetricDefinitions", [])
-        metrics = final_metrics(sorted((folder / "logs").iterdir()), definitions)
+        logs = sorted((self.records.folder(self.name) / "logs").iterdir())
+        metrics = _final_metrics(logs, request["AlgorithmSpecification"].get("MetricDefinitions", []))
         if failed:
-            reason_given = failure_reason(bases, codes)
-            self._end("Failed", "Failed", FailureReason=reason_given, FinalMetricDataList=metrics)
+            self._end("Failed", "Failed", FailureReason=_failure_reason(bases, codes), FinalMetricDataList=metrics)
         else:
-            self._end("Stopped" if reason else "Completed", reason or "Completed", FinalMetricDataList=metrics)
+            status = "Stopped" if stop_reason else "Completed"
+            self._end(status, stop_reason or "Completed", FinalMetricDataList=metrics)
 
     def _deliver(self, request: Record, bases: list[Path], *, with_model: bool) -> None:
         folder, output = self.records.folder(self.name), request["OutputDataConfig"]["S3OutputPath"]
@@ -204,50 +195,64 @@ class Supervisor:
             deliver(folder / "output.tar.gz", output, self.name)
         if with_model and pack([base / "model" for base in bases], folder / "model.tar.gz"):
             uri = deliver(folder / "model.tar.gz", output, self.name)
-            self._note(ModelArtifacts={"S3ModelArtifacts": uri})
-        for key, name, saved in (
-            ("DebugHookConfig", "debug-output", "tensors"),
-            ("ProfilerConfig", "profiler-output", "profiler"),
-        ):
-            where = request.get(key, {}).get("S3OutputPath")
-            deliver_folder([base / "output" / saved for base in bases], where, self.name, name)
+            self.records.update(self.name, ModelArtifacts={"S3ModelArtifacts": uri})
+        for key, saved, name in _SAVED:
+            target = request.get(key, {}).get("S3OutputPath")
+            deliver_folder([base / "output" / saved for base in bases], target, self.name, name)
 
-    def _enter(self, secondary: str, **fields: Any) -> None:
-        with self.records.changing(self.name) as record:
+    def _enter(self, secondary_status: str, **fields: Any) -> None:
+        with self.records.edit(self.name) as record:
             moment = now()
             record["SecondaryStatusTransitions"][-1]["EndTime"] = moment
-            record["SecondaryStatusTransitions"].append({"Status": secondary, "StartTime": moment})
-            record.update({"SecondaryStatus": secondary, "LastModifiedTime": moment, **fields})
+            record["SecondaryStatusTransitions"].append({"Status": secondary_status, "StartTime": moment})
+            record.update({"SecondaryStatus": secondary_status, "LastModifiedTime": moment, **fields})
 
-    def _end(self, status: str, secondary: str, **fields: Any) -> None:
+    def _end(self, status: str, secondary_status: str, **fields: Any) -> None:
         record = self.records.read(self.name)
         ended = record.get("TrainingEndTime") or now()
         seconds = round((ended - record.get("TrainingStartTime", ended)).total_seconds())
         times = {"TrainingEndTime": ended, "TrainingTimeInSeconds": seconds, "BillableTimeInSeconds": 0}
-        self._enter(secondary, TrainingJobStatus=status, **times, **fields)
-
-    def _note(self, **fields: Any) -> None:
-        with self.records.changing(self.name) as record:
-            record.update(fields)
+        self._enter(secondary_status, TrainingJobStatus=status, **times, **fields)
 
 
-def _stop(hosts: list[Host], grace_s: float, sleep: Callable[[float], None] = time.sleep) -> None:
-    """SIGTERM to each, and SIGKILL to those that run on after ``grace_s``."""
+def _stop(hosts: list[TrainingHost], grace_s: float) -> None:
+    """Send SIGTERM to the hosts, then SIGKILL to those that still run after ``grace_s`` seconds."""
     for host in hosts:
         host.terminate()
-    end = time.monotonic() + grace_s
-    while any(host.poll() is None for host in hosts) and time.monotonic() < end:
-        sleep(_POLL_S)
+    deadline = time.monotonic() + grace_s
+    while any(host.poll() is None for host in hosts) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
     for host in hosts:
         if host.poll() is None:
             host.kill()
     while any(host.poll() is None for host in hosts):
-        sleep(_POLL_S)
+        time.sleep(_POLL_S)
+
+
+def _failure_reason(bases: Iterable[Path], codes: Mapping[str, int]) -> str:
+    """Return the content of the first failure file, or the hosts' exit codes."""
+    for base in bases:
+        path = base / "output" / "failure"
+        if path.is_file():
+            return path.read_text(encoding="utf-8", errors="replace").strip()[:_MAX_REASON]
+    failed = ", ".join(f"{host} ended with exit code {code}" for host, code in codes.items() if code)
+    return f"AlgorithmError: {failed}; there is no output/failure: see the job's log"
+
+
+def _final_metrics(logs: Iterable[Path], definitions: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Extract the last value of each metric from the logs, as ``FinalMetricDataList``."""
+    values: dict[str, float] = {}
+    text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
+    for definition in definitions:
+        found = re.findall(definition["Regex"], text)
+        if found:
+            values[definition["Name"]] = float(found[-1] if isinstance(found[-1], str) else found[-1][0])
+    return [{"MetricName": name, "Value": value, "Timestamp": now()} for name, value in values.items()]
 
 
 def main() -> None:
     root, name, grace_s = sys.argv[1:]
-    Supervisor(Records(Path(root), KIND), name, float(grace_s)).run()
+    TrainingSupervisor(Records(Path(root), KIND), name, float(grace_s)).run()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
-"""The batch transform jobs of this machine: created, described, listed, stopped."""
+"""Local batch transform jobs, each run by a supervisor process.
 
+``python -m launch.local.transform FOLDER NAME`` is the supervisor.
+"""
+
+import http.client
 import sys
 import time
 import traceback
@@ -12,83 +16,94 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from classifier.errors import UserError
-from launch.local.errors import check, invalid
-from launch.local.processes import is_alive, read_number, reap, start, write_number
-from launch.local.records import Record, Records, now
-from launch.local.servers import Server, remove, start_server
-from launch.local.storage import folder_of
-from launch.local.training import supervisor_environment
+from launch.local.errors import check_request, invalid
+from launch.local.processes import has_lost_supervisor, start_supervisor
+from launch.local.records import RUNNING, Record, Records, now, select_fields
+from launch.local.servers import LocalServer, remove_server, start_server
+from launch.local.storage import local_path
 
 KIND = "transform-job"
+_SUMMARY = ("TransformJobName", "TransformJobArn", "CreationTime", "TransformEndTime", "TransformJobStatus")
+_START_LIMIT_S = 480.0
+_POLL_S = 0.1
+_MIB = 1024 * 1024
+_MAX_REASON = 1024
 
 
 class TransformJobs:
+    """Create, describe, list and stop transform jobs.
+
+    Args:
+        folder: the local client's folder.
+        models: the records of its models.
+    """
+
     def __init__(self, folder: Path, models: Records) -> None:
         self._root = folder
         self._models = models
         self.records = Records(folder, KIND)
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
-        check("CreateTransformJob", request)
+        """Start a job.
+
+        Raises:
+            ParamValidationError: the request is not the API's.
+            ClientError: the name is taken, or the local client cannot run this job.
+        """
+        check_request("CreateTransformJob", request)
         source = request["TransformInput"]["DataSource"]["S3DataSource"]
         if source["S3DataType"] != "S3Prefix" or request["TransformInput"].get("SplitType", "None") != "None":
-            raise invalid("on this machine a transform job takes an S3Prefix, and each object whole (SplitType None)")
-        if not folder_of(source["S3Uri"], "S3Uri").is_dir():
-            raise invalid(f"there is no folder {folder_of(source['S3Uri'], 'S3Uri')}")
-        folder_of(request["TransformOutput"]["S3OutputPath"], "S3OutputPath")
+            raise invalid("the local client transforms whole objects: use S3DataType S3Prefix and SplitType None")
+        folder = local_path(source["S3Uri"], "S3Uri")
+        if not folder.is_dir():
+            raise invalid(f"there is no folder {folder}")
+        local_path(request["TransformOutput"]["S3OutputPath"], "S3OutputPath")
         self._models.read(request["ModelName"])
-        name, moment = request["TransformJobName"], now()
+        name = request["TransformJobName"]
         record = {
             **request,
             "TransformJobArn": self.records.arn(name),
             "TransformJobStatus": "InProgress",
-            "CreationTime": moment,
+            "CreationTime": now(),
         }
         self.records.create(name, record)
-        folder = self.records.folder(name)
-        pid = start(
-            [sys.executable, "-m", "launch.local.transform", str(self._root), name],
-            lock=folder / "supervisor.lock",
-            log=folder / "supervisor.log",
-            environment=supervisor_environment(),
-        )
-        write_number(folder / "supervisor.pid", pid)
+        start_supervisor("launch.local.transform", str(self._root), name, folder=self.records.folder(name))
         return {"TransformJobArn": self.records.arn(name)}
 
     def describe(self, name: str) -> Record:
+        """Return a job's record. A job whose supervisor was killed becomes Failed.
+
+        Raises:
+            ClientError: there is no such job.
+        """
         record = self.records.read(name)
-        folder = self.records.folder(name)
-        number = read_number(folder / "supervisor.pid")
-        if record["TransformJobStatus"] in ("InProgress", "Stopping") and number:
-            if is_alive(folder / "supervisor.lock"):
-                return record
-            reap(number)
-            with self.records.changing(name) as changed:
-                if changed["TransformJobStatus"] in ("InProgress", "Stopping"):
+        if record["TransformJobStatus"] in RUNNING and has_lost_supervisor(self.records.folder(name)):
+            with self.records.edit(name) as changed:
+                # The supervisor may have finished the job between the read above and its own end.
+                if changed["TransformJobStatus"] in RUNNING:
                     changed["TransformJobStatus"], changed["TransformEndTime"] = "Failed", now()
                     changed["FailureReason"] = "InternalServerError: the process that ran this job was killed"
-        return self.records.read(name)
+            record = self.records.read(name)
+        return record
 
     def stop(self, name: str) -> None:
-        with self.records.changing(name) as record:
+        """Ask the supervisor to stop a job; does nothing to one that has ended.
+
+        Raises:
+            ClientError: there is no such job.
+        """
+        with self.records.edit(name) as record:
             if record["TransformJobStatus"] == "InProgress":
                 record["TransformJobStatus"] = "Stopping"
 
     def summaries(self) -> list[Record]:
-        fields = ("TransformJobName", "TransformJobArn", "CreationTime", "TransformEndTime", "TransformJobStatus")
-        described = [self.describe(name) for name in self.records.names()]
-        return [{key: record[key] for key in fields if key in record} for record in described]
-
-
-_START_LIMIT_S = 480.0
-_POLL_S = 0.1
-_HTTP_OK = 200
-_MIB = 1024 * 1024
+        """Return the list entries of all jobs, newest first."""
+        return [select_fields(self.describe(name), _SUMMARY) for name in self.records.names()]
 
 
 @dataclass
 class TransformSupervisor:
-    """One job, and how it goes on."""
+    """Runs one job: a server of its own, one request per input file."""
 
     root: Path
     name: str
@@ -97,15 +112,16 @@ class TransformSupervisor:
         self.records = Records(self.root, KIND)
 
     def run(self) -> None:
+        """Run the job. Any failure ends up in its record."""
         request = self.records.read(self.name)
         folder = self.records.folder(self.name)
         container = Records(self.root, "model").read(request["ModelName"])["PrimaryContainer"]
-        server: Server | None = None
+        server: LocalServer | None = None
         try:
             environment = {"SAGEMAKER_BATCH": "true", **request.get("Environment", {})}
             server = start_server(container, folder / "server", folder / "logs" / "algo-1.log", environment)
-            self._wait(server)
-            self._note(TransformStartTime=now())
+            self._wait_until_ready(server)
+            self.records.update(self.name, TransformStartTime=now())
             self._finish(self._transform(request, server))
         except (UserError, ClientError) as error:
             self._end("Failed", f"ClientError: {error}")
@@ -114,61 +130,58 @@ class TransformSupervisor:
             self._end("Failed", f"InternalServerError: {error!r}")
         finally:
             if server:
-                remove(server)
+                remove_server(server)
 
-    def _wait(self, server: Server) -> None:
-        end = time.monotonic() + _START_LIMIT_S
+    def _wait_until_ready(self, server: LocalServer) -> None:
+        deadline = time.monotonic() + _START_LIMIT_S
         while not server.is_ready:
-            if not server.is_running or time.monotonic() > end:
+            if not server.is_running:
                 raise UserError("the server ended before it was ready: see the job's log")
+            if time.monotonic() > deadline:
+                raise UserError(f"the server was not ready after {_START_LIMIT_S:.0f} s: see the job's log")
             time.sleep(_POLL_S)
 
-    def _transform(self, request: Record, server: Server) -> list[str]:
-        """The objects that were refused."""
-        source = folder_of(request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"], "S3Uri")
-        target = folder_of(request["TransformOutput"]["S3OutputPath"], "S3OutputPath")
+    def _transform(self, request: Record, server: LocalServer) -> list[str]:
+        """Send all input files; return the errors, one line for each file that failed."""
+        source = local_path(request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"], "S3Uri")
+        target = local_path(request["TransformOutput"]["S3OutputPath"], "S3OutputPath")
         files = sorted(path for path in source.rglob("*") if path.is_file())
         if not files:
             raise UserError(f"{source} holds no files")
 
-        def one(path: Path) -> str | None:
+        def transform_unless_stopping(path: Path) -> str | None:
             if self._is_stopping():
                 return None
-            return _answer(path, target / f"{path.relative_to(source)}.out", request, server)
+            return _transform_file(path, target / f"{path.relative_to(source)}.out", request, server)
 
         with ThreadPoolExecutor(request.get("MaxConcurrentTransforms") or 1) as pool:
-            return [refusal for refusal in pool.map(one, files) if refusal]
+            return [error for error in pool.map(transform_unless_stopping, files) if error]
 
     def _is_stopping(self) -> bool:
         return self.records.read(self.name)["TransformJobStatus"] == "Stopping"
 
-    def _finish(self, refusals: list[str]) -> None:
+    def _finish(self, errors: list[str]) -> None:
         if self._is_stopping():
             self._end("Stopped")
-        elif refusals:
-            self._end("Failed", f"ClientError: {len(refusals)} of the input's objects were refused: {refusals[0]}")
+        elif errors:
+            self._end("Failed", f"ClientError: {len(errors)} input objects failed; the first: {errors[0]}")
         else:
             self._end("Completed")
 
     def _end(self, status: str, reason: str | None = None) -> None:
-        self._note(
-            TransformJobStatus=status, TransformEndTime=now(), **({"FailureReason": reason[:1024]} if reason else {})
-        )
-
-    def _note(self, **fields: Any) -> None:
-        with self.records.changing(self.name) as record:
-            record.update(fields)
+        failure = {"FailureReason": reason[:_MAX_REASON]} if reason else {}
+        self.records.update(self.name, TransformJobStatus=status, TransformEndTime=now(), **failure)
 
 
-def _answer(path: Path, output: Path, request: Mapping[str, Any], server: Server) -> str | None:
-    """One object; None, or why it was refused, which costs its own output alone."""
+def _transform_file(path: Path, output: Path, request: Mapping[str, Any], server: LocalServer) -> str | None:
+    """Write the response for one file; return the error instead if it fails, and write nothing."""
     if path.stat().st_size > request.get("MaxPayloadInMB", 6) * _MIB:
         return f"{path.name}: larger than MaxPayloadInMB"
     headers = {"Content-Type": request["TransformInput"].get("ContentType", "application/octet-stream")}
     if accept := request["TransformOutput"].get("Accept"):
         headers["Accept"] = accept
     status, _, body = server.request("POST", "/invocations", path.read_bytes(), headers)
-    if status != _HTTP_OK:
+    if status != http.client.OK:
         return f"{path.name}: {status}: {body.decode(errors='replace')}"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(body)

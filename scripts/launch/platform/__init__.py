@@ -1,1 +1,1 @@
-"""The platform, AWS or local: clients, logs, polling, inventory, prices."""
+"""The platform, AWS or this machine: clients, models, logs, polling, inventory, prices."""

@@ -1,8 +1,6 @@
-"""Where a command's requests go: to AWS, or to this machine."""
+"""Clients of AWS and of the local platform, chosen by the command line."""
 
 import os
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,15 @@ from launch.local.client import DEFAULT_FOLDER, LocalClient, LocalLogs
 
 @dataclass(frozen=True)
 class Platform:
-    """The clients, how often to ask them, and how a command line says which platform is meant."""
+    """The clients of a platform.
+
+    Attributes:
+        sagemaker: boto3's ``sagemaker`` client, or the local one with the same methods.
+        runtime: boto3's ``sagemaker-runtime`` client, or the local one.
+        logs: boto3's ``logs`` client, or the local one.
+        interval_s: seconds between two polls.
+        flags: the options that select this platform, with a leading space, for commands printed to the user.
+    """
 
     sagemaker: Any
     runtime: Any
@@ -22,17 +28,30 @@ class Platform:
     flags: str
 
 
-def local_platform(folder: Path) -> Platform:
-    one = LocalClient(folder)
+@dataclass(frozen=True, kw_only=True)
+class PlatformOptions:
+    """Which platform to use: AWS in a region, or this machine with its jobs and endpoints in a folder."""
+
+    local: bool = False
+    folder: Path = DEFAULT_FOLDER
+    region: str | None = None
+
+    def connect(self) -> Platform:
+        """Create the clients; no request is sent.
+
+        Raises:
+            CloudError: no region is set, or the profile does not exist.
+        """
+        return _local_platform(self.folder) if self.local else _aws_platform(self.region)
+
+
+def _local_platform(folder: Path) -> Platform:
+    local = LocalClient(folder)
     flags = " --local" if folder == DEFAULT_FOLDER else f" --local --folder {folder}"
-    return Platform(sagemaker=one, runtime=one, logs=LocalLogs(one.folder), interval_s=0.2, flags=flags)
+    return Platform(sagemaker=local, runtime=local, logs=LocalLogs(local.folder), interval_s=0.2, flags=flags)
 
 
-def aws_platform(region: str | None) -> Platform:
-    """
-    Raises:
-        CloudError: there is no region, or no such profile.
-    """
+def _aws_platform(region: str | None) -> Platform:
     return Platform(
         sagemaker=client("sagemaker", region=region),
         runtime=client("sagemaker-runtime", region=region),
@@ -40,16 +59,3 @@ def aws_platform(region: str | None) -> Platform:
         interval_s=float(os.environ.get("LAUNCH_POLL_S", "10")),
         flags=f" --region {region}" if region else "",
     )
-
-
-def command(script: str, *arguments: str) -> str:
-    """A command of these as one types it."""
-    return " ".join([".venv/bin/python", f"scripts/{script}.py", *arguments])
-
-
-def is_finished(record: Mapping[str, Any], key: str) -> bool:
-    return record[key] in ("Completed", "Failed", "Stopped")
-
-
-def is_terminal() -> bool:
-    return sys.stdout.isatty()

@@ -1,4 +1,4 @@
-"""The image's repository in ECR: made if there is none, logged in to, and what lies in it."""
+"""The image's repository in ECR: creation, login, image digests."""
 
 import base64
 import subprocess
@@ -6,13 +6,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from aws.errors import explained
+from aws.errors import translate_errors
 from classifier.errors import ConfigError
 from launch.platform.resources import tag_list
 
 
 def repository_request(name: str) -> dict[str, Any]:
-    """CreateRepository: scanned on push, and a tag stays what it is."""
+    """Return the CreateRepository request: images are scanned on push, and tags are immutable."""
     return {
         "repositoryName": name,
         "imageTagMutability": "IMMUTABLE",
@@ -22,12 +22,12 @@ def repository_request(name: str) -> dict[str, Any]:
 
 
 def ensure_repository(ecr: Any, name: str) -> str:
-    """The repository's URI, ``ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME``.
+    """Create the repository unless it exists, and return its URI, ``ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME``.
 
     Raises:
-        CloudError: ECR refuses.
+        CloudError: ECR refused a request.
     """
-    with explained(f"ECR repository {name}"):
+    with translate_errors(f"ECR repository {name}"):
         try:
             return ecr.describe_repositories(repositoryNames=[name])["repositories"][0]["repositoryUri"]
         except ecr.exceptions.RepositoryNotFoundException:
@@ -35,12 +35,12 @@ def ensure_repository(ecr: Any, name: str) -> str:
 
 
 def find_digest(ecr: Any, name: str, tag: str) -> str | None:
-    """The digest of what a tag names, or None where there is no such tag.
+    """Return the digest of the image with a tag, or None if there is no such tag.
 
     Raises:
-        CloudError: ECR refuses.
+        CloudError: ECR refused the request.
     """
-    with explained(f"ECR repository {name}"):
+    with translate_errors(f"ECR repository {name}"):
         try:
             found = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
         except ClientError as error:
@@ -51,13 +51,13 @@ def find_digest(ecr: Any, name: str, tag: str) -> str | None:
 
 
 def log_in(ecr: Any) -> None:
-    """Log this machine's Docker in to the registry, for twelve hours.
+    """Log Docker in to the registry; the login lasts twelve hours.
 
     Raises:
-        CloudError: ECR refuses.
-        ConfigError: Docker does.
+        CloudError: ECR refused the request.
+        ConfigError: ``docker login`` failed.
     """
-    with explained("ECR login"):
+    with translate_errors("ECR login"):
         token = ecr.get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(token["authorizationToken"]).decode().partition(":")
     command = ["docker", "login", "--username", user, "--password-stdin", token["proxyEndpoint"]]
@@ -65,14 +65,17 @@ def log_in(ecr: Any) -> None:
 
 
 def run_docker(command: list[str], *, text: str | None = None) -> None:
-    """Run Docker; what it prints goes to standard error.
+    """Run Docker with its output on standard error.
+
+    Args:
+        text: standard input.
 
     Raises:
-        ConfigError: there is no Docker, or it fails.
+        ConfigError: Docker is not installed, or the command failed.
     """
     try:
         done = subprocess.run(command, check=False, input=text, text=True, stdout=2)
     except FileNotFoundError:
-        raise ConfigError("the image needs Docker, and there is no command 'docker': install it") from None
+        raise ConfigError("command 'docker' not found, which builds the image: install Docker") from None
     if done.returncode:
         raise ConfigError(f"{' '.join(command[:2])} failed with exit code {done.returncode}; its output is above")

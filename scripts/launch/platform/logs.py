@@ -1,4 +1,4 @@
-"""A job's log in CloudWatch (or the local client's), as it grows."""
+"""Job logs in CloudWatch or of the local client, and a monitor that prints them with the job's status."""
 
 import sys
 import time
@@ -13,14 +13,14 @@ ENDPOINTS = "/aws/sagemaker/Endpoints"
 
 
 class LogTail:
-    """The streams of one job or endpoint.
+    """The log streams of one job or endpoint, read incrementally.
 
-    Reading the log never fails a command: where it can't be read, there are no lines.
+    Reading a log never fails a command: a log that can't be read has no lines.
 
     Args:
-        client: boto3's ``logs`` client, or one that answers alike.
+        client: boto3's ``logs`` client, or the local one.
         group: the log group.
-        prefix: with what the streams' names begin.
+        prefix: prefix of the streams' names.
     """
 
     def __init__(self, client: Any, group: str, prefix: str = "") -> None:
@@ -28,7 +28,7 @@ class LogTail:
         self._tokens: dict[str, str] = {}
 
     def new_lines(self) -> list[str]:
-        """What was logged since the last call; several hosts' lines begin with the host."""
+        """Return the lines logged since the last call, prefixed with the host's name if there are several hosts."""
         try:
             streams = self._streams()
             lines = [(stream, line) for stream in streams for line in self._read(stream)]
@@ -39,6 +39,7 @@ class LogTail:
         return [f"{_host(stream)}: {line}" for stream, line in lines]
 
     def last_lines(self, num: int) -> list[str]:
+        """Return the last ``num`` lines of the log, whatever was read before."""
         return LogTail(self._client, self._group, self._prefix).new_lines()[-num:]
 
     def _streams(self) -> list[str]:
@@ -46,7 +47,7 @@ class LogTail:
         if self._prefix:
             request["logStreamNamePrefix"] = self._prefix
         found = self._client.describe_log_streams(**request)["logStreams"]
-        return sorted(one["logStreamName"] for one in found)
+        return sorted(stream["logStreamName"] for stream in found)
 
     def _read(self, stream: str) -> list[str]:
         lines: list[str] = []
@@ -56,62 +57,69 @@ class LogTail:
             answer = self._client.get_log_events(**request, **({"nextToken": token} if token else {}))
             lines += [event["message"].rstrip("\n") for event in answer["events"]]
             self._tokens[stream] = answer["nextForwardToken"]
-            # The end is told by a token that stays the same.
+            # At the end of a stream, CloudWatch returns the same token again.
             if answer["nextForwardToken"] == token or not answer["events"]:
                 return lines
 
 
-def _host(stream: str) -> str:
-    """``job/algo-1-1700000000`` → ``algo-1``."""
-    last = stream.rpartition("/")[2]
-    return "-".join(last.split("-")[:2])
+def describe_last_lines(tail: LogTail, num: int = 10) -> str:
+    """Return the end of a log as the last lines of an error message, or nothing if the log is empty."""
+    lines = "".join(f"\n  {line}" for line in tail.last_lines(num))
+    return f"\nlast lines of its log:{lines}" if lines else ""
 
 
-Record = Mapping[str, Any]
-
-
-class Follower:
-    """Prints what is new each time that it is called with a job's description.
+class JobMonitor:
+    """Prints a job's status transitions and new log lines; on a terminal, its status and elapsed time as well.
 
     Args:
         tail: the job's log.
-        say: prints a line.
-        stream: where the line of progress goes, if that is a terminal.
+        print_line: prints a line of the job.
+        status_key: the field of the job's description that the progress line shows.
+        stream: where the progress line is drawn, if it is a terminal.
+        clock: seconds, for the elapsed time.
     """
 
     def __init__(
         self,
         tail: LogTail,
-        say: Callable[[str], object],
+        print_line: Callable[[str], object],
         *,
         status_key: str = "SecondaryStatus",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tail, self._say, self._clock = tail, say, clock
+        self._tail, self._print, self._clock = tail, print_line, clock
         self._stream = stream or sys.stderr
         self._started = clock()
         self._status_key = status_key
-        self._num_told = 0
-        self._shown = ""
+        self._num_transitions = 0
+        self._progress = ""
 
-    def __call__(self, record: Record) -> None:
+    def update(self, record: Mapping[str, Any]) -> None:
+        """Print what is new in the job's description and its log."""
         self._erase()
-        for transition in record.get("SecondaryStatusTransitions", [])[self._num_told :]:
+        for transition in record.get("SecondaryStatusTransitions", [])[self._num_transitions :]:
             message = transition.get("StatusMessage", "")
-            self._say(f"status      {transition['Status']}{f': {message}' if message else ''}")
-            self._num_told += 1
+            self._print(f"status      {transition['Status']}{f': {message}' if message else ''}")
+            self._num_transitions += 1
         for line in self._tail.new_lines():
-            self._say(line)
+            self._print(line)
         if self._stream.isatty():
             seconds = round(self._clock() - self._started)
-            self._shown = f"{record.get(self._status_key, '…')}  {seconds // 60}:{seconds % 60:02}"
-            print(self._shown, end="", file=self._stream, flush=True)
+            self._progress = f"{record.get(self._status_key, '…')}  {seconds // 60}:{seconds % 60:02}"
+            print(self._progress, end="", file=self._stream, flush=True)
 
     def close(self) -> None:
+        """Erase the progress line."""
         self._erase()
 
     def _erase(self) -> None:
-        if self._shown:
-            print(f"\r{' ' * len(self._shown)}\r", end="", file=self._stream, flush=True)
-            self._shown = ""
+        if self._progress:
+            print(f"\r{' ' * len(self._progress)}\r", end="", file=self._stream, flush=True)
+            self._progress = ""
+
+
+def _host(stream: str) -> str:
+    """Return the host of a stream: ``algo-1`` for ``job/algo-1-1700000000``."""
+    last = stream.rpartition("/")[2]
+    return "-".join(last.split("-")[:2])

@@ -1,6 +1,6 @@
-"""What an instance costs an hour, about, so that nobody is surprised by what was left running."""
+"""Approximate hourly prices of instances, printed by every command that starts or leaves one running."""
 
-# On-demand list prices of SageMaker training and hosting in us-east-1, in US dollars; elsewhere up to half more.
+# On-demand list prices of SageMaker training and hosting in us-east-1, US dollars; other regions cost up to half more.
 AS_OF = "us-east-1, 2025"
 _HOURLY = {
     "ml.t2.medium": 0.056,
@@ -26,15 +26,20 @@ _HOURLY = {
 }
 
 
-def hourly(instance_type: str | None, num_instances: int = 1) -> float | None:
-    """US dollars an hour, or None where it is not known."""
+def hourly_price(instance_type: str | None, num_instances: int = 1) -> float | None:
+    """Return the price in US dollars per hour, or None if it is unknown."""
     price = _HOURLY.get(instance_type or "")
     return None if price is None else price * num_instances
 
 
 def describe_hourly(instance_type: str | None, num_instances: int = 1) -> str:
-    """``about $1.41 an hour (us-east-1, 2025)``, or that it is not known."""
-    price = hourly(instance_type, num_instances)
+    """Return ``about $1.41 an hour (us-east-1, 2025)``, or where to find the price if it is unknown."""
+    price = hourly_price(instance_type, num_instances)
     if price is None:
-        return "price an hour unknown: https://aws.amazon.com/sagemaker/pricing"
+        return "hourly price unknown, see https://aws.amazon.com/sagemaker/pricing"
     return f"about ${price:.2f} an hour ({AS_OF})"
+
+
+def describe_instances(instance_type: str | None, num_instances: int = 1) -> str:
+    """Return ``2 × ml.g5.xlarge, about $2.82 an hour (us-east-1, 2025)``."""
+    return f"{num_instances} × {instance_type}, {describe_hourly(instance_type, num_instances)}"

@@ -1,25 +1,93 @@
-"""The tag by which everything that these commands make is found again."""
+"""Properties that SageMaker resources share: image, role, tags, security, instance types, scaling target."""
 
+import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aws.clients import role_arn
+from classifier.errors import ConfigError
+from launch.local.opt_ml import NO_IMAGE
 
 PROJECT_KEY, PROJECT = "project", "image-classifier"
+LOCAL_ROLE = "arn:aws:iam::000000000000:role/local"
+VARIANT = "AllTraffic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """Encryption and network of a resource; without subnets it runs in the platform's own network."""
+
+    kms_key: str | None = None
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    network_isolation: bool = False
+
+    def vpc_config(self) -> dict[str, Any]:
+        """Return the ``VpcConfig`` field of a request, or nothing without subnets."""
+        if not self.subnets:
+            return {}
+        return {"VpcConfig": {"SecurityGroupIds": list(self.security_groups), "Subnets": list(self.subnets)}}
+
+
+NO_SECURITY = Security()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerOptions:
+    """Image, role and environment of a resource as given on the command line, before defaults are applied."""
+
+    image: str | None = None
+    role: str | None = None
+    security: Security = NO_SECURITY
+    environment: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def resolve_image(self, *, local: bool) -> str:
+        """Return the image's URI; on this machine, none means the installed programs.
+
+        Raises:
+            ConfigError: no image is given, and the resource is on AWS.
+        """
+        image = self.image or (None if local else os.environ.get("IMAGE_URI"))
+        if image:
+            return image
+        if local:
+            return NO_IMAGE
+        raise ConfigError("no image is given: --image URI, or set IMAGE_URI; scripts/build_and_push.sh pushes one")
+
+    def resolve_role(self, *, local: bool, region: str | None) -> str:
+        """Return the ARN of the execution role.
+
+        Raises:
+            CloudError: no role is given, or IAM has none of that name.
+        """
+        return LOCAL_ROLE if local else role_arn(self.role, region)
+
+
+NO_OPTIONS = ContainerOptions()
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """The project's own tag, and the caller's, as the SageMaker API wants them."""
+    """Return the project's tag and the user's in the API's form."""
     return [{"Key": key, "Value": value} for key, value in {PROJECT_KEY: PROJECT, **tags}.items()]
 
 
-def is_ours(tags: list[dict[str, str]]) -> bool:
+def has_project_tag(tags: list[dict[str, str]]) -> bool:
+    """Whether the tags of a resource include the project's, so that one of these commands created it."""
     return {"Key": PROJECT_KEY, "Value": PROJECT} in tags
 
 
-# The newest hosts that this image's CUDA 12 was seen to run on; without these names hosts have shown driver 470.
-INFERENCE_AMI = "al2-ami-sagemaker-inference-gpu-3-1"
-TRANSFORM_AMI = "al2-ami-sagemaker-batch-gpu-535"
-
-
 def has_gpu(instance_type: str) -> bool:
-    """``ml.g5.xlarge``, ``ml.p4d.24xlarge``, and not ``ml.m5.large`` or ``ml.inf2.xlarge``."""
+    """Whether instances of this type have an NVIDIA GPU: ``ml.g5.xlarge`` has one, ``ml.inf2.xlarge`` has none."""
     return re.match(r"ml\.[gp]\d", instance_type) is not None
+
+
+def scalable_target(endpoint: str) -> dict[str, str]:
+    """Return the fields that identify an endpoint's instance count in requests to Application Auto Scaling."""
+    return {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{endpoint}/variant/{VARIANT}",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }

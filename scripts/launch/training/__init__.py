@@ -1,1 +1,1 @@
-"""Training jobs: options, request, monitoring."""
+"""Training jobs: options, request, watching."""

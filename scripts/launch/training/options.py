@@ -1,92 +1,128 @@
-"""A training job as the command line asks for it → a spec, whose places are there."""
+"""Training options of the command line, resolved into a :class:`TrainingSpec` whose places exist."""
 
-import argparse
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from aws.clients import check_bucket, client, role_arn
-from aws.errors import explained
+from aws.clients import check_bucket, client
+from aws.errors import translate_errors
+from classifier.contract.channels import PHOTO_CHANNELS, find_channels, is_junk_file, select_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
-from launch.cli import pairs, unique_name
-from launch.local.opt_ml import find_channels
-from launch.platform.clients import command
-from launch.training.request import NO_IMAGE, Network, TrainingSpec
-
-_CHANNELS = ("train", "validation", "test", "pretrained")
-LOCAL_ROLE = "arn:aws:iam::000000000000:role/local"
+from launch.platform.clients import PlatformOptions
+from launch.platform.resources import LOCAL_ROLE, NO_OPTIONS, ContainerOptions
+from launch.terminal import command, unique_name
+from launch.training.request import DEFAULT_RESOURCES, NO_MONITORING, Monitoring, Resources, TrainingSpec
 
 
-def spec_of(options: argparse.Namespace, values: Mapping[str, str], parsed: Hyperparameters) -> TrainingSpec:
-    """The command line → a spec.
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """A training job as requested on the command line.
+
+    Attributes:
+        name: the job's name; default: one with the time in it.
+        data: an ``s3://`` prefix or a folder that contains channels or class folders.
+        channels: maps names of further channels to ``s3://`` prefixes or folders.
+        output: where the artifacts go; default for local jobs: a folder beside the jobs.
+        checkpoints: where to resume from; with spot capacity there is a default below ``output``.
+        fast_file: stream the channels from S3.
+    """
+
+    platform: PlatformOptions
+    container: ContainerOptions = NO_OPTIONS
+    name: str | None = None
+    data: str | None = None
+    channels: Mapping[str, str] = field(default_factory=dict)
+    output: str | None = None
+    checkpoints: str | None = None
+    fast_file: bool = False
+    resources: Resources = DEFAULT_RESOURCES
+    monitoring: Monitoring = NO_MONITORING
+
+
+def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) -> TrainingSpec:
+    """Resolve the options: find channels, role and image, and apply defaults.
+
+    Args:
+        hyperparameters: names and values as they are sent; ``debug`` and ``profile`` turn on the platform's debugger
+            and profiler, too.
 
     Raises:
-        ConfigError: something is missing or does not fit.
-        DataError: a channel's folder does not exist.
-        CloudError: there is no role, or S3 does not answer about the channels.
+        ConfigError: an option is missing or invalid.
+        DataError: a channel's folder does not exist, or the layout of the data is ambiguous.
+        CloudError: no role is given, or S3 can't be asked for the channels.
     """
+    parsed = Hyperparameters.parse(hyperparameters)
+    platform, container, monitoring = options.platform, options.container, options.monitoring
     name = options.name or unique_name("image-classifier")
-    output = _place(options.output, options.folder / "artifacts" if options.local else None, "--output")
-    checkpoints = _place(options.checkpoints, None, "--checkpoints") if options.checkpoints else None
+    output = _output_uri(options.output, platform.folder / "artifacts" if platform.local else None, "--output")
+    checkpoints = _output_uri(options.checkpoints, None, "--checkpoints") if options.checkpoints else None
+    _check_max_wait(options.resources)
     return TrainingSpec(
         job_name=name,
-        image=image_of(options),
-        role=LOCAL_ROLE if options.local else role_arn(options.role, options.region),
-        channels=channels_of(options),
+        image=container.resolve_image(local=platform.local),
+        role=container.resolve_role(local=platform.local, region=platform.region),
+        channels=resolve_channels(options.data, options.channels, platform),
         output=output,
-        hyperparameters=values,
-        instance_type=options.instance,
-        num_instances=options.instances,
-        volume_gb=options.volume,
-        max_run_s=options.max_run,
+        hyperparameters=hyperparameters,
         input_mode="FastFile" if options.fast_file else "File",
-        spot=options.spot,
-        max_wait_s=_max_wait(options),
-        checkpoints=checkpoints or (f"{output}/{name}/checkpoints" if options.spot else None),
-        debugger=options.debugger or getattr(parsed, "debug", False),
-        save_interval=options.save_interval,
-        profiler=options.profiler or getattr(parsed, "profile", False),
-        network_isolation=options.network_isolation,
-        network=Network(subnets=tuple(options.vpc_subnets), security_groups=tuple(options.security_groups)),
-        kms_key=options.kms_key,
-        environment=pairs(options.env, "--env KEY=VALUE"),
-        tags=pairs(options.tag, "--tag KEY=VALUE"),
+        checkpoints=checkpoints or (f"{output}/{name}/checkpoints" if options.resources.spot else None),
+        resources=options.resources,
+        monitoring=replace(
+            monitoring,
+            debugger=monitoring.debugger or parsed.debug,
+            profiler=monitoring.profiler or parsed.profile,
+        ),
+        security=container.security,
+        environment=container.environment,
+        tags=container.tags,
     )
 
 
-def image_of(options: argparse.Namespace) -> str:
-    """
-    Raises:
-        ConfigError: none is given, and this is not this machine, which does without.
-    """
-    image = options.image or (None if options.local else os.environ.get("IMAGE_URI"))
-    if image:
-        return image
-    if options.local:
-        return NO_IMAGE
-    raise ConfigError("no image is given: --image URI, or set IMAGE_URI; scripts/build_and_push.sh pushes one")
+def resolve_channels(data: str | None, channels: Mapping[str, str], platform: PlatformOptions) -> dict[str, str]:
+    """Map channel names to ``s3://`` prefixes or ``file://`` folders.
 
+    Args:
+        data: an ``s3://`` prefix or a folder that contains channels or class folders.
+        channels: further channels, which take precedence.
 
-def channels_of(options: argparse.Namespace) -> dict[str, str]:
-    """
     Raises:
-        ConfigError: there is none, or one is of the wrong kind.
-        DataError: a folder does not exist.
-        CloudError: S3 does not answer about --data.
+        ConfigError: there is no channel ``train``, or a local folder is given for a job on AWS.
+        DataError: a folder does not exist, or the layout of ``data`` is ambiguous.
+        CloudError: S3 can't be asked for the channels in ``data``.
     """
-    channels: dict[str, str] = {}
-    if options.data and options.data.startswith("s3://"):
-        channels = _channels_in_s3(options.data, options.region)
-    elif options.data:
-        channels = {name: str(folder) for name, folder in find_channels(Path(options.data)).items()}
-    channels.update(pairs(options.channel, "--channel NAME=PLACE"))
-    if "train" not in channels:
+    found: dict[str, str] = {}
+    if data and data.startswith("s3://"):
+        found = _channels_in_s3(data.rstrip("/"), platform.region)
+    elif data:
+        found = {name: str(folder) for name, folder in find_channels(Path(data)).items()}
+    found.update(channels)
+    if "train" not in found:
         raise ConfigError("there is no channel train: --data PLACE, or --channel train=PLACE")
-    return {name: _channel(name, place, local=options.local) for name, place in channels.items()}
+    return {name: _channel_uri(name, place, local=platform.local) for name, place in found.items()}
 
 
-def _channel(name: str, place: str, *, local: bool) -> str:
+def check_places(spec: TrainingSpec, region: str | None) -> None:
+    """Check that the platform can reach every channel and output.
+
+    Raises:
+        CloudError: a bucket does not exist.
+        ConfigError: a place is on this machine while the training runs on AWS.
+    """
+    places = [*spec.channels.values(), spec.output, *([spec.checkpoints] if spec.checkpoints else [])]
+    remote = [place for place in places if place.startswith("s3://")]
+    if spec.role != LOCAL_ROLE and len(remote) < len(places):
+        local = next(place for place in places if place not in remote)
+        raise ConfigError(f"{local} is on this machine, but the training runs on AWS: give s3://BUCKET/PREFIX")
+    if not remote:
+        return
+    s3 = client("s3", region=region)
+    for bucket in dict.fromkeys(place.removeprefix("s3://").partition("/")[0] for place in remote):
+        check_bucket(s3, f"s3://{bucket}")
+
+
+def _channel_uri(name: str, place: str, *, local: bool) -> str:
     if place.startswith("s3://"):
         return place
     if not local:
@@ -95,24 +131,34 @@ def _channel(name: str, place: str, *, local: bool) -> str:
             f"{command('upload_data', place, 's3://BUCKET/PREFIX')}"
         )
     if not Path(place).is_dir():
-        raise DataError(f"channel {name!r}: there is no folder {place}")
+        raise DataError(f"channel {name!r}: folder {place} does not exist")
     return Path(place).resolve().as_uri()
 
 
 def _channels_in_s3(place: str, region: str | None) -> dict[str, str]:
+    """Apply the layout rules of local data folders to the prefixes below an ``s3://`` prefix."""
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
-    start = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
-    with explained(place):
+    start = f"{prefix}/" if prefix else ""
+    with translate_errors(place):
         s3 = client("s3", region=region)
-        answer = s3.list_objects_v2(Bucket=bucket, Prefix=start, Delimiter="/")
-    names = [item["Prefix"][len(start) :].rstrip("/") for item in answer.get("CommonPrefixes", ())]
-    if not names:
-        raise DataError(f"{place} holds no folders: upload_data puts train/, validation/ and test/ there")
-    found = {name: f"s3://{bucket}/{start}{name}/" for name in _CHANNELS if name in names}
-    return found if "train" in found else {"train": f"s3://{bucket}/{start}"}
+        holds_folders = {
+            name: name in PHOTO_CHANNELS
+            and any(not is_junk_file(child) for child in _folders_in_s3(s3, bucket, f"{start}{name}/"))
+            for name in _folders_in_s3(s3, bucket, start)
+        }
+    if not holds_folders:
+        raise DataError(f"{place} contains no folders; upload_data creates train/, validation/ and test/ there")
+    names = select_channels(holds_folders, place)
+    return {name: f"s3://{bucket}/{start}{name}/" for name in names} or {"train": f"s3://{bucket}/{start}"}
 
 
-def _place(text: str | None, default: Path | None, option: str) -> str:
+def _folders_in_s3(s3: Any, bucket: str, start: str) -> Iterator[str]:
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start, Delimiter="/"):
+        for item in page.get("CommonPrefixes", ()):
+            yield item["Prefix"][len(start) :].rstrip("/")
+
+
+def _output_uri(text: str | None, default: Path | None, option: str) -> str:
     if text and text.startswith("s3://"):
         return text.rstrip("/")
     if default is None and not text:
@@ -122,29 +168,10 @@ def _place(text: str | None, default: Path | None, option: str) -> str:
     return Path(text or str(default)).resolve().as_uri()
 
 
-def _max_wait(options: argparse.Namespace) -> int | None:
-    if options.max_wait is None:
-        return None
-    if not options.spot:
-        raise ConfigError("--max-wait goes with --spot")
-    if options.max_wait < options.max_run:
-        raise ConfigError(f"--max-wait {options.max_wait} is less than --max-run {options.max_run}: raise it")
-    return options.max_wait
-
-
-def check_places(spec: TrainingSpec, region: str | None) -> None:
-    """
-    Raises:
-        CloudError: a bucket does not exist.
-        ConfigError: a place is on this machine, and the image is not.
-    """
-    places = [*spec.channels.values(), spec.output, *([spec.checkpoints] if spec.checkpoints else [])]
-    away = [place for place in places if place.startswith("s3://")]
-    if spec.role != LOCAL_ROLE and len(away) < len(places):
-        here = next(place for place in places if place not in away)
-        raise ConfigError(f"{here} is on this machine, and the training is not: give s3://BUCKET/PREFIX")
-    if not away:
+def _check_max_wait(resources: Resources) -> None:
+    if resources.max_wait_s is None:
         return
-    s3 = client("s3", region=region)
-    for bucket in dict.fromkeys(place.removeprefix("s3://").partition("/")[0] for place in away):
-        check_bucket(s3, f"s3://{bucket}")
+    if not resources.spot:
+        raise ConfigError("--max-wait needs --spot")
+    if resources.max_wait_s < resources.max_run_s:
+        raise ConfigError(f"--max-wait {resources.max_wait_s} is less than --max-run {resources.max_run_s}: raise it")

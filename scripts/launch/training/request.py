@@ -1,42 +1,63 @@
-"""What a training needs → a CreateTrainingJob request, and the definition of a tuning's trainings."""
+"""Training specifications, the CreateTrainingJob request, and the training definition of a tuning job."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from classifier.contract.metrics import METRICS
-from launch.platform.resources import tag_list
+from launch.local.opt_ml import CHECKPOINTS, TENSORS
+from launch.platform.resources import NO_SECURITY, Security, tag_list
 
-# The program on this machine, in the place of an image's name; the local client alone knows it.
-NO_IMAGE = "local"
-DEFAULT_INSTANCE = "ml.g5.xlarge"
-TENSORS = "/opt/ml/output/tensors"
-CHECKPOINTS = "/opt/ml/checkpoints"
+# Added to --max-run on spot capacity, where the time limit includes the wait for an instance.
+_SPOT_WAIT_S = 3600
+_PROFILER_INTERVAL_MS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
-    """A VPC's subnets and security groups; none, and the platform's own network is used."""
+class Resources:
+    """Instances and time limits of a training job.
 
-    subnets: tuple[str, ...] = ()
-    security_groups: tuple[str, ...] = ()
+    Attributes:
+        volume_gb: disk of each host, GB.
+        max_run_s: time limit of the training, seconds.
+        spot: use spot capacity.
+        max_wait_s: with ``spot``, time limit that includes the wait for capacity; default: an hour over ``max_run_s``.
+    """
 
-    def config(self) -> dict[str, Any]:
-        if not self.subnets:
-            return {}
-        return {"VpcConfig": {"SecurityGroupIds": list(self.security_groups), "Subnets": list(self.subnets)}}
+    instance_type: str = "ml.g5.xlarge"
+    num_instances: int = 1
+    volume_gb: int = 50
+    max_run_s: int = 6 * 3600
+    spot: bool = False
+    max_wait_s: int | None = None
 
 
-NO_NETWORK = Network()
+DEFAULT_RESOURCES = Resources()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """What the platform saves of a training below its output: the debugger's tensors, every ``save_interval`` steps,
+    and the profiler's measurements.
+    """
+
+    debugger: bool = False
+    save_interval: int | None = None
+    profiler: bool = False
+
+
+NO_MONITORING = Monitoring()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """A training, as a person thinks of it.
+    """A training job.
 
-    ``channels`` maps names to ``s3://`` prefixes, or ``file://`` folders for the local client; ``output`` is where the
-    artifacts go. Sizes are in GB, times in seconds. ``debugger`` and ``profiler`` save what the platform's hook and
-    profiler would, under ``output``.
+    Attributes:
+        channels: maps channel names to ``s3://`` prefixes, or to ``file://`` folders for the local client.
+        output: where the artifacts go, ``s3://`` or ``file://``.
+        input_mode: ``File`` copies the channels first, ``FastFile`` streams them.
+        checkpoints: where checkpoints are saved and resumed from, ``s3://`` or ``file://``.
     """
 
     job_name: str
@@ -45,81 +66,60 @@ class TrainingSpec:
     channels: Mapping[str, str]
     output: str
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
-    instance_type: str = DEFAULT_INSTANCE
-    num_instances: int = 1
-    volume_gb: int = 50
-    max_run_s: int = 6 * 3600
     input_mode: str = "File"
-    spot: bool = False
-    max_wait_s: int | None = None
     checkpoints: str | None = None
-    debugger: bool = False
-    save_interval: int | None = None
-    profiler: bool = False
-    network_isolation: bool = False
-    network: Network = NO_NETWORK
-    kms_key: str | None = None
+    resources: Resources = DEFAULT_RESOURCES
+    monitoring: Monitoring = NO_MONITORING
+    security: Security = NO_SECURITY
     environment: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def training_request(spec: TrainingSpec) -> dict[str, Any]:
-    """The request that ``create_training_job`` takes."""
+    """Return the CreateTrainingJob request."""
     return {
         "TrainingJobName": spec.job_name,
         "HyperParameters": dict(spec.hyperparameters),
-        "AlgorithmSpecification": {
-            "TrainingImage": spec.image,
-            "TrainingInputMode": spec.input_mode,
-            "MetricDefinitions": metric_definitions(),
-        },
-        **_where_and_how(spec),
-        **_observers(spec),
-        **({"Environment": dict(spec.environment)} if spec.environment else {}),
+        **_common_fields(spec),
+        **_monitoring_fields(spec),
         "Tags": tag_list(spec.tags),
     }
 
 
 def training_definition(spec: TrainingSpec) -> dict[str, Any]:
-    """``TrainingJobDefinition`` of a tuning: what its trainings share. The job's name and tags are the tuning's own.
+    """Return the ``TrainingJobDefinition`` of a tuning job: what its trainings have in common.
 
-    The platform's debugger and profiler can't be asked for there.
+    It has no name and no tags, which are the tuning job's, and no debugger or profiler, which the API does not offer
+    there.
     """
+    return {"StaticHyperParameters": dict(spec.hyperparameters), **_common_fields(spec)}
+
+
+def _common_fields(spec: TrainingSpec) -> dict[str, Any]:
+    """Return the fields that a training job and a tuning job's definition share."""
+    checkpoints = {"S3Uri": spec.checkpoints, "LocalPath": CHECKPOINTS} if spec.checkpoints else None
+    resources = spec.resources
     return {
-        "StaticHyperParameters": dict(spec.hyperparameters),
         "AlgorithmSpecification": {
             "TrainingImage": spec.image,
             "TrainingInputMode": spec.input_mode,
-            "MetricDefinitions": metric_definitions(),
+            "MetricDefinitions": [{"Name": metric.name, "Regex": metric.regex} for metric in METRICS.values()],
         },
-        **_where_and_how(spec),
-        **({"Environment": dict(spec.environment)} if spec.environment else {}),
-    }
-
-
-def metric_definitions() -> list[dict[str, str]]:
-    """Every metric of the one table, as the platform reads it out of the log."""
-    return [{"Name": metric.name, "Regex": metric.regex} for metric in METRICS.values()]
-
-
-def _where_and_how(spec: TrainingSpec) -> dict[str, Any]:
-    """What a training job and a tuning's definition have in common."""
-    checkpoints = {"S3Uri": spec.checkpoints, "LocalPath": CHECKPOINTS} if spec.checkpoints else None
-    return {
         "RoleArn": spec.role,
         "InputDataConfig": [_channel(name, uri) for name, uri in spec.channels.items()],
-        "OutputDataConfig": {"S3OutputPath": spec.output, **_key("KmsKeyId", spec.kms_key)},
+        "OutputDataConfig": {"S3OutputPath": spec.output, **_optional("KmsKeyId", spec.security.kms_key)},
         "ResourceConfig": {
-            "InstanceType": spec.instance_type,
-            "InstanceCount": spec.num_instances,
-            "VolumeSizeInGB": spec.volume_gb,
-            **_key("VolumeKmsKeyId", spec.kms_key),
+            "InstanceType": resources.instance_type,
+            "InstanceCount": resources.num_instances,
+            "VolumeSizeInGB": resources.volume_gb,
+            **_optional("VolumeKmsKeyId", spec.security.kms_key),
         },
-        "StoppingCondition": _stopping(spec),
-        "EnableNetworkIsolation": spec.network_isolation,
-        "EnableManagedSpotTraining": spec.spot,
-        **_key("CheckpointConfig", checkpoints),
-        **spec.network.config(),
+        "StoppingCondition": _stopping_condition(resources),
+        "EnableNetworkIsolation": spec.security.network_isolation,
+        "EnableManagedSpotTraining": resources.spot,
+        **_optional("CheckpointConfig", checkpoints),
+        **spec.security.vpc_config(),
+        **_optional("Environment", dict(spec.environment)),
     }
 
 
@@ -129,29 +129,29 @@ def _channel(name: str, uri: str) -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "ContentType": content_type}
 
 
-def _stopping(spec: TrainingSpec) -> dict[str, int]:
-    if not spec.spot:
-        return {"MaxRuntimeInSeconds": spec.max_run_s}
-    # The wait for a Spot instance comes on top of the training itself.
-    return {
-        "MaxRuntimeInSeconds": spec.max_run_s,
-        "MaxWaitTimeInSeconds": spec.max_wait_s or spec.max_run_s + 3600,
-    }
+def _stopping_condition(resources: Resources) -> dict[str, int]:
+    limits = {"MaxRuntimeInSeconds": resources.max_run_s}
+    if resources.spot:
+        limits["MaxWaitTimeInSeconds"] = resources.max_wait_s or resources.max_run_s + _SPOT_WAIT_S
+    return limits
 
 
-def _observers(spec: TrainingSpec) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    if spec.debugger:
-        interval = {"save_interval": str(spec.save_interval)} if spec.save_interval else {}
-        config["DebugHookConfig"] = {
+def _monitoring_fields(spec: TrainingSpec) -> dict[str, Any]:
+    monitoring, fields = spec.monitoring, {}
+    if monitoring.debugger:
+        interval = {"save_interval": str(monitoring.save_interval)} if monitoring.save_interval else {}
+        fields["DebugHookConfig"] = {
             "LocalPath": TENSORS,
             "S3OutputPath": spec.output,
-            **({"HookParameters": interval} if interval else {}),
+            **_optional("HookParameters", interval),
         }
-    if spec.profiler:
-        config["ProfilerConfig"] = {"S3OutputPath": spec.output, "ProfilingIntervalInMilliseconds": 500}
-    return config
+    if monitoring.profiler:
+        fields["ProfilerConfig"] = {
+            "S3OutputPath": spec.output,
+            "ProfilingIntervalInMilliseconds": _PROFILER_INTERVAL_MS,
+        }
+    return fields
 
 
-def _key(name: str, value: Any) -> dict[str, Any]:
+def _optional(name: str, value: Any) -> dict[str, Any]:
     return {name: value} if value else {}

@@ -1,139 +1,137 @@
-"""A training job, started, watched to its end, and what it left looked at."""
+"""Training jobs: start, stop, follow to the end, and show the results."""
 
-import argparse
 import webbrowser
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aws.clients import s3_client
-from aws.errors import CloudError, explained
+from aws.errors import CloudError, translate_errors
 from classifier.archives import ArchiveError, unpack_tar
-from launch.cli import say
-from launch.local.storage import folder_of, is_local
-from launch.platform.clients import Platform, command, is_finished, is_terminal
-from launch.platform.logs import TRAINING_JOBS, Follower, LogTail
-from launch.platform.polling import wait
-from launch.platform.prices import describe_hourly
+from launch.local.storage import is_local, local_path
+from launch.platform.clients import Platform
+from launch.platform.logs import TRAINING_JOBS, JobMonitor, LogTail, describe_last_lines
+from launch.platform.polling import Record, follow_job
+from launch.platform.prices import describe_instances
+from launch.terminal import command, is_terminal, print_status
 
-_NUM_LAST_LINES = 10
 _REPORT = "report.html"
 
 
 def start(platform: Platform, request: Mapping[str, Any]) -> None:
-    """
+    """Create a training job.
+
     Raises:
-        CloudError: AWS refuses the request.
+        CloudError: AWS refused the request.
     """
-    with explained(f"training job {request['TrainingJobName']}"):
+    with translate_errors(f"training job {request['TrainingJobName']}"):
         platform.sagemaker.create_training_job(**request)
 
 
-def stop(platform: Platform, name: str) -> int:
-    """
+def stop(platform: Platform, name: str) -> None:
+    """Stop a training job; it keeps the best model so far.
+
     Raises:
         CloudError: there is no such job, or it has ended.
     """
-    with explained(f"training job {name}"):
+    with translate_errors(f"training job {name}"):
         platform.sagemaker.stop_training_job(TrainingJobName=name)
-    say(f"{name} is asked to stop; it keeps its best model so far")
-    return 0
+    print_status(f"train: stopping {name}; it keeps its best model so far")
 
 
-def watch(platform: Platform, name: str, options: argparse.Namespace) -> int:
-    """Follow a job to its end; 0 if it completed or stopped, else 1.
+@dataclass(frozen=True)
+class TrainingWatch:
+    """Follows a training job and shows its results.
 
-    Raises:
-        CloudError: AWS refuses, or can't be reached any more; the job goes on, which is said.
+    Attributes:
+        name: the job's name.
+        local: whether the job runs on this machine, where nothing is billed.
+        reports: folder into which the job's reports are unpacked.
     """
-    tail = LogTail(platform.logs, TRAINING_JOBS, f"{name}/")
-    follower = Follower(tail, lambda line: print(line, flush=True))
-    seen: dict[str, Any] = {}
 
-    def show(record: Mapping[str, Any]) -> None:
-        seen.update(record)
-        follower(record)
+    platform: Platform
+    name: str
+    local: bool
+    reports: Path
 
-    try:
-        # Within: who reads this line may press Ctrl-C at once, and is to hear what goes on.
-        print(f"job         {name}", flush=True)
-        record = wait(
-            lambda: platform.sagemaker.describe_training_job(TrainingJobName=name),
-            what=f"training job {name}",
-            done=lambda one: is_finished(one, "TrainingJobStatus"),
-            each=show,
-            interval_s=platform.interval_s,
+    def run(self) -> int:
+        """Follow the job to its end.
+
+        Returns:
+            The exit code: 0 if the job completed or was stopped, 1 if it failed, 130 after Ctrl-C.
+
+        Raises:
+            CloudError: AWS refused a request or can't be reached; how to stop or watch the running job is printed.
+        """
+        tail = LogTail(self.platform.logs, TRAINING_JOBS, f"{self.name}/")
+        record = follow_job(
+            lambda: self.platform.sagemaker.describe_training_job(TrainingJobName=self.name),
+            JobMonitor(tail, lambda line: print(line, flush=True)),
+            name=self.name,
+            kind="training",
+            interval_s=self.platform.interval_s,
+            on_detach=self._print_detached,
         )
-    except (KeyboardInterrupt, CloudError) as error:
-        follower.close()
-        _say_what_goes_on(platform, name, seen, local=options.local)
-        if isinstance(error, KeyboardInterrupt):
+        if record is None:
             return 130
-        raise
-    follower.close()
-    return _conclude(platform, record, tail, options)
+        reports = self._fetch_reports(record)
+        if record["TrainingJobStatus"] == "Failed":
+            _show(reports)
+            reason = record.get("FailureReason", "no reason was given").strip().partition("\n")[0]
+            print_status(f"train: {self.name} failed: {reason}{describe_last_lines(tail)}")
+            return 1
+        self._print_results(record, reports)
+        return 0
 
+    def _print_detached(self, record: Record) -> None:
+        cost = "this machine"
+        if not self.local:
+            resources = record.get("ResourceConfig", {})
+            cost = describe_instances(resources.get("InstanceType"), resources.get("InstanceCount", 1))
+        print_status(f"train: stopped watching; the job keeps running: {cost}")
+        print_status(f"  stop it:        {command('train', '--stop', self.name)}{self.platform.flags}")
+        print_status(f"  watch it again: {command('train', '--watch', self.name)}{self.platform.flags}")
 
-def _say_what_goes_on(platform: Platform, name: str, record: Mapping[str, Any], *, local: bool) -> None:
-    machines = "this machine"
-    if not local:
-        resources = record.get("ResourceConfig", {})
-        kind, num = resources.get("InstanceType"), resources.get("InstanceCount", 1)
-        machines = f"{num} × {kind}, {describe_hourly(kind, num)}"
-    say(f"train: no longer watching; the training goes on: {machines}")
-    say(f"  stop it:        {command('train', '--stop', name)}{platform.flags}")
-    say(f"  watch it again: {command('train', '--watch', name)}{platform.flags}")
-
-
-def _conclude(platform: Platform, record: Mapping[str, Any], tail: LogTail, options: argparse.Namespace) -> int:
-    name, status = record["TrainingJobName"], record["TrainingJobStatus"]
-    reports = _fetch_reports(record, options)
-    if status == "Failed":
+    def _print_results(self, record: Record, reports: Path | None) -> None:
+        for metric in record.get("FinalMetricDataList", ()):
+            print(f"metric      {metric['MetricName']}={metric['Value']:.4g}")
+        if "BillableTimeInSeconds" in record and not self.local:
+            print(f"billed      {record['BillableTimeInSeconds']} s")
+        if record["TrainingJobStatus"] == "Stopped":
+            timed_out = record["SecondaryStatus"] == "MaxRuntimeExceeded"
+            print(f"stopped     {'--max-run exceeded' if timed_out else 'on request'}")
+        artifact = record.get("ModelArtifacts", {}).get("S3ModelArtifacts")
+        print(f"artifact    {artifact or 'none'}")
         _show(reports)
-        reason = record.get("FailureReason", "no reason is given").strip().partition("\n")[0]
-        lines = "".join(f"\n  {line}" for line in tail.last_lines(_NUM_LAST_LINES))
-        say(f"train: {name} failed: {reason}{f'{chr(10)}last lines of its log:{lines}' if lines else ''}")
-        return 1
-    for metric in record.get("FinalMetricDataList", ()):
-        print(f"metric      {metric['MetricName']}={metric['Value']:.4g}")
-    if "BillableTimeInSeconds" in record and not options.local:
-        print(f"billed      {record['BillableTimeInSeconds']} s")
-    if status == "Stopped":
-        print(f"stopped     {'after --max-run' if record['SecondaryStatus'] == 'MaxRuntimeExceeded' else 'as asked'}")
-    artifact = record.get("ModelArtifacts", {}).get("S3ModelArtifacts")
-    print(f"artifact    {artifact or 'none'}")
-    _show(reports)
-    if artifact:
-        print(f"next        {command('deploy', artifact)}{platform.flags}")
-    return 0
+        if artifact:
+            print(f"next        {command('deploy', artifact)}{self.platform.flags}")
+
+    def _fetch_reports(self, record: Record) -> Path | None:
+        """Unpack the job's ``output.tar.gz`` and return its folder, or None if there is none."""
+        uri = f"{record['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{self.name}/output/output.tar.gz"
+        try:
+            archive = local_path(uri, "output") if is_local(uri) else _download(uri, self.reports)
+            self.reports.mkdir(parents=True, exist_ok=True)
+            unpack_tar(archive, self.reports)
+        except (FileNotFoundError, CloudError):
+            return None
+        except (ArchiveError, OSError) as error:
+            print_status(f"train: {uri} can't be unpacked: {error}")
+            return None
+        return self.reports
 
 
-def _fetch_reports(record: Mapping[str, Any], options: argparse.Namespace) -> Path | None:
-    """Unpack output.tar.gz; none, where the job left none."""
-    name = record["TrainingJobName"]
-    place = f"{record['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/output/output.tar.gz"
-    folder: Path = options.reports or options.folder / "reports" / name
-    try:
-        archive = folder_of(place, "output") if is_local(place) else _download(place, folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        unpack_tar(archive, folder)
-    except (FileNotFoundError, CloudError):
-        return None
-    except (ArchiveError, OSError) as error:
-        say(f"train: {place} can't be unpacked: {error}")
-        return None
-    return folder
-
-
-def _download(place: str, folder: Path) -> Path:
-    bucket, _, key = place.removeprefix("s3://").partition("/")
+def _download(uri: str, folder: Path) -> Path:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
     folder.mkdir(parents=True, exist_ok=True)
-    with explained(place):
+    with translate_errors(uri):
         s3_client(num_connections=1).download_file(bucket, key, str(folder / "output.tar.gz"))
     return folder / "output.tar.gz"
 
 
 def _show(reports: Path | None) -> None:
+    """Print the report page's path, and open it in a browser if a person is looking."""
     if reports is None:
         return
     page = next(iter(sorted(reports.rglob(_REPORT))), None)

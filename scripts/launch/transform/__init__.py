@@ -1,1 +1,1 @@
-"""Batch transform jobs."""
+"""Batch transform jobs: options, requests, watching."""

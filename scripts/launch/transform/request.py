@@ -1,15 +1,21 @@
-"""A model and a folder of photos → a CreateTransformJob request."""
+"""Batch transform specifications and the CreateTransformJob request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from launch.platform.resources import TRANSFORM_AMI, has_gpu, tag_list
+from classifier.contract.driver import TRANSFORM_AMI
+from launch.platform.resources import has_gpu, tag_list
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformSpec:
-    """Each object under ``photos`` is one request; its answer goes to ``output``, with ``.out`` behind its name."""
+    """A batch transform job: every object below ``photos`` is one request, answered by ``NAME.out`` below ``output``.
+
+    Attributes:
+        max_concurrent: requests in flight per instance.
+        max_payload_mb: size limit of a request, MB.
+    """
 
     job_name: str
     model_name: str
@@ -26,6 +32,7 @@ class TransformSpec:
 
 
 def transform_request(spec: TransformSpec) -> dict[str, Any]:
+    """Return the CreateTransformJob request."""
     resources: dict[str, Any] = {"InstanceType": spec.instance_type, "InstanceCount": spec.num_instances}
     if has_gpu(spec.instance_type):
         resources["TransformAmiVersion"] = TRANSFORM_AMI

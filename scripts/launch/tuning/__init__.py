@@ -1,1 +1,1 @@
-"""A ranges file → trials, on AWS or on this machine → their table, their plots, the best hyperparameters."""
+"""Hyperparameter tuning on AWS or on this machine: parameter ranges, trials, and their results."""

@@ -1,4 +1,4 @@
-"""A tuning job on this machine: draws trials, runs some at a time, stops the hopeless, goes on after a kill."""
+"""Local tuning jobs: sample trials, run some at a time, stop those that fall behind, resume after interruptions."""
 
 import json
 import re
@@ -16,30 +16,27 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from classifier.errors import ConfigError
-from launch.cli import say
 from launch.local.client import DEFAULT_FOLDER, LocalClient, LocalLogs
-from launch.platform.clients import command
 from launch.platform.logs import TRAINING_JOBS, LogTail
+from launch.terminal import command, print_status
 from launch.training.request import TrainingSpec, training_request
-from launch.tuning.locking import only_one, share_of_cores, stop_requests
+from launch.tuning.locking import cores_per_trial, defer_interrupts, lock_folder
 from launch.tuning.ranges import canonical
 from launch.tuning.request import tuning_request
-from launch.tuning.results import shown, tell_results, write_results
+from launch.tuning.results import display_path, report_results
 from launch.tuning.spec import TuningSpec, max_epochs
 from launch.tuning.stopping_criteria import reason_to_end
-from launch.tuning.study import REQUEST, Study, inherit
-from launch.tuning.table import Watcher
+from launch.tuning.study import REQUEST, Study, warm_start
+from launch.tuning.table import TrialDisplay
 from launch.tuning.trials import RUNNING, Trial
 
-# A trial's name and hyperparameters → the request that trains it.
-Request = Callable[[str, Mapping[str, str]], dict[str, Any]]
+# Builds the training request of a trial from its name and its sampled hyperparameters.
+TrialRequest = Callable[[str, Mapping[str, str]], dict[str, Any]]
 _POLL_S = 0.3
 
 
 @dataclass
-class _Job:
-    """A trial's training, running."""
-
+class _RunningTrial:
     number: int
     name: str
     tail: LogTail
@@ -49,131 +46,140 @@ class _Job:
 
 @dataclass
 class LocalTuner:
-    """Runs trials until there are enough, or another end is reached."""
+    """Runs trials until a stopping criterion is met."""
 
     client: LocalClient
     study: Study
     spec: TuningSpec
-    request: Request
-    watcher: Watcher
-    _jobs: list[_Job] = field(default_factory=list)
+    request: TrialRequest
+    display: TrialDisplay
+    _running: list[_RunningTrial] = field(default_factory=list)
 
     def run(self) -> str:
-        """Returns why it ended. Trials that are interrupted, as by Ctrl-C, are stopped, and count for nothing."""
-        began = time.monotonic()
+        """Run the tuning job; return why it ended.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted; running trials have been stopped, and do not count.
+        """
+        started = time.monotonic()
         try:
-            with stop_requests() as is_asked:
-                while not (end := self._step(time.monotonic() - began)):
-                    if is_asked():
+            with defer_interrupts() as is_interrupted:
+                while not (reason := self._step(time.monotonic() - started)):
+                    if is_interrupted():
                         raise KeyboardInterrupt
                     time.sleep(_POLL_S)
-                return end
+                return reason
         except BaseException:
             self._interrupt()
             raise
 
-    def _step(self, seconds: float) -> str | None:
-        """Look at what runs, and start more; returns why it is over, if it is."""
-        self._collect()
-        trials = self.study.trials()
-        end = reason_to_end(self.spec, trials, seconds)
-        if end:
-            self._stop_all()
-        else:
-            self._start_more(trials)
-        self.watcher.show(self.study.trials())
-        return end
-
     def stop_leftovers(self) -> int:
-        """Stop what a run that was killed has left running; returns how many trials that were."""
+        """Stop the trials that a killed run has left running; return their number."""
         names = self.study.interrupt_running()
         for name in names:
-            self._ask_to_stop(name)
+            self._request_stop(name)
         for name in names:
             self._wait(name)
         return len(names)
 
+    def _step(self, seconds: float) -> str | None:
+        """Record what has changed and start trials; return why the tuning job is over, if it is."""
+        self._collect()
+        trials = self.study.trials()
+        reason = reason_to_end(self.spec, trials, seconds)
+        if reason:
+            self._stop_all()
+        else:
+            self._start_more(trials)
+        self.display.show(self.study.trials())
+        return reason
+
     def _start_more(self, trials: Sequence[Trial]) -> None:
-        while len(self._jobs) < self.spec.parallel and len(trials) < self.spec.num_jobs():
-            asked = self.study.ask()
-            name = f"{self.spec.name}-{asked.number + 1:03}-{secrets.token_hex(4)}"
-            # Noted before it is created: a job that nobody knows of would run on after a kill.
-            self.study.note(asked.number, name=name, started=datetime.now(UTC).isoformat())
+        while len(self._running) < self.spec.parallel and len(trials) < self.spec.num_jobs():
+            new = self.study.ask()
+            name = f"{self.spec.name}-{new.number + 1:03}-{secrets.token_hex(4)}"
+            # Stored before the job exists: after a kill, an unknown job would run on.
+            self.study.annotate(new.number, name=name, started=datetime.now(UTC).isoformat())
             tail = LogTail(LocalLogs(self.client.folder), TRAINING_JOBS, f"{name}/")
-            self._jobs.append(_Job(asked.number, name, tail))
-            self.client.create_training_job(**self.request(name, asked.parameters))
+            self._running.append(_RunningTrial(new.number, name, tail))
+            self.client.create_training_job(**self.request(name, new.parameters))
             trials = self.study.trials()
 
     def _collect(self) -> None:
-        for job in list(self._jobs):
-            description = self.client.describe_training_job(TrainingJobName=job.name)
-            self._report(job)
+        for trial in list(self._running):
+            description = self.client.describe_training_job(TrainingJobName=trial.name)
+            self._report(trial)
             if description["TrainingJobStatus"] not in RUNNING:
-                self._finish(job, description)
+                self._finish(trial, description)
 
-    def _report(self, job: _Job) -> None:
-        """Tell the study each epoch's objective, read from the log as the platform does; stop the job if it says so."""
-        for line in job.tail.new_lines():
+    def _report(self, trial: _RunningTrial) -> None:
+        """Report each epoch's objective, read from the log as on the platform; stop the trial if it falls behind."""
+        for line in trial.tail.new_lines():
             for text in re.findall(self.spec.metric.regex, line):
-                job.values.append(float(text))
-                if not isfinite(job.values[-1]):
+                trial.values.append(float(text))
+                if not isfinite(trial.values[-1]):
                     continue
-                is_hopeless = self.study.report(job.number, len(job.values), job.values[-1])
-                if is_hopeless and not job.is_pruned:
-                    job.is_pruned = True
-                    self._ask_to_stop(job.name)
+                falls_behind = self.study.report(trial.number, len(trial.values), trial.values[-1])
+                if falls_behind and not trial.is_pruned:
+                    trial.is_pruned = True
+                    self._request_stop(trial.name)
 
-    def _finish(self, job: _Job, description: Mapping[str, Any]) -> None:
-        self._jobs.remove(job)
+    def _finish(self, trial: _RunningTrial, description: Mapping[str, Any]) -> None:
+        self._running.remove(trial)
         ended = description.get("TrainingEndTime") or datetime.now(UTC)
         started = description.get("TrainingStartTime") or ended
-        self.study.note(job.number, started=started.isoformat(), ended=ended.isoformat())
-        status, value = description["TrainingJobStatus"], (job.values or [None])[-1]
+        self.study.annotate(trial.number, started=started.isoformat(), ended=ended.isoformat())
+        status, value = description["TrainingJobStatus"], (trial.values or [None])[-1]
         if status == "Completed" and value is not None and isfinite(value):
-            self.study.complete(job.number, value)
+            self.study.complete(trial.number, value)
         elif status == "Stopped":
-            self.study.stop(job.number)
+            self.study.stop(trial.number)
         else:
             reason = description.get("FailureReason") or f"no finite {self.spec.objective} in its log"
-            self.study.note(job.number, failure=reason.splitlines()[0])
-            self.study.fail(job.number)
+            self.study.annotate(trial.number, failure=reason.splitlines()[0])
+            self.study.fail(trial.number)
 
     def _stop_all(self) -> None:
-        """The end is reached: those that still run count with what they have."""
-        for job in self._jobs:
-            self._ask_to_stop(job.name)
-        for job in list(self._jobs):
-            self._report(job)
-            self._finish(job, self._wait(job.name))
+        """Stop the running trials at the end of the tuning job; what they have reported counts."""
+        for trial in self._running:
+            self._request_stop(trial.name)
+        for trial in list(self._running):
+            self._report(trial)
+            self._finish(trial, self._wait(trial.name))
 
     def _interrupt(self) -> None:
-        for job in self._jobs:
-            self._ask_to_stop(job.name)
-        for job in self._jobs:
-            self._wait(job.name)
-        self._jobs.clear()
+        for trial in self._running:
+            self._request_stop(trial.name)
+        for trial in self._running:
+            self._wait(trial.name)
+        self._running.clear()
         self.study.interrupt_running()
 
-    def _ask_to_stop(self, name: str) -> None:
-        # It may have ended by itself, or never have been created.
+    def _request_stop(self, name: str) -> None:
+        # It may have ended in the meantime, or never have been created.
         with suppress(ClientError):
             self.client.stop_training_job(TrainingJobName=name)
 
     def _wait(self, name: str) -> Mapping[str, Any]:
+        """Wait until a job has ended, and return its description; nothing if it never existed."""
         description: Mapping[str, Any] = {}
         with suppress(ClientError):
-            while (description := self.client.describe_training_job(TrainingJobName=name))[
-                "TrainingJobStatus"
-            ] in RUNNING:
+            while True:
+                description = self.client.describe_training_job(TrainingJobName=name)
+                if description["TrainingJobStatus"] not in RUNNING:
+                    break
                 time.sleep(_POLL_S)
         return description
 
 
 @dataclass(frozen=True)
 class LocalTuning:
-    """``training`` has the channels as ``file://`` folders, the image, and the fixed hyperparameters.
+    """A tuning job on this machine, from its start or resumption to its results.
 
-    ``folder`` gets the study and the results; the trials are jobs of the local client's own folder, ``jobs``.
+    Attributes:
+        training: what the trials have in common: ``file://`` channels, image, fixed hyperparameters.
+        folder: gets the study and the results.
+        jobs: the local client's folder, where the trials are training jobs.
     """
 
     spec: TuningSpec
@@ -182,40 +188,39 @@ class LocalTuning:
     jobs: Path
 
     def run(self) -> int:
-        """Returns the exit code.
+        """Run the tuning job; return the exit code.
 
         Raises:
-            UserError: the folder is another tuning's, or a trial can't be started.
-            KeyboardInterrupt: it was interrupted; what there is has been written and told.
+            UserError: the folder belongs to another tuning job, or no trial has completed.
+            KeyboardInterrupt: it was interrupted; the results so far have been written.
         """
         request = tuning_request(self.spec, self.training)
-        with only_one(self.folder):
-            study = Study.open(
-                self.folder, self.spec, self._identity(), max_epochs(self.spec.ranges, self.training.hyperparameters)
-            )
+        with lock_folder(self.folder):
+            epochs = max_epochs(self.spec.ranges, self.training.hyperparameters)
+            study = Study.open(self.folder, self.spec, self._identity(), epochs)
             (self.folder / REQUEST).write_text(json.dumps(request, indent=2) + "\n", encoding="utf-8")
-            watcher = Watcher(self.spec.metric, self.spec.ranges.names, self.spec.num_jobs())
-            client = LocalClient(self.jobs)
-            tuner = LocalTuner(client, study, self.spec, partial(trial_request, self.spec, self.training), watcher)
+            display = TrialDisplay(self.spec.metric, self.spec.ranges.names, self.spec.num_jobs())
+            build_request = partial(trial_request, self.spec, self.training)
+            tuner = LocalTuner(LocalClient(self.jobs), study, self.spec, build_request, display)
             self._prepare(study, tuner)
             try:
-                end = tuner.run()
+                reason = tuner.run()
             except KeyboardInterrupt:
-                self._leave(study)
+                self._report_interruption(study)
                 raise
-            return self._conclude(study, end)
+            return self._conclude(study, reason)
 
     def _prepare(self, study: Study, tuner: LocalTuner) -> None:
-        for line in inherit(study, self.spec):
+        for line in warm_start(study, self.spec):
             print(f"warm start  {line}", flush=True)
-        num = tuner.stop_leftovers()
-        done = len(study.trials())
-        if done or num:
-            left = f"; {num} that were cut off count for nothing" if num else ""
-            print(f"goes on     {done} of {self.spec.num_jobs()} trials are there already{left}", flush=True)
+        num_leftovers = tuner.stop_leftovers()
+        num_ended = len(study.trials())
+        if num_ended or num_leftovers:
+            interrupted = f"; {num_leftovers} interrupted, which do not count" if num_leftovers else ""
+            print(f"resuming    {num_ended} of {self.spec.num_jobs()} trials completed{interrupted}", flush=True)
 
     def _identity(self) -> dict[str, Any]:
-        """What makes one trial comparable with another."""
+        """Return what has to be the same in all runs, so that their trials are comparable."""
         return {
             "objective": self.spec.objective,
             "strategy": self.spec.strategy,
@@ -223,39 +228,42 @@ class LocalTuning:
             "fixed hyperparameters": dict(self.training.hyperparameters),
             "data": dict(self.training.channels),
             "image": self.training.image,
-            # Where a run that was killed has left its trials.
+            # A killed run has left its trials there.
             "--folder": str(self.jobs.resolve()),
         }
 
-    def _leave(self, study: Study) -> None:
+    def _report_interruption(self, study: Study) -> None:
         trials = study.trials()
-        done = f"{len(trials)} of {self.spec.num_jobs()} trials are done"
-        print(f"\nstopped     {done}; those that ran were stopped, and count for nothing", flush=True)
-        best, written = write_results(self.folder, self.spec, self.training.hyperparameters, trials)
-        tell_results(best, written, self.spec)
-        say("the same command goes on from there")
+        completed = f"{len(trials)} of {self.spec.num_jobs()} trials completed"
+        print(f"\nstopped     {completed}; the running ones were stopped and do not count", flush=True)
+        report_results(self.folder, self.spec, self.training.hyperparameters, trials)
+        print_status("run the same command again to resume")
 
-    def _conclude(self, study: Study, end: str) -> int:
+    def _conclude(self, study: Study, reason: str) -> int:
         trials = study.trials()
-        print(f"ended       {end}", flush=True)
+        print(f"ended       {reason}", flush=True)
         if study.num_interrupted:
-            print(f"cut off     {study.num_interrupted} trials by interruptions; they count for nothing", flush=True)
-        best, written = write_results(self.folder, self.spec, self.training.hyperparameters, trials)
-        tell_results(best, written, self.spec)
+            print(f"interrupted {study.num_interrupted} trials, which do not count", flush=True)
+        best = report_results(self.folder, self.spec, self.training.hyperparameters, trials)
         if best is None:
-            reason = next((trial.failure for trial in trials if trial.failure), "none reported its objective")
-            raise ConfigError(f"no trial has completed: {reason}")
-        print(f"model       {shown(self.folder / 'artifacts' / best.name / 'output' / 'model.tar.gz')}", flush=True)
+            failure = next((trial.failure for trial in trials if trial.failure), "none reported its objective")
+            raise ConfigError(f"no trial has completed: {failure}")
+        artifact = self.folder / "artifacts" / best.name / "output" / "model.tar.gz"
+        print(f"model       {display_path(artifact)}", flush=True)
         folder = [] if self.jobs == DEFAULT_FOLDER else ["--folder", str(self.jobs)]
         print(f"next        {command('deploy', best.name, '--local', *folder)}", flush=True)
         return 0
 
 
 def trial_request(spec: TuningSpec, training: TrainingSpec, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """A trial's CreateTrainingJob request, as the platform's tuner would make it, with its share of the cores."""
-    cores = str(share_of_cores(spec.parallel))
+    """Build a trial's ``CreateTrainingJob`` request as the platform's tuner would, with its share of the cores.
+
+    Args:
+        parameters: the sampled hyperparameters.
+    """
+    cores = str(cores_per_trial(spec.parallel))
     given = {**training.hyperparameters, **parameters}
-    # A trial is there for its objective; the conversion for serving would cost more than a short training.
+    # Only the objective of a trial matters; converting the model for serving can take longer than a short training.
     extra = {"num_workers": cores, "optimize_for_cpu": "false", "_tuning_objective_metric": spec.objective}
     known = set(map(canonical, given))
     hyperparameters = {**{key: value for key, value in extra.items() if key not in known}, **given}

@@ -1,4 +1,4 @@
-"""This machine, shared: cores among trials, a folder by one command at a time, and an end at a good moment."""
+"""Sharing one machine: cores per trial, exclusive use of a folder, and interrupts deferred to a safe point."""
 
 import fcntl
 import signal
@@ -11,17 +11,17 @@ from classifier.errors import ConfigError
 from classifier.host import num_cores
 
 
-def share_of_cores(parallel: int) -> int:
-    """Cores for each trial: programs whose threads wait for each other come to a standstill where they share cores."""
+def cores_per_trial(parallel: int) -> int:
+    """Return each trial's share of the cores; oversubscribed OpenMP thread pools stall each other."""
     return max(1, num_cores() // parallel)
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Keeps a second tuning out of a folder, whose trials it would take for leftovers.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other tuning jobs out of a folder: they would take the running trials for leftovers, and stop them.
 
     Raises:
-        ConfigError: one is at work there.
+        ConfigError: another process holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "tune.lock").open("w") as lock:
@@ -29,26 +29,30 @@ def only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"another tune.py is at work in {folder}: wait for it, or name another --output"
+                f"another tune.py is running in {folder}: wait for it, or choose another --output"
             ) from None
         yield
 
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM are noted, to be asked for between two steps; a second one interrupts at once."""
+def defer_interrupts() -> Iterator[Callable[[], bool]]:
+    """Record the first SIGINT or SIGTERM instead of raising; a second one raises KeyboardInterrupt at once.
+
+    Yields:
+        A function that returns whether a signal has arrived.
+    """
     received: list[int] = []
 
-    def note(number: int, _: FrameType | None) -> None:
+    def record(number: int, _: FrameType | None) -> None:
         received.append(number)
-        for each in before:
+        for each in previous:
             signal.signal(each, signal.default_int_handler)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, record)
     try:
         yield lambda: bool(received)
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

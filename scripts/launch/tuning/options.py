@@ -1,116 +1,127 @@
-"""The command line → what is tuned, and what stays as it is."""
+"""Tuning options of the command line, resolved into the specifications of the tuning job and its trainings."""
 
-import argparse
 import re
-import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError
-from dataset.sample_data import write_digits
-from launch.cli import read_hyperparameters
-from launch.training.options import spec_of
+from launch.training.options import TrainingOptions, training_spec
 from launch.training.request import TrainingSpec
 from launch.tuning.ranges import canonical, read_ranges
 from launch.tuning.spec import TuningSpec, check
 
-LOCAL_TEST = Path(__file__).resolve().parents[3] / "local_test"
-SAMPLE_HYPERPARAMETERS = LOCAL_TEST / "sample_hyperparameters.json"
-RESULTS = LOCAL_TEST / "tuning"
-_MAX_NAME = 18  # characters, which leave room for the time
+RESULTS = Path(__file__).resolve().parents[3] / "local_test" / "tuning"
+_MAX_NAME = 18  # characters, which leaves room for the time and the trial's number
 
 
-def takes_sample(options: argparse.Namespace) -> bool:
-    """Whether the trials train on the handwritten digits."""
-    return options.local and options.data is None and not options.channel
+@dataclass(frozen=True, kw_only=True)
+class TuningOptions:
+    """A tuning job as requested on the command line; the search settings are those of :class:`TuningSpec`.
+
+    Attributes:
+        ranges: a JSON file of the API's ``ParameterRanges``.
+        training: what the trials have in common.
+        hyperparameters: the fixed ones.
+        defaults: hyperparameters for those that are neither fixed nor tuned.
+        name: of the tuning job; default: after the ranges file, on AWS with the time.
+        results: the folder of the table and the page; default: below ``local_test/tuning``.
+    """
+
+    ranges: Path
+    training: TrainingOptions
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+    results: Path | None = None
+    objective: str = "validation:accuracy"
+    strategy: str = "bayesian"
+    jobs: int | None = None
+    parallel: int = 2
+    early_stopping: bool = False
+    warm_start: tuple[str, ...] = ()
+    transfer: bool = False
+    target: float | None = None
+    max_runtime_s: int | None = None
+    no_improvement: int | None = None
+    seed: int | None = None
 
 
-def fixed_hyperparameters(options: argparse.Namespace) -> dict[str, str]:
-    """A file's, then those on the command line.
+@dataclass(frozen=True)
+class Search:
+    """What a tuning job varies, and the hyperparameters that stay fixed."""
+
+    spec: TuningSpec
+    fixed: Mapping[str, str]
+
+
+def resolve_search(options: TuningOptions) -> Search:
+    """Read the ranges file and validate the search settings.
 
     Raises:
-        ConfigError: the file can't be read, or a text is not KEY=VALUE.
+        ConfigError: the ranges, the fixed hyperparameters or the settings are not valid.
     """
-    return read_hyperparameters(options.hyperparameters, options.hyperparameter)
-
-
-def results_folder(options: argparse.Namespace, spec: TuningSpec) -> Path:
-    """Where the table, the page and, on this machine, the study and the artifacts go.
-
-    Raises:
-        ConfigError: --output is not a folder, with --local.
-    """
-    if options.local and (options.output or "").startswith("s3://"):
-        raise ConfigError(f"--output {options.output}: with --local it has to be a folder")
-    return options.results or (Path(options.output) if options.local and options.output else RESULTS / spec.name)
-
-
-def tuning_spec(options: argparse.Namespace, fixed: dict[str, str]) -> TuningSpec:
-    """What the command line asks for; ``fixed`` gets the digits' own settings where they are what is trained on.
-
-    Raises:
-        ConfigError: the ranges file or a setting is not as it should be.
-    """
-    ranges = read_ranges(options.ranges, fixed)
-    if takes_sample(options):
-        given = {canonical(name) for name in (*fixed, *ranges.names)}
-        sample = read_hyperparameters(SAMPLE_HYPERPARAMETERS, [])
-        fixed.update({name: value for name, value in sample.items() if name not in given})
+    Hyperparameters.parse(options.hyperparameters)
+    ranges = read_ranges(options.ranges, options.hyperparameters)
+    given = {canonical(name) for name in (*options.hyperparameters, *ranges.names)}
+    defaults = {name: value for name, value in options.defaults.items() if name not in given}
     spec = TuningSpec(
-        name=options.name or _name(options),
+        name=options.name or _default_name(options.ranges, local=options.training.platform.local),
         ranges=ranges,
         objective=options.objective,
         strategy=options.strategy,
         jobs=options.jobs,
         parallel=options.parallel,
         early_stopping=options.early_stopping,
-        warm_start=tuple(options.warm_start),
+        warm_start=options.warm_start,
         transfer=options.transfer,
         target=options.target,
-        max_runtime_s=options.max_runtime,
+        max_runtime_s=options.max_runtime_s,
         no_improvement=options.no_improvement,
         seed=options.seed,
     )
     check(spec)
-    return spec
+    return Search(spec, {**options.hyperparameters, **defaults})
 
 
-def _name(options: argparse.Namespace) -> str:
-    """After the ranges file or, when that is called ranges, its folder; on AWS with the time, to be new."""
-    file: Path = options.ranges.resolve()
-    words = re.findall("[a-zA-Z0-9]+", file.parent.name if file.stem == "ranges" else file.stem)
-    name = "-".join(words)[:_MAX_NAME].rstrip("-") or "tuning"
-    return name if options.local else f"{name}-{datetime.now(UTC):%y%m%d-%H%M%S}"
+def results_folder(options: TuningOptions, name: str) -> Path:
+    """Return the folder of the results; a local job has its study and its artifacts there, too.
 
-
-SAMPLE_DATA = Path(__file__).resolve().parents[3] / "local_test" / "sample_data"
-# What train.py can ask for, and a tuning's trainings can't have.
-_NOT_HERE = {"debugger": False, "save_interval": None, "profiler": False, "checkpoints": None}
-
-
-def shared_training(options: argparse.Namespace, fixed: Mapping[str, str], folder: Path) -> TrainingSpec:
-    """``folder`` gets the artifacts of this machine's trials.
+    Args:
+        name: of the tuning job.
 
     Raises:
-        UserError: an image, a role, a channel or a place is missing, or the objective needs a channel that is.
+        ConfigError: ``--output`` of a local job is not a folder.
     """
-    values = {**vars(options), **_NOT_HERE, "name": "trial"}
-    if takes_sample(options):
-        values["data"] = str(_sample_data())
-    if options.local:
-        values["output"] = str(folder / "artifacts")
-    training = spec_of(argparse.Namespace(**values), fixed, Hyperparameters.parse(fixed))
-    if options.objective.startswith("test:") and "test" not in training.channels:
-        raise ConfigError(f"--objective {options.objective} needs a channel 'test', and there is none: add one")
-    # All trials would have one place for their checkpoints, and go on from each other's.
+    output, local = options.training.output, options.training.platform.local
+    if local and (output or "").startswith("s3://"):
+        raise ConfigError(f"--output {output}: with --local it has to be a folder")
+    return options.results or (Path(output) if local and output else RESULTS / name)
+
+
+def trial_training(options: TrainingOptions, search: Search, folder: Path) -> TrainingSpec:
+    """Resolve what the trials have in common.
+
+    Args:
+        folder: gets the artifacts of local trials.
+
+    Raises:
+        UserError: an image, a role, a channel or an output is missing, or the objective needs a missing channel.
+    """
+    output = str(folder / "artifacts") if options.platform.local else options.output
+    training = training_spec(replace(options, name="trial", output=output), search.fixed)
+    objective = search.spec.objective
+    if objective.startswith("test:") and "test" not in training.channels:
+        raise ConfigError(f"--objective {objective} needs a channel 'test', and there is none: add one")
+    # With checkpoints in a common place, the trials would resume from each other's.
     return replace(training, checkpoints=None)
 
 
-def _sample_data() -> Path:
-    if not SAMPLE_DATA.is_dir():
-        print(f"writing 1,797 handwritten digits to {SAMPLE_DATA}", file=sys.stderr, flush=True)
-        write_digits(SAMPLE_DATA)
-    return SAMPLE_DATA
+def _default_name(ranges: Path, *, local: bool) -> str:
+    """Name a job after the ranges file or, if that is called ranges, its folder; on AWS with the time, to be unique."""
+    file = ranges.resolve()
+    words = re.findall("[a-zA-Z0-9]+", file.parent.name if file.stem == "ranges" else file.stem)
+    name = "-".join(words)[:_MAX_NAME].rstrip("-") or "tuning"
+    return name if local else f"{name}-{datetime.now(UTC):%y%m%d-%H%M%S}"

@@ -1,8 +1,10 @@
-"""The API's ``ParameterRanges`` in a JSON file → frozen ranges, checked by the API's own model and by our table.
+"""Parameter ranges: the API's ``ParameterRanges`` in a JSON file, validated before any trial starts.
 
-What is wrong is told with the file, the place in it and the parameter's name, before any trial is started.
+The file is checked against the API's model and the hyperparameter table. Errors name the file, the entry and the
+parameter.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -14,7 +16,7 @@ from botocore.validate import ParamValidator
 
 from classifier.contract.hyperparameters import ALIASES, Hyperparameters, Scale
 from classifier.errors import ConfigError, did_you_mean
-from launch.cli import read_object
+from launch.terminal import read_object
 
 Scaling = Literal["Linear", "Logarithmic", "ReverseLogarithmic"]
 _SCALINGS = ("Auto", "Linear", "Logarithmic", "ReverseLogarithmic")
@@ -22,7 +24,7 @@ _SCALINGS = ("Auto", "Linear", "Logarithmic", "ReverseLogarithmic")
 
 @dataclass(frozen=True)
 class NumberRange:
-    """From ``low`` to ``high``, both included; ``name`` as the file writes it, which is what a job gets."""
+    """A numeric parameter from ``low`` to ``high``, both included; ``name`` is spelled as in the file."""
 
     name: str
     low: float
@@ -33,7 +35,7 @@ class NumberRange:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values."""
+    """A categorical parameter; ``name`` is spelled as in the file."""
 
     name: str
     values: tuple[str, ...]
@@ -42,20 +44,101 @@ class Choice:
 Range = NumberRange | Choice
 
 
+@dataclass(frozen=True)
+class Ranges:
+    """All ranges of a tuning job; ``request`` is the file's content, which is the API's ``ParameterRanges``."""
+
+    request: Mapping[str, Any]
+    parameters: tuple[Range, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(parameter.name for parameter in self.parameters)
+
+    def grid(self) -> list[dict[str, Any]]:
+        """Return all combinations of the categorical values.
+
+        Raises:
+            ConfigError: a parameter is numeric; the API has no grid of those either.
+        """
+        choices: list[Choice] = []
+        for parameter in self.parameters:
+            if isinstance(parameter, NumberRange):
+                raise ConfigError(
+                    f"--strategy grid tries every value, and {parameter.name} is a range: list its values under "
+                    "CategoricalParameterRanges"
+                )
+            choices.append(parameter)
+        points = itertools.product(*(choice.values for choice in choices))
+        return [dict(zip(self.names, point, strict=True)) for point in points]
+
+
 def canonical(name: str) -> str:
-    """The table's name for a hyperparameter, whatever it is called."""
+    """Return the hyperparameter table's name for an alias or a spelling with hyphens."""
     name = name.strip().replace("-", "_")
     return ALIASES.get(name, name)
 
 
-def tunable_name(given: str, where: str) -> str:
+def read_ranges(path: Path, fixed: Mapping[str, str]) -> Ranges:
+    """Read and validate a ranges file.
+
+    Args:
+        fixed: the hyperparameters that are not tuned.
+
+    Raises:
+        ConfigError: the file is not the API's ``ParameterRanges``, or a range is not valid for its hyperparameter.
+    """
+    content = read_object(path, "parameter ranges, as the API's ParameterRanges")
+    _check_shape(path, content)
+    parameters: dict[str, Range] = {}
+    for place, parse, entry in _entries(content):
+        where = f"{path}: {place} ({entry['Name']})"
+        name = _tunable_name(entry["Name"], where)
+        if name in parameters:
+            raise ConfigError(f"{where}: {name} has a range already: give it one")
+        if name in map(canonical, fixed):
+            raise ConfigError(f"{where}: {name} is given as a fixed hyperparameter too: remove one of the two")
+        parameters[name] = parse(entry, name, where)
+    if not parameters:
+        raise ConfigError(f"{path} names no parameter: add one, for example to ContinuousParameterRanges")
+    _check_together(path, parameters, fixed)
+    return Ranges(content, tuple(parameters.values()))
+
+
+def _check_shape(path: Path, content: Mapping[str, Any]) -> None:
+    """Reject what the API itself would reject, and automatic ranges."""
+    model = cast(Any, botocore.session.get_session().get_service_model("sagemaker"))
+    errors = ParamValidator().validate(content, model.shape_for("ParameterRanges"))
+    if errors.has_errors():
+        first = errors.generate_report().splitlines()[0].rstrip(".")
+        hint = '; numbers are written as strings, "1"' if "valid types: <class 'str'>" in first else ""
+        raise ConfigError(f"{path} is not the API's ParameterRanges: {first}{hint}")
+    if content.get("AutoParameters"):
+        name = content["AutoParameters"][0]["Name"]
+        raise ConfigError(
+            f"{path}: AutoParameters[0] ({name}): automatic ranges are not supported: give MinValue and MaxValue"
+        )
+
+
+def _entries(content: Mapping[str, Any]) -> Iterator[tuple[str, "Callable[..., Range]", dict[str, Any]]]:
+    parsers = {
+        "IntegerParameterRanges": _integer_range,
+        "ContinuousParameterRanges": _continuous_range,
+        "CategoricalParameterRanges": _choice,
+    }
+    for group, parse in parsers.items():
+        for index, entry in enumerate(content.get(group, [])):
+            yield f"{group}[{index}]", parse, entry
+
+
+def _tunable_name(given: str, where: str) -> str:
     fields = Hyperparameters.model_fields
     name = canonical(given)
     if name not in fields:
         raise ConfigError(f"{where}: unknown hyperparameter {given!r}{did_you_mean(name, (*fields, *ALIASES))}")
     if _scale(name) is None:
         tunable = ", ".join(field for field in fields if _scale(field))
-        raise ConfigError(f"{where}: {name} is not one to vary: give it as {name}=VALUE; to vary are {tunable}")
+        raise ConfigError(f"{where}: {name} can't be tuned: give it as {name}=VALUE; tunable are {tunable}")
     return name
 
 
@@ -63,13 +146,13 @@ def _scale(name: str) -> Scale | None:
     return cast(Mapping[str, Any], Hyperparameters.model_fields[name].json_schema_extra)["scale"]
 
 
-def integer_range(entry: Mapping[str, str], name: str, where: str) -> Range:
+def _integer_range(entry: Mapping[str, str], name: str, where: str) -> Range:
     return _number_range(entry, name, where, int)
 
 
-def continuous_range(entry: Mapping[str, str], name: str, where: str) -> Range:
+def _continuous_range(entry: Mapping[str, str], name: str, where: str) -> Range:
     if Hyperparameters.model_fields[name].annotation is int:
-        raise ConfigError(f"{where}: {name} is a whole number: move it to IntegerParameterRanges")
+        raise ConfigError(f"{where}: {name} is an integer: move it to IntegerParameterRanges")
     return _number_range(entry, name, where, float)
 
 
@@ -91,15 +174,15 @@ def _number(entry: Mapping[str, str], key: str, where: str, kind: type[int] | ty
     try:
         value = kind(entry[key])
     except ValueError:
-        what = "a whole number" if kind is int else "a number"
+        what = "an integer" if kind is int else "a number"
         raise ConfigError(f"{where}.{key}: {entry[key]!r} is not {what}") from None
     if not isfinite(value):
-        raise ConfigError(f"{where}.{key}: {entry[key]!r} is no end of a range")
+        raise ConfigError(f"{where}.{key}: {entry[key]!r} is not finite")
     return value
 
 
 def _scaling(entry: Mapping[str, str], name: str, where: str, low: float, high: float) -> Scaling:
-    """``Auto`` is what the table says, as far as the range allows it."""
+    """Return the scaling; ``Auto`` is the hyperparameter table's, if the range allows it."""
     given = entry.get("ScalingType", "Auto")
     place = f"{where}.ScalingType"
     if given not in _SCALINGS:
@@ -115,17 +198,17 @@ def _scaling(entry: Mapping[str, str], name: str, where: str, low: float, high: 
     return cast(Scaling, given)
 
 
-def choice(entry: Mapping[str, Any], name: str, where: str) -> Range:
+def _choice(entry: Mapping[str, Any], name: str, where: str) -> Range:
     values = tuple(entry["Values"])
     for index, value in enumerate(values):
         _check_value(name, value, f"{where}.Values[{index}]")
         if value in values[:index]:
-            raise ConfigError(f"{where}.Values[{index}]: {value!r} is there twice: take one out")
+            raise ConfigError(f"{where}.Values[{index}]: {value!r} is listed twice: remove one")
     return Choice(entry["Name"], values)
 
 
 def _check_value(name: str, value: str, where: str) -> None:
-    """Its type and bounds; how it goes with the others is seen when all are known."""
+    """Check a value's type and bounds; combinations of hyperparameters are checked once all are known."""
     try:
         Hyperparameters.parse({name: value})
     except ConfigError as error:
@@ -133,76 +216,15 @@ def _check_value(name: str, value: str, where: str) -> None:
             raise ConfigError(f"{where}: {error}") from None
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """``request`` is the file's content, which the API takes as it is."""
-
-    request: Mapping[str, Any]
-    parameters: tuple[Range, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(parameter.name for parameter in self.parameters)
-
-
-def read_ranges(path: Path, static: Mapping[str, str]) -> Ranges:
-    """The file and the hyperparameters that stay as they are → what is varied.
-
-    Raises:
-        ConfigError: the file isn't the API's ``ParameterRanges``, or the hyperparameter table knows better.
-    """
-    content = read_object(path, "parameter ranges, as the API's ParameterRanges")
-    _check_shape(path, content)
-    parameters: dict[str, Range] = {}
-    for place, kind, entry in _entries(content):
-        where = f"{path}: {place} ({entry['Name']})"
-        name = tunable_name(entry["Name"], where)
-        if name in parameters:
-            raise ConfigError(f"{where}: {name} has a range already: give it one")
-        if name in map(canonical, static):
-            raise ConfigError(f"{where}: {name} is given as a fixed hyperparameter too: take it out of one of them")
-        parameters[name] = kind(entry, name, where)
-    if not parameters:
-        raise ConfigError(f"{path} names no parameter: add one, say to ContinuousParameterRanges")
-    _check_together(path, parameters, static)
-    return Ranges(content, tuple(parameters.values()))
-
-
-def _check_shape(path: Path, content: Mapping[str, Any]) -> None:
-    """What the API itself would refuse."""
-    model = cast(Any, botocore.session.get_session().get_service_model("sagemaker"))
-    errors = ParamValidator().validate(content, model.shape_for("ParameterRanges"))
-    if errors.has_errors():
-        first = errors.generate_report().splitlines()[0].rstrip(".")
-        hint = '; numbers are written as strings, "1"' if "valid types: <class 'str'>" in first else ""
-        raise ConfigError(f"{path} is not the API's ParameterRanges: {first}{hint}")
-    if content.get("AutoParameters"):
-        name = content["AutoParameters"][0]["Name"]
-        raise ConfigError(
-            f"{path}: AutoParameters[0] ({name}): say from where to where; automatic ranges are not taken"
-        )
-
-
-def _entries(content: Mapping[str, Any]) -> Iterator[tuple[str, "Callable[..., Range]", dict[str, Any]]]:
-    kinds = {
-        "IntegerParameterRanges": integer_range,
-        "ContinuousParameterRanges": continuous_range,
-        "CategoricalParameterRanges": choice,
-    }
-    for group, kind in kinds.items():
-        for index, entry in enumerate(content.get(group, [])):
-            yield f"{group}[{index}]", kind, entry
-
-
-def _check_together(path: Path, parameters: Mapping[str, Range], static: Mapping[str, str]) -> None:
-    """At least some trial must be possible: one of the two in which all are at the same end."""
+def _check_together(path: Path, parameters: Mapping[str, Range], fixed: Mapping[str, str]) -> None:
+    """Check that some trial is possible: one in which all parameters are at the same end of their ranges."""
     ends = [{name: _end(parameter, index) for name, parameter in parameters.items()} for index in (0, -1)]
-    # More epochs, and fewer of them to warm up, are what the table can want.
+    # The table's rules across hyperparameters ask for more epochs and fewer of warm-up.
     ends.append({**ends[1], **{name: ends[0][name] for name in ("warmup_epochs", "freeze") if name in ends[0]}})
     errors: list[ConfigError] = []
     for end in ends:
         try:
-            Hyperparameters.parse({**static, **end})
+            Hyperparameters.parse({**fixed, **end})
         except ConfigError as error:
             errors.append(error)
     if len(errors) == len(ends):

@@ -1,4 +1,4 @@
-"""A tuning job on AWS, watched: its trials while it runs, and how it ended."""
+"""Tuning jobs on AWS: create one, follow its trials, fetch its results."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,69 +7,65 @@ from pathlib import Path
 from typing import Any
 
 from aws.clients import client
-from aws.errors import explained
+from aws.errors import translate_errors
 from classifier.errors import UserError
-from launch.cli import say
-from launch.platform.clients import command
 from launch.platform.polling import wait
 from launch.platform.prices import describe_hourly
+from launch.terminal import command, print_status
 from launch.training.options import check_places
 from launch.training.request import TrainingSpec
 from launch.tuning.request import tuning_request
-from launch.tuning.results import tell_results, write_results
+from launch.tuning.results import report_results
 from launch.tuning.spec import TuningSpec
-from launch.tuning.table import Watcher
-from launch.tuning.trials import Trial, from_summary
-
-_RUNNING = ("InProgress", "Stopping")
+from launch.tuning.table import TrialDisplay
+from launch.tuning.trials import RUNNING, Trial, from_summary
 
 
 class TuningFailedError(UserError):
-    """A tuning job that AWS ended as failed; the message has its reason."""
+    """The tuning job as a whole failed on AWS; the message has the platform's reason."""
 
 
 @dataclass(frozen=True)
 class RemoteTuner:
-    """``client`` is boto3's ``sagemaker``."""
+    """Creates a tuning job and polls it; ``client`` is boto3's ``sagemaker``."""
 
     client: Any
     spec: TuningSpec
-    watcher: Watcher
+    display: TrialDisplay
     poll_s: float
     sleep: Callable[[float], None]
 
     def create(self, request: Mapping[str, Any]) -> str:
-        """Start it; returns its ARN.
+        """Create the job and return its ARN.
 
         Raises:
-            CloudError: AWS refuses it.
+            CloudError: AWS rejects the request.
         """
-        with explained(f"tuning job {self.spec.name}"):
+        with translate_errors(f"tuning job {self.spec.name}"):
             return self.client.create_hyper_parameter_tuning_job(**request)["HyperParameterTuningJobArn"]
 
     def follow(self) -> tuple[str, Sequence[Trial]]:
-        """Show the trials until the job has ended → its status, and all trials.
+        """Show the trials until the job has ended; return its status and all trials.
 
         Raises:
             TuningFailedError: the job as a whole has failed.
-            CloudError: AWS refuses to tell.
+            CloudError: AWS can't be asked, or denies access.
         """
         record = wait(
-            self._look,
+            self._describe,
             what=f"tuning job {self.spec.name}",
-            done=lambda one: one["HyperParameterTuningJobStatus"] not in _RUNNING,
-            each=lambda one: self.watcher.show(one["Trials"]),
+            done=lambda one: one["HyperParameterTuningJobStatus"] not in RUNNING,
+            each=lambda one: self.display.show(one["Trials"]),
             interval_s=self.poll_s,
             sleep=self.sleep,
         )
         if record["HyperParameterTuningJobStatus"] == "Failed":
-            raise TuningFailedError(
-                f"tuning job {self.spec.name} failed: {record.get('FailureReason', 'AWS says no more')}"
-            )
+            reason = record.get("FailureReason", "AWS gives no reason")
+            raise TuningFailedError(f"tuning job {self.spec.name} failed: {reason}")
         return record["HyperParameterTuningJobStatus"], record["Trials"]
 
-    def _look(self) -> dict[str, Any]:
-        """The job's description, and its trials in the order in which they were created."""
+    def _describe(self) -> dict[str, Any]:
+        """Return the job's description, with its trials in the order in which they were created."""
         name = self.spec.name
         description = self.client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
         pages = self.client.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
@@ -80,7 +76,13 @@ class RemoteTuner:
 
 @dataclass(frozen=True)
 class RemoteTuning:
-    """``folder``, on this machine, gets the results; AWS is asked every ``poll_s`` seconds."""
+    """A tuning job on AWS, from its creation to its results.
+
+    Attributes:
+        training: what the trials have in common.
+        folder: the folder on this machine that gets the results.
+        poll_s: seconds between two looks at the job.
+    """
 
     spec: TuningSpec
     training: TrainingSpec
@@ -90,27 +92,30 @@ class RemoteTuning:
     sleep: Callable[[float], None] = time.sleep
 
     def run(self, *, wait: bool = True, create: bool = True) -> int:
-        """Returns the exit code. Without ``create`` the job is one that runs already.
+        """Create the job and follow it; return the exit code.
+
+        Args:
+            wait: whether to follow the job to its end.
+            create: if false, follow a job that exists.
 
         Raises:
-            UserError: AWS refuses the job, or ends it as failed.
-            KeyboardInterrupt: it was interrupted; what goes on at AWS has been told.
+            UserError: AWS rejects the job, the job fails, or no trial has completed.
+            KeyboardInterrupt: following was interrupted; the job keeps running.
         """
-        watcher = Watcher(self.spec.metric, self.spec.ranges.names, self.spec.num_jobs())
-        tuner = RemoteTuner(client("sagemaker", region=self.region), self.spec, watcher, self.poll_s, self.sleep)
+        display = TrialDisplay(self.spec.metric, self.spec.ranges.names, self.spec.num_jobs())
+        tuner = RemoteTuner(client("sagemaker", region=self.region), self.spec, display, self.poll_s, self.sleep)
         if create:
             self._create(tuner)
         if not wait:
-            self._tell_what_goes_on()
+            self._print_instructions()
             return 0
         try:
             status, trials = tuner.follow()
         except KeyboardInterrupt:
-            self._tell_what_goes_on()
+            self._print_instructions()
             raise
         print(f"ended       {status}", flush=True)
-        best, written = write_results(self.folder, self.spec, self.training.hyperparameters, trials)
-        tell_results(best, written, self.spec)
+        best = report_results(self.folder, self.spec, self.training.hyperparameters, trials)
         if best is None:
             raise UserError(f"tuning job {self.spec.name}: no trial has completed")
         artifact = f"{self.training.output}/{best.name}/output/model.tar.gz"
@@ -121,12 +126,13 @@ class RemoteTuning:
     def _create(self, tuner: RemoteTuner) -> None:
         check_places(self.training, self.region)
         print(f"tuning job  {tuner.create(tuning_request(self.spec, self.training))}", flush=True)
-        price = describe_hourly(self.training.instance_type, self.training.num_instances * self.spec.parallel)
-        print(f"costs       {self.spec.parallel} trials at a time: {price}, until it ends", flush=True)
+        resources = self.training.resources
+        price = describe_hourly(resources.instance_type, resources.num_instances * self.spec.parallel)
+        print(f"cost        {self.spec.parallel} trials at a time: {price}, until the job ends", flush=True)
 
-    def _tell_what_goes_on(self) -> None:
+    def _print_instructions(self) -> None:
         name = self.spec.name
         stop = f"aws sagemaker stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}"
-        say(f"tuning job {name} runs on at AWS, and costs")
-        say(f"  stop it:        {stop}")
-        say(f"  watch it again: the same command with --name {name} --watch")
+        print_status(f"tuning job {name} keeps running on AWS, at its cost")
+        print_status(f"  stop it:        {stop}")
+        print_status(f"  watch it again: the same command with --name {name} --watch")

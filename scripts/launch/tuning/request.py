@@ -1,4 +1,4 @@
-"""A training and what of it is to be tuned → a CreateHyperParameterTuningJob request. Pure."""
+"""The ``CreateHyperParameterTuningJob`` request of a tuning job."""
 
 import copy
 from collections.abc import Mapping
@@ -10,10 +10,13 @@ from launch.tuning.spec import TuningSpec, check, max_epochs
 
 
 def tuning_request(spec: TuningSpec, training: TrainingSpec) -> dict[str, Any]:
-    """The request that ``create_hyper_parameter_tuning_job`` takes; ``training`` has the fixed hyperparameters.
+    """Build the request.
+
+    Args:
+        training: what the trials have in common, with the fixed hyperparameters.
 
     Raises:
-        ConfigError: as :func:`check`.
+        ConfigError: the specification is not valid.
     """
     check(spec)
     request: dict[str, Any] = {
@@ -30,7 +33,7 @@ def tuning_request(spec: TuningSpec, training: TrainingSpec) -> dict[str, Any]:
     return request
 
 
-def _config(spec: TuningSpec, static: Mapping[str, str]) -> dict[str, Any]:
+def _config(spec: TuningSpec, fixed: Mapping[str, str]) -> dict[str, Any]:
     config: dict[str, Any] = {
         "Strategy": spec.strategy.capitalize(),
         "HyperParameterTuningJobObjective": {"Type": spec.metric.direction, "MetricName": spec.objective},
@@ -39,7 +42,7 @@ def _config(spec: TuningSpec, static: Mapping[str, str]) -> dict[str, Any]:
         "TrainingJobEarlyStoppingType": "Auto" if spec.early_stopping else "Off",
     }
     if spec.strategy == "hyperband":
-        resources = {"MinResource": 1, "MaxResource": max_epochs(spec.ranges, static)}
+        resources = {"MinResource": 1, "MaxResource": max_epochs(spec.ranges, fixed)}
         config["StrategyConfig"] = {"HyperbandStrategyConfig": resources}
     if spec.max_runtime_s is not None:
         config["ResourceLimits"]["MaxRuntimeInSeconds"] = spec.max_runtime_s

@@ -1,4 +1,4 @@
-"""What is tuned, by what, for how long; and whether that goes together."""
+"""Specification of a tuning job, and its validation."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS, Metric
 from classifier.errors import ConfigError, did_you_mean
 from launch.tuning.ranges import Choice, NumberRange, Ranges, canonical
-from launch.tuning.search_space import grid
 
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")
 MAX_NAME = 32  # characters of a tuning job's name
@@ -21,7 +20,19 @@ _MIN_NOT_IMPROVING = 3
 
 @dataclass(frozen=True, kw_only=True)
 class TuningSpec:
-    """What is tuned, by what, and for how long. ``max_runtime_s`` and the rest of the ends are of the whole job."""
+    """A tuning job: what is searched, how, and until when.
+
+    Attributes:
+        objective: name of the metric that trials are compared by.
+        jobs: number of trials; None stands for 20, or for all combinations of a grid.
+        parallel: number of trials at a time.
+        early_stopping: whether trials that fall behind the others are stopped.
+        warm_start: names of earlier tuning jobs; folders of local ones.
+        transfer: whether the earlier jobs had other data or another image.
+        target: end when the objective reaches this value.
+        max_runtime_s: end after this time.
+        no_improvement: end when so many trials in a row bring no better objective.
+    """
 
     name: str
     ranges: Ranges
@@ -42,15 +53,15 @@ class TuningSpec:
         return METRICS[self.objective]
 
     def num_jobs(self) -> int:
-        """For a grid, as many as it has points."""
-        return len(grid(self.ranges)) if self.strategy == "grid" else self.jobs or 20
+        """Return the number of trials; a grid has one for each combination."""
+        return len(self.ranges.grid()) if self.strategy == "grid" else self.jobs or 20
 
 
 def check(spec: TuningSpec) -> None:
-    """What the platform would refuse, and this machine too.
+    """Validate a specification by the platform's rules, which apply to local jobs, too.
 
     Raises:
-        ConfigError: some settings don't go together, or are outside of the API's bounds.
+        ConfigError: some settings contradict each other, or are outside of the API's bounds.
     """
     if spec.objective not in METRICS:
         hint = did_you_mean(spec.objective, METRICS)
@@ -72,21 +83,21 @@ def _check_strategy(spec: TuningSpec) -> None:
     stops_early = spec.early_stopping or spec.strategy == "hyperband"
     if stops_early and not spec.objective.startswith(("validation:", "train:")):
         what = "--strategy hyperband" if spec.strategy == "hyperband" else "--early-stopping"
-        raise ConfigError(f"{what} needs an objective of each epoch, and {spec.objective} comes once, at the end")
+        raise ConfigError(f"{what} needs an objective of each epoch, and {spec.objective} is measured once, at the end")
     if spec.strategy == "hyperband" and spec.early_stopping:
-        raise ConfigError("--strategy hyperband stops trials early by itself: leave --early-stopping out")
+        raise ConfigError("--strategy hyperband already stops trials early: leave --early-stopping out")
     if spec.strategy == "grid":
-        num_points = len(grid(spec.ranges))
+        num_points = len(spec.ranges.grid())
         if spec.jobs is not None and spec.jobs != num_points:
             raise ConfigError(f"--strategy grid tries all {num_points} combinations: leave --jobs {spec.jobs} out")
 
 
-def max_epochs(ranges: Ranges, static: Mapping[str, str]) -> int:
-    """The most epochs that a trial can have."""
+def max_epochs(ranges: Ranges, fixed: Mapping[str, str]) -> int:
+    """Return the largest number of epochs that a trial can have."""
     for parameter in ranges.parameters:
         if canonical(parameter.name) == "epochs":
             if isinstance(parameter, NumberRange):
                 return int(parameter.high)
             if isinstance(parameter, Choice):
                 return max(map(int, parameter.values))
-    return Hyperparameters.parse(static).epochs
+    return Hyperparameters.parse(fixed).epochs

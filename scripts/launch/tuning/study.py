@@ -1,9 +1,8 @@
-"""A tuning job on this machine: an Optuna study in a SQLite file, which outlives the process.
+"""State of a local tuning job: an Optuna study in a SQLite file, which outlives the process.
 
-A trial that was running when the process died is marked failed and interrupted; it counts for nothing.
+Trials that were running when the process died are marked failed and interrupted; they do not count.
 """
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,41 +17,46 @@ from optuna.trial import FrozenTrial, TrialState
 
 from classifier.errors import ConfigError
 from launch.tuning.ranges import Ranges
-from launch.tuning.search_space import distributions, from_hyperparameters, grid, to_hyperparameters
+from launch.tuning.search_space import distributions, from_hyperparameters, to_hyperparameters
 from launch.tuning.spec import TuningSpec
-from launch.tuning.trials import COLUMNS, Trial
+from launch.tuning.trials import Trial, read_csv
 
+REQUEST = "request.json"
+_FILE = "study.db"
 _STATUS = {
     TrialState.RUNNING: "InProgress",
     TrialState.COMPLETE: "Completed",
     TrialState.PRUNED: "Stopped",
     TrialState.FAIL: "Failed",
 }
-_FILE = "study.db"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A trial to run: its number in the study, from 0, and the hyperparameters that were drawn for it."""
+class NewTrial:
+    """A trial to run: its number in the study, from 0, and its sampled hyperparameters."""
 
     number: int
     parameters: Mapping[str, str]
 
 
 class Study:
-    """Trials drawn, reported and kept."""
+    """Samples hyperparameters and stores what became of each trial."""
 
     def __init__(self, study: optuna.Study, spec: TuningSpec) -> None:
         self._study = study
         self._spec = spec
-        self._asked: dict[int, optuna.Trial] = {}
+        self._running: dict[int, optuna.Trial] = {}
 
     @classmethod
     def open(cls, folder: Path, spec: TuningSpec, identity: Mapping[str, Any], max_epochs: int) -> "Study":
-        """The folder's study, or a new one. ``identity`` is what may not change from one run to the next.
+        """Open the study of a folder, or create it.
+
+        Args:
+            identity: JSON values that must be the same in each run, by name.
+            max_epochs: the largest number of epochs of a trial, for Hyperband.
 
         Raises:
-            ConfigError: the folder's study is of something else, or its file is no study.
+            ConfigError: the folder's study has another identity, or its file is not a study.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,44 +67,46 @@ class Study:
             study = optuna.create_study(
                 storage=storage, study_name="tuning", direction=direction, load_if_exists=True, pruner=pruner
             )
-        except Exception as error:  # SQLAlchemy's and Optuna's own, of many kinds
+        except Exception as error:  # Optuna and SQLAlchemy have no common base class for a broken file.
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"{folder / _FILE} can't be used: {reason}: name another --output") from None
-        # Another seed after each resumption, or the same values would be drawn again.
+            raise ConfigError(f"{folder / _FILE} can't be opened: {reason}: choose another --output") from None
+        # Another seed after each resumption, or the same values would be sampled again.
         study.sampler = _sampler(spec, len(study.get_trials(deepcopy=False)))
         _check_identity(folder, study, json.loads(json.dumps(identity)))
         return cls(study, spec)
 
-    def ask(self) -> Asked:
-        """The next trial's hyperparameters."""
+    def ask(self) -> NewTrial:
+        """Sample the hyperparameters of the next trial, which is running from then on."""
         if self._spec.strategy == "grid":
             self._study.enqueue_trial(self._next_point())
         trial = self._study.ask(distributions(self._spec.ranges))
-        self._asked[trial.number] = trial
-        return Asked(trial.number, to_hyperparameters(self._spec.ranges, trial.params))
+        self._running[trial.number] = trial
+        return NewTrial(trial.number, to_hyperparameters(self._spec.ranges, trial.params))
 
-    def note(self, number: int, **facts: str) -> None:
-        """Keep facts of a running trial: its job's ``name``, when it ``started`` and ``ended``, its ``failure``."""
+    def annotate(self, number: int, **facts: str) -> None:
+        """Store facts about a running trial: its job's ``name``, ``started`` and ``ended`` times, its ``failure``."""
         for key, value in facts.items():
-            self._asked[number].set_user_attr(key, value)
+            self._running[number].set_user_attr(key, value)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """The objective after an epoch, from 1; returns whether the trial should be stopped."""
-        self._asked[number].report(value, epoch)
-        return self._asked[number].should_prune()
+        """Store the objective after an epoch, counted from 1; return whether the trial should be stopped."""
+        self._running[number].report(value, epoch)
+        return self._running[number].should_prune()
 
     def complete(self, number: int, value: float) -> None:
-        self._study.tell(self._asked.pop(number), value)
+        """End a trial with its final objective."""
+        self._study.tell(self._running.pop(number), value)
 
     def stop(self, number: int) -> None:
-        """Stopped early; its last reported value counts."""
-        self._study.tell(self._asked.pop(number), state=TrialState.PRUNED)
+        """End a trial that was stopped early; its last reported objective counts."""
+        self._study.tell(self._running.pop(number), state=TrialState.PRUNED)
 
     def fail(self, number: int) -> None:
-        self._study.tell(self._asked.pop(number), state=TrialState.FAIL)
+        """End a trial without an objective."""
+        self._study.tell(self._running.pop(number), state=TrialState.FAIL)
 
     def interrupt_running(self) -> list[str]:
-        """Trials that run, or were running when a process died, count for nothing; returns their jobs' names."""
+        """Mark all running trials as interrupted, those of a dead process included; return the names of their jobs."""
         leftovers = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for frozen in leftovers:
             trial = optuna.Trial(self._study, frozen._trial_id)
@@ -109,35 +115,39 @@ class Study:
         return [frozen.user_attrs["name"] for frozen in leftovers if "name" in frozen.user_attrs]
 
     def trials(self) -> list[Trial]:
-        """All that count, in the order in which they were drawn."""
+        """Return the trials that count, in the order in which they were sampled."""
         return [self._trial(frozen) for frozen in self._frozen()]
 
     @property
     def num_interrupted(self) -> int:
         return sum("interrupted" in frozen.user_attrs for frozen in self._study.get_trials(deepcopy=False))
 
-    def inherit(self, trials: list[Trial], parent: str) -> int:
-        """Let the sampler know what an earlier tuning job came to; returns how many of its trials fit these ranges."""
+    def add_parent(self, trials: list[Trial], parent: str) -> int:
+        """Let the sampler learn from an earlier tuning job's completed trials; adds each parent once.
+
+        Returns:
+            How many of the trials are within these ranges.
+        """
         seen = {frozen.user_attrs.get("parent") for frozen in self._study.get_trials(deepcopy=False)}
-        fitting = [(trial, drawn) for trial in trials if (drawn := _drawn(self._spec.ranges, trial)) is not None]
+        samples = [(trial, sample) for trial in trials if (sample := _sample(self._spec.ranges, trial)) is not None]
         if parent not in seen:
-            for trial, drawn in fitting:
+            for trial, sample in samples:
                 self._study.add_trial(
                     optuna.create_trial(
-                        params=drawn,
+                        params=sample,
                         distributions=distributions(self._spec.ranges),
                         value=trial.objective,
                         user_attrs={"parent": parent},
                     )
                 )
-        return len(fitting)
+        return len(samples)
 
     def _frozen(self) -> list[FrozenTrial]:
-        left = ("interrupted", "parent")
+        uncounted = ("interrupted", "parent")
         return [
             frozen
             for frozen in self._study.get_trials(deepcopy=False)
-            if frozen.state in _STATUS and not any(key in frozen.user_attrs for key in left)
+            if frozen.state in _STATUS and not any(key in frozen.user_attrs for key in uncounted)
         ]
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
@@ -156,13 +166,34 @@ class Study:
         )
 
     def _next_point(self) -> dict[str, Any]:
-        """The first point of the grid that no trial has."""
+        """Return the first point of the grid that no trial has."""
         tried = [frozen.params for frozen in self._frozen()]
-        points = grid(self._spec.ranges)
+        points = self._spec.ranges.grid()
         return next((point for point in points if point not in tried), points[0])
 
 
-def _drawn(ranges: Ranges, trial: Trial) -> dict[str, Any] | None:
+def warm_start(study: Study, spec: TuningSpec) -> list[str]:
+    """Add the trials of the earlier tuning jobs in ``spec.warm_start``; return a line for the user about each.
+
+    Raises:
+        ConfigError: a folder has no finished tuning job, or one with another objective.
+    """
+    return [_add_parent(study, spec, Path(parent)) for parent in spec.warm_start]
+
+
+def _add_parent(study: Study, spec: TuningSpec, parent: Path) -> str:
+    if not (parent / "trials.csv").is_file() or not (parent / REQUEST).is_file():
+        raise ConfigError(f"--warm-start {parent}: no finished tuning job is there: give the --output of one")
+    request = json.loads((parent / REQUEST).read_text(encoding="utf-8"))
+    objective = request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
+    if objective != spec.objective:
+        raise ConfigError(f"--warm-start {parent}: its objective is {objective}, not {spec.objective}: use the same")
+    trials = read_csv(parent / "trials.csv")
+    num = study.add_parent(trials, str(parent.resolve()))
+    return f"{num} of {len(trials)} trials of {parent} are within these ranges"
+
+
+def _sample(ranges: Ranges, trial: Trial) -> dict[str, Any] | None:
     if trial.status != "Completed" or trial.objective is None:
         return None
     try:
@@ -181,7 +212,7 @@ def _sampler(spec: TuningSpec, num_trials: int) -> BaseSampler:
 
 
 def _pruner(spec: TuningSpec, max_epochs: int) -> BasePruner:
-    """The median rule is what the platform stops by."""
+    """Return the pruner; for early stopping the median rule, which is the platform's."""
     if spec.strategy == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=max_epochs)
     return MedianPruner() if spec.early_stopping else NopPruner()
@@ -195,43 +226,5 @@ def _check_identity(folder: Path, study: optuna.Study, identity: Mapping[str, An
     changed = [name for name in identity if identity[name] != known.get(name)]
     if changed:
         raise ConfigError(
-            f"{folder} holds a tuning job with other {' and '.join(changed)}: name another --output, or give the same"
+            f"{folder} holds a tuning job with other {' and '.join(changed)}: choose another --output, or give the same"
         )
-
-
-REQUEST = "request.json"
-
-
-def inherit(study: Study, spec: TuningSpec) -> list[str]:
-    """Tell the study of the trials of each of ``spec.warm_start``; returns a line for each.
-
-    Raises:
-        ConfigError: a folder holds no tuning, or one with another objective.
-    """
-    return [_inherit_one(study, spec, Path(parent)) for parent in spec.warm_start]
-
-
-def _inherit_one(study: Study, spec: TuningSpec, parent: Path) -> str:
-    if not (parent / "trials.csv").is_file() or not (parent / REQUEST).is_file():
-        raise ConfigError(f"--warm-start {parent}: no tuning has ended there: name the --output of one")
-    request = json.loads((parent / REQUEST).read_text(encoding="utf-8"))
-    objective = request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
-    if objective != spec.objective:
-        raise ConfigError(f"--warm-start {parent}: its objective is {objective}, not {spec.objective}: give the same")
-    trials = read_csv(parent / "trials.csv")
-    num = study.inherit(trials, str(parent.resolve()))
-    return f"{num} of {len(trials)} trials of {parent} lie in these ranges"
-
-
-def read_csv(path: Path) -> list[Trial]:
-    """The names, statuses, parameters and objectives of a table that :func:`trials.write_csv` wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Trial(
-                name=row["TrainingJobName"],
-                status=row["TrainingJobStatus"],
-                parameters={name: value for name, value in row.items() if name not in COLUMNS},
-                objective=float(row["FinalObjectiveValue"]) if row["FinalObjectiveValue"] else None,
-            )
-            for row in csv.DictReader(file)
-        ]

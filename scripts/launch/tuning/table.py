@@ -1,4 +1,4 @@
-"""Trials as text: a table that renews itself on a terminal, a line an event in a log."""
+"""Trials as text: a live table on a terminal, one line per event in a log."""
 
 import shutil
 import sys
@@ -21,47 +21,54 @@ _MARKS = {
 
 
 @dataclass
-class Watcher:
-    """Shows trials as they come and go. ``names`` are the parameters' columns."""
+class TrialDisplay:
+    """Prints the state of a tuning job's trials each time that it is shown.
+
+    Attributes:
+        metric: the objective.
+        names: the tuned hyperparameters, one column each.
+        num_jobs: the number of trials to come in all.
+    """
 
     metric: Metric
     names: Sequence[str]
     num_jobs: int
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     _num_lines: int = 0
-    _told: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _printed: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def show(self, trials: Sequence[Trial]) -> None:
+        """Redraw the table on a terminal; print the trials that have started or ended elsewhere."""
         if self.stream.isatty():
             self._redraw(trials)
         else:
-            self._tell_news(trials)
+            self._print_changes(trials)
 
     def _redraw(self, trials: Sequence[Trial]) -> None:
         size = shutil.get_terminal_size()
         lines = table(trials, self.names, self.metric, rows=max(3, size.lines - 4))
         lines.append(summary_line(trials, self.metric, self.num_jobs))
         up = f"\x1b[{self._num_lines}F" if self._num_lines else ""
-        # Cut, since a line that wraps would count as two when the cursor goes up.
+        # Truncated: a line that wraps would take two rows, and the cursor would not go up far enough.
         text = "\n".join(f"{line[: size.columns - 1]}\x1b[K" for line in lines)
         print(f"{up}\x1b[J{text}", file=self.stream, flush=True)
         self._num_lines = len(lines)
 
-    def _tell_news(self, trials: Sequence[Trial]) -> None:
+    def _print_changes(self, trials: Sequence[Trial]) -> None:
         width = len(str(self.num_jobs))
         for number, trial in enumerate(trials, 1):
             state = (trial.status, len(trial.history))
-            if self._told.get(trial.name) == state:
+            if self._printed.get(trial.name) == state:
                 continue
-            if trial.is_running and self._told.get(trial.name):
+            if trial.is_running and self._printed.get(trial.name):
                 continue
-            self._told[trial.name] = state
+            self._printed[trial.name] = state
             place = f"trial {number:>{width}}/{self.num_jobs}"
             print(f"{place}  {describe(trial, self.metric)}", file=self.stream, flush=True)
 
 
 def describe(trial: Trial, metric: Metric) -> str:
-    """A trial in a line."""
+    """Describe a trial in one line."""
     parameters = "  ".join(f"{name}={shorten(value)}" for name, value in trial.parameters.items())
     words = [f"{_MARKS.get(trial.status, trial.status.lower()):<8}"]
     if trial.objective is not None:
@@ -77,7 +84,7 @@ def describe(trial: Trial, metric: Metric) -> str:
 
 
 def table(trials: Sequence[Trial], names: Sequence[str], metric: Metric, rows: int) -> list[str]:
-    """The header, and at most ``rows`` trials: when there are more, the last ones, and the best."""
+    """Format a header and at most ``rows`` trials; of more, the last ones and the best."""
     best = best_trial(trials, metric)
     numbered = list(enumerate(trials, 1))
     shown = numbered[-rows:]
@@ -104,7 +111,7 @@ def _cells(number: int, trial: Trial, names: Sequence[str], *, is_best: bool) ->
 
 
 def summary_line(trials: Sequence[Trial], metric: Metric, num_jobs: int) -> str:
-    """How far it is, and the best so far."""
+    """Summarize the progress and the best trial so far."""
     done = sum(not trial.is_running for trial in trials)
     failed = sum(trial.status == "Failed" for trial in trials)
     words = [f"{done} of {num_jobs} trials done"]
@@ -117,7 +124,7 @@ def summary_line(trials: Sequence[Trial], metric: Metric, num_jobs: int) -> str:
 
 
 def shorten(value: str) -> str:
-    """``0.01390030725982051`` → ``0.0139``, for eyes only."""
+    """Shorten a value for display: ``0.01390030725982051`` to ``0.0139``."""
     try:
         number = float(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Trials as values, whoever ran them; their table as CSV; the best of them, and what it trained with."""
+"""Trials of a tuning job, local or on AWS: values, CSV table, and the best one."""
 
 import csv
 import json
@@ -25,7 +25,14 @@ RUNNING = ("InProgress", "Stopping")
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A training job of a tuning job; ``status`` is the API's, ``history`` the objective after each epoch so far."""
+    """A training job of a tuning job.
+
+    Attributes:
+        status: the API's ``TrainingJobStatus``.
+        parameters: the tuned hyperparameters.
+        objective: the final value; for a stopped trial, the last one.
+        history: the objective after each epoch so far; empty for trials on AWS.
+    """
 
     name: str
     status: str
@@ -42,11 +49,12 @@ class Trial:
 
     @property
     def seconds(self) -> float | None:
+        """The duration, once the trial has ended."""
         return (self.ended - self.started).total_seconds() if self.started and self.ended else None
 
 
 def from_summary(summary: Mapping[str, Any]) -> Trial:
-    """An entry of ListTrainingJobsForHyperParameterTuningJob → a trial."""
+    """Convert an entry of ``ListTrainingJobsForHyperParameterTuningJob``."""
     objective = summary.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value")
     return Trial(
         name=summary["TrainingJobName"],
@@ -60,12 +68,12 @@ def from_summary(summary: Mapping[str, Any]) -> Trial:
 
 
 def _as_printed(value: float) -> float:
-    """The API keeps 32 bits of a metric: 0.9632999897003174 was printed as 0.9633."""
+    """Undo the API's rounding to 32 bits: 0.9632999897003174 was logged as 0.9633."""
     return float(f"{value:.7g}")
 
 
 def best_trial(trials: Iterable[Trial], metric: Metric) -> Trial | None:
-    """The completed trial with the best objective; of equals the first."""
+    """Return the completed trial with the best finite objective, the first among equals."""
     best: Trial | None = None
     for trial in trials:
         if trial.status != "Completed" or trial.objective is None or not isfinite(trial.objective):
@@ -76,7 +84,11 @@ def best_trial(trials: Iterable[Trial], metric: Metric) -> Trial | None:
 
 
 def write_csv(path: Path, trials: Iterable[Trial], names: Sequence[str]) -> None:
-    """A row a trial, with the SageMaker SDK's columns; times in ISO 8601."""
+    """Write one row per trial, with the SageMaker SDK's columns; times are in ISO 8601.
+
+    Args:
+        names: the tuned hyperparameters, whose columns come first.
+    """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [*names, *COLUMNS])
         writer.writeheader()
@@ -96,6 +108,20 @@ def _row(trial: Trial) -> dict[str, object]:
     return {**trial.parameters, **{name: "" if value is None else value for name, value in row.items()}}
 
 
-def write_best(path: Path, best: Trial, static: Mapping[str, str]) -> None:
-    """All that the best trial was told, as ``train.py --hyperparameters`` and ``train_local.sh`` take it."""
-    path.write_text(json.dumps({**static, **best.parameters}, indent=2) + "\n", encoding="utf-8")
+def read_csv(path: Path) -> list[Trial]:
+    """Read the names, statuses, parameters and objectives from a table of :func:`write_csv`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Trial(
+                name=row["TrainingJobName"],
+                status=row["TrainingJobStatus"],
+                parameters={name: value for name, value in row.items() if name not in COLUMNS},
+                objective=float(row["FinalObjectiveValue"]) if row["FinalObjectiveValue"] else None,
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_best(path: Path, best: Trial, fixed: Mapping[str, str]) -> None:
+    """Write all hyperparameters of the best trial, for ``train.py --hyperparameters`` and ``train_local.sh``."""
+    path.write_text(json.dumps({**fixed, **best.parameters}, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""moto's server, for all tests of tuning on AWS."""
+"""A moto server for the tests of tuning on AWS."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ def moto_url() -> Iterator[str]:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, moto_url: str, tmp_path: Path) -> pytest.MonkeyPatch:
-    """The environment in which every AWS client speaks to moto's server; a bucket ``photos`` is there."""
+    """An environment in which AWS clients connect to the moto server, which has a bucket ``photos``."""
     speak_to(moto_url, monkeypatch, tmp_path)
     client = boto3.client("s3")
     client.create_bucket(Bucket="photos")

@@ -1,4 +1,4 @@
-"""The tuner on this machine: real jobs of the local client, whose programs are quick."""
+"""The local tuner with real training jobs of a quick program."""
 
 import json
 import os
@@ -14,13 +14,14 @@ from launch.local.processes import is_alive
 from launch.tuning.ranges import Choice, Ranges
 from launch.tuning.results import write_results
 from launch.tuning.spec import TuningSpec
-from launch.tuning.study import REQUEST, inherit
+from launch.tuning.study import REQUEST, warm_start
 from support.quick_trials import quick_spec, quick_study, quick_tuner
+from support.tune_command import close, read_until
 
 TESTS = Path(__file__).resolve().parents[2]
 
 
-def test_as_many_trials_as_asked_for_are_run_and_their_last_objective_counts(tmp_path: Path) -> None:
+def test_all_trials_run_and_their_last_objective_counts(tmp_path: Path) -> None:
     tuner = quick_tuner(tmp_path, quick_spec(3))
     assert tuner.run() == "all 3 trials are done"
     trials = tuner.study.trials()
@@ -32,7 +33,7 @@ def test_as_many_trials_as_asked_for_are_run_and_their_last_objective_counts(tmp
         assert trial.seconds is not None
 
 
-def test_a_trial_that_fails_is_a_failed_trial_with_its_reason(tmp_path: Path) -> None:
+def test_failing_trial_is_recorded_with_its_reason(tmp_path: Path) -> None:
     tuner = quick_tuner(tmp_path, quick_spec(4, low=0.6, high=1.1, strategy="random"))
     tuner.run()
     trials = tuner.study.trials()
@@ -44,21 +45,21 @@ def test_a_trial_that_fails_is_a_failed_trial_with_its_reason(tmp_path: Path) ->
     }
 
 
-def test_when_none_of_the_first_five_succeeds_the_tuning_ends(tmp_path: Path) -> None:
+def test_tuning_ends_when_the_first_five_trials_fail(tmp_path: Path) -> None:
     tuner = quick_tuner(tmp_path, quick_spec(20, low=0.91, high=0.99, parallel=1))
     assert tuner.run() == "no trial succeeded in 5 attempts"
 
 
-def test_a_trial_without_a_finite_objective_is_a_failed_trial(tmp_path: Path) -> None:
+def test_trial_without_a_finite_objective_is_a_failed_trial(tmp_path: Path) -> None:
     tuner = quick_tuner(tmp_path, quick_spec(1, objective="validation:loss"))
     tuner.run()
     (trial,) = tuner.study.trials()
     assert (trial.status, trial.failure) == ("Failed", "no finite validation:loss in its log")
 
 
-def test_a_trial_that_falls_behind_is_stopped(tmp_path: Path) -> None:
+def test_trial_that_falls_behind_is_stopped(tmp_path: Path) -> None:
     quick_tuner(tmp_path, quick_spec(5, low=0.5, early_stopping=True)).run()
-    # Whatever is drawn here is worse than all of those, from its first epoch on.
+    # Any value in this range is worse than all of those, from the first epoch on.
     hopeless = quick_tuner(tmp_path, quick_spec(6, low=0.1, high=0.2, early_stopping=True), epoch_s=1.0)
     hopeless.run()
     (last,) = hopeless.study.trials()[5:]
@@ -67,13 +68,13 @@ def test_a_trial_that_falls_behind_is_stopped(tmp_path: Path) -> None:
     assert last.objective == last.history[-1]
 
 
-def test_the_tuning_ends_when_the_target_is_reached(tmp_path: Path) -> None:
+def test_tuning_ends_when_the_target_is_reached(tmp_path: Path) -> None:
     tuner = quick_tuner(tmp_path, quick_spec(20, target=0.01, parallel=1))
     assert tuner.run() == "the target 0.01 is reached"
     assert len(tuner.study.trials()) == 1
 
 
-def test_a_grid_is_tried_whole_and_once(tmp_path: Path) -> None:
+def test_grid_tries_every_point_once(tmp_path: Path) -> None:
     entry = {"Name": "lr", "Values": ["0.1", "0.2", "0.3"]}
     ranges = Ranges({"CategoricalParameterRanges": [entry]}, (Choice("lr", ("0.1", "0.2", "0.3")),))
     tuner = quick_tuner(tmp_path, TuningSpec(name="quick", ranges=ranges, strategy="grid", jobs=None))
@@ -81,45 +82,44 @@ def test_a_grid_is_tried_whole_and_once(tmp_path: Path) -> None:
     assert sorted(trial.parameters["lr"] for trial in tuner.study.trials()) == ["0.1", "0.2", "0.3"]
 
 
-def run_in_a_process(folder: Path, jobs: int, epoch_s: float) -> subprocess.Popen[str]:
+def start_tuner(folder: Path, jobs: int, epoch_s: float) -> subprocess.Popen[str]:
     command = [sys.executable, str(TESTS / "support" / "quick_trials.py"), str(folder), str(jobs), str(epoch_s)]
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent / "scripts")])
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
 
 
 def kill_after(process: subprocess.Popen[str], num_done: int) -> None:
-    assert process.stdout
-    while num_done:
-        line = process.stdout.readline()
-        assert line, "it has ended by itself"
-        num_done -= "  done  " in line
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    try:
+        read_until(process, "  done  ", num_done)
+    finally:
+        process.kill()
+        close(process)
 
 
-def test_a_tuning_that_was_killed_goes_on_and_ends_with_all_its_trials(tmp_path: Path) -> None:
-    kill_after(run_in_a_process(tmp_path, 4, 0.3), num_done=1)
+def test_killed_tuning_resumes_and_ends_with_all_its_trials(tmp_path: Path) -> None:
+    kill_after(start_tuner(tmp_path, 4, 0.3), num_done=1)
     running = list((tmp_path / "sagemaker" / "training-jobs").glob("*/algo-1.lock"))
-    again = run_in_a_process(tmp_path, 4, 0.0)
+    again = start_tuner(tmp_path, 4, 0.0)
     out, _ = again.communicate()
     assert again.returncode == 0
     leftovers = json.loads(out.splitlines()[0])["leftovers"]
-    assert leftovers >= 1, "at least one trial ran when it was killed"
-    assert not any(is_alive(lock) for lock in running), "what the killed run left has been stopped"
+    assert leftovers >= 1, "at least one trial was running when the tuner was killed"
+    assert not any(is_alive(lock) for lock in running), "the trials of the killed run have been stopped"
     study = quick_study(tmp_path, quick_spec(4))
     assert [trial.status for trial in study.trials()] == ["Completed"] * 4
     assert study.num_interrupted == leftovers
-    assert len({trial.parameters["lr"] for trial in study.trials()}) == 4, "nothing is drawn twice by the resumption"
+    assert len({trial.parameters["lr"] for trial in study.trials()}) == 4, "no value is sampled again"
 
 
-def test_ctrl_c_stops_what_runs_and_it_counts_for_nothing(tmp_path: Path) -> None:
-    process = run_in_a_process(tmp_path, 4, 5.0)
-    assert process.stdout
-    while "running" not in process.stdout.readline():
-        pass
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+def test_ctrl_c_stops_the_running_trials_and_does_not_count_them(tmp_path: Path) -> None:
+    process = start_tuner(tmp_path, 4, 5.0)
+    try:
+        read_until(process, "running", 1)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    finally:
+        process.kill()
+        close(process)
     assert process.returncode != 0
     records = [json.loads(path.read_text()) for path in (tmp_path / "sagemaker").glob("training-jobs/*/record.json")]
     assert {record["TrainingJobStatus"] for record in records} == {"Stopped"}
@@ -128,13 +128,13 @@ def test_ctrl_c_stops_what_runs_and_it_counts_for_nothing(tmp_path: Path) -> Non
     assert study.num_interrupted == len(records)
 
 
-def test_hyperband_ends_with_all_its_trials(tmp_path: Path) -> None:
+def test_hyperband_completes_all_trials(tmp_path: Path) -> None:
     tuner = quick_tuner(tmp_path, quick_spec(5, strategy="hyperband"))
     assert tuner.run() == "all 5 trials are done"
     assert all(trial.status in ("Completed", "Stopped") for trial in tuner.study.trials())
 
 
-def test_a_tuning_that_is_complete_runs_nothing_more_and_more_jobs_go_on(tmp_path: Path) -> None:
+def test_complete_tuning_starts_nothing_unless_there_are_more_jobs(tmp_path: Path) -> None:
     quick_tuner(tmp_path, quick_spec(2)).run()
     before = set((tmp_path / "sagemaker" / "training-jobs").iterdir())
     quick_tuner(tmp_path, quick_spec(2)).run()
@@ -144,7 +144,7 @@ def test_a_tuning_that_is_complete_runs_nothing_more_and_more_jobs_go_on(tmp_pat
     assert len(more.study.trials()) == 3
 
 
-def test_a_warm_start_learns_from_earlier_trials_and_does_not_count_them(tmp_path: Path) -> None:
+def test_warm_start_adds_earlier_trials_without_counting_them(tmp_path: Path) -> None:
     spec = quick_spec(3)
     earlier = quick_tuner(tmp_path / "earlier", spec)
     earlier.run()
@@ -155,17 +155,19 @@ def test_a_warm_start_learns_from_earlier_trials_and_does_not_count_them(tmp_pat
     tuner = quick_tuner(tmp_path / "warm", warm)
     fitting = sum(float(trial.parameters["lr"]) <= 0.7 for trial in earlier.study.trials())
     for _ in range(2):
-        assert inherit(tuner.study, warm) == [f"{fitting} of 3 trials of {tmp_path / 'earlier'} lie in these ranges"]
+        assert warm_start(tuner.study, warm) == [
+            f"{fitting} of 3 trials of {tmp_path / 'earlier'} are within these ranges"
+        ]
     tuner.run()
     assert len(tuner.study.trials()) == 2
     inherited = [trial for trial in tuner.study._study.trials if "parent" in trial.user_attrs]
     assert len(inherited) == fitting
 
 
-def test_a_warm_start_from_another_objective_is_refused(tmp_path: Path) -> None:
+def test_warm_start_from_another_objective_is_rejected(tmp_path: Path) -> None:
     objective = {"HyperParameterTuningJobObjective": {"MetricName": "validation:loss"}}
     (tmp_path / REQUEST).write_text(json.dumps({"HyperParameterTuningJobConfig": objective}))
     (tmp_path / "trials.csv").touch()
     spec = quick_spec(2, warm_start=(str(tmp_path),))
-    with pytest.raises(ConfigError, match="its objective is validation:loss, not validation:accuracy: give the same"):
-        inherit(quick_study(tmp_path, spec), spec)
+    with pytest.raises(ConfigError, match="its objective is validation:loss, not validation:accuracy: use the same"):
+        warm_start(quick_study(tmp_path, spec), spec)

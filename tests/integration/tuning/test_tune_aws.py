@@ -1,4 +1,4 @@
-"""``tune.py`` on AWS, as moto's server plays it over HTTP, with a script where moto knows no trials."""
+"""``tune.py`` on AWS: a moto server over HTTP, with scripted trials, which moto does not have."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ def trial(number: int, status: str, value: float | None = None, **more: object) 
 
 
 @pytest.mark.usefixtures("aws")
-def test_the_job_that_aws_gets_is_the_one_that_dry_run_shows(ranges: Path, name: str) -> None:
+def test_dry_run_shows_the_request_that_aws_receives(ranges: Path, name: str) -> None:
     arguments = [ranges, *ARGUMENTS, "--name", name, "--strategy", "random", "--jobs", 7, "--target", 0.9, "epochs=3"]
     shown = tune(*arguments, "--dry-run")
     assert shown.returncode == 0, shown.stderr
@@ -125,9 +125,7 @@ def test_trials_are_followed_to_the_end(
     assert (tuning.folder / "tuning.html").is_file()
 
 
-def test_a_tuning_that_aws_fails_is_told_with_its_reason(
-    tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch
-) -> None:
+def test_failed_tuning_job_raises_with_its_reason(tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch) -> None:
     script = Script([("Failed", [trial(1, "Failed")])], failure="No training job succeeded after 5 attempts.")
     with tuning_service(moto_url, script) as url:
         aws.setenv("AWS_ENDPOINT_URL", url)
@@ -135,7 +133,7 @@ def test_a_tuning_that_aws_fails_is_told_with_its_reason(
             tuning.run()
 
 
-def test_ctrl_c_says_what_goes_on_at_aws(
+def test_ctrl_c_leaves_the_job_running_and_prints_how_to_stop_it(
     tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(_: float) -> None:
@@ -148,12 +146,12 @@ def test_ctrl_c_says_what_goes_on_at_aws(
         with pytest.raises(KeyboardInterrupt):
             impatient.run()
     err = capsys.readouterr().err
-    assert f"tuning job {tuning.spec.name} runs on at AWS, and costs" in err
+    assert f"tuning job {tuning.spec.name} keeps running on AWS, at its cost" in err
     assert f"--name {tuning.spec.name} --watch" in err
     assert "StopHyperParameterTuningJob" not in script.operations
 
 
-def test_a_job_that_runs_already_is_watched(
+def test_existing_job_can_be_followed(
     tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = Script([("InProgress", []), ("Completed", [trial(1, "Completed", 0.9)])])
@@ -165,7 +163,7 @@ def test_a_job_that_runs_already_is_watched(
     assert "best        validation:accuracy=0.9000 by dogs-001" in capsys.readouterr().out
 
 
-def test_a_tuning_without_a_completed_trial_has_no_best(
+def test_tuning_without_a_completed_trial_has_no_best(
     tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch
 ) -> None:
     with tuning_service(moto_url, Script([("Stopped", [trial(1, "Stopped", 0.5)])])) as url:
@@ -181,7 +179,7 @@ def test_a_tuning_without_a_completed_trial_has_no_best(
     [
         (["--role", "nobody"], "role nobody: there is no such role"),
         (["--output", "s3://nowhere/models"], "s3://nowhere: there is no such bucket"),
-        (["--output", "models"], "/models is on this machine, and the training is not: give s3://BUCKET/PREFIX"),
+        (["--output", "models"], "/models is on this machine, but the training runs on AWS: give s3://BUCKET/PREFIX"),
         (["--channel", "train=photos"], "upload"),
         (["--objective", "test:loss"], "--objective test:loss needs a channel 'test', and there is none: add one"),
         (["lr=0.1"], "lr is given as a fixed hyperparameter too"),
@@ -189,7 +187,7 @@ def test_a_tuning_without_a_completed_trial_has_no_best(
     ],
 )
 @pytest.mark.usefixtures("aws")
-def test_a_mistake_is_told_in_a_line(ranges: Path, name: str, arguments: list[str], message: str) -> None:
+def test_mistakes_are_reported_in_one_line(ranges: Path, name: str, arguments: list[str], message: str) -> None:
     done = tune(ranges, *ARGUMENTS, "--name", name, *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("tune: ")
@@ -199,7 +197,7 @@ def test_a_mistake_is_told_in_a_line(ranges: Path, name: str, arguments: list[st
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_name_that_is_taken_is_told(ranges: Path, name: str) -> None:
+def test_name_that_is_taken_is_an_error(ranges: Path, name: str) -> None:
     first = tune(ranges, *ARGUMENTS, "--name", name, "--no-wait")
     assert first.returncode == 0, first.stderr
     second = tune(ranges, *ARGUMENTS, "--name", name, "--no-wait")
@@ -215,13 +213,13 @@ print(",".join(HyperparameterTuningJobAnalytics(sys.argv[1], session).dataframe(
 """
 
 
-def test_the_table_has_the_columns_that_the_sdk_makes_of_the_same_trials(
+def test_csv_has_the_sdks_columns_for_the_same_trials(
     tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch
 ) -> None:
     with tuning_service(moto_url, Script([("Completed", [trial(1, "Completed", 0.9)])])) as url:
         aws.setenv("AWS_ENDPOINT_URL", url)
         tuning.run()
-        # In a process of its own: the SDK is slow to import, and warns.
+        # In its own process: the SDK is slow to import, and warns.
         done = subprocess.run(
             [sys.executable, "-c", SDK, tuning.spec.name], capture_output=True, text=True, check=False
         )

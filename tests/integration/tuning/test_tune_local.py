@@ -1,4 +1,4 @@
-"""``tune.py --local``: from a ranges file to the best hyperparameters, by real trainings."""
+"""``tune.py --local`` with real trainings, from a ranges file to the best hyperparameters."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dataset.sample_data import write_digits
-from launch.tuning.locking import only_one
+from launch.tuning.locking import lock_folder
 from launch.tuning.trials import COLUMNS
 from support.jobs import TINY
 from support.quick_trials import quick_spec, quick_study
@@ -42,7 +42,7 @@ def train_local(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_tuning_leaves_what_the_next_commands_take(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
+def test_results_are_accepted_by_the_next_commands(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
     fixed = {name: value for name, value in TINY.items() if name != "batch_size"}
     out = tmp_path / "out"
     arguments = [ranges, "--local", "--data", image_folder, "--output", out, "--folder", tmp_path / "sagemaker"]
@@ -55,7 +55,7 @@ def test_a_tuning_leaves_what_the_next_commands_take(ranges: Path, image_folder:
     best = json.loads((out / "best_hyperparameters.json").read_text())
     assert best == {**fixed, "lr": best["lr"], "batch_size": best["batch_size"]}
     log = (tmp_path / "sagemaker" / "training-jobs" / rows[0]["TrainingJobName"] / "logs" / "algo-1.log").read_text()
-    assert "CPU, 1 thread" in log, "each trial has its share of the cores"
+    assert "CPU, 1 thread" in log, "each trial gets its share of the cores"
     command = [sys.executable, ROOT / "scripts" / "train.py", "--local", "--data", image_folder, "--dry-run"]
     command += ["--hyperparameters", out / "best_hyperparameters.json"]
     taken = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -67,7 +67,7 @@ def test_a_tuning_leaves_what_the_next_commands_take(ranges: Path, image_folder:
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_the_trials_and_says_how_to_go_on(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_trials_and_prints_how_to_resume(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = [ranges, "--local", "--data", image_folder, "--output", out, "--folder", tmp_path / "sagemaker"]
     process = start_tune(*arguments, "--jobs", 4, "model=squeezenet1_1", "pretrained=false", "epochs=50")
@@ -75,8 +75,8 @@ def test_ctrl_c_stops_the_trials_and_says_how_to_go_on(ranges: Path, image_folde
     process.send_signal(signal.SIGINT)
     out_text, err = process.communicate()
     assert process.returncode == 130
-    assert "0 of 4 trials are done; those that ran were stopped, and count for nothing" in out_text
-    assert "the same command goes on from there" in err
+    assert "0 of 4 trials completed; the running ones were stopped and do not count" in out_text
+    assert "run the same command again to resume" in err
     assert "Traceback" not in err
     assert read_table(out) == []
     for record in (tmp_path / "sagemaker" / "training-jobs").glob("*/record.json"):
@@ -84,9 +84,7 @@ def test_ctrl_c_stops_the_trials_and_says_how_to_go_on(ranges: Path, image_folde
 
 
 @pytest.mark.slow
-def test_twenty_trials_on_the_digits_killed_halfway_end_with_twenty_and_are_worth_it(
-    ranges: Path, tmp_path: Path
-) -> None:
+def test_twenty_trials_on_the_digits_killed_halfway_beat_the_defaults(ranges: Path, tmp_path: Path) -> None:
     digits, out = tmp_path / "digits", tmp_path / "out"
     write_digits(digits)
     fixed = ["pretrained=false", "image_size=32", "epochs=1", "augmentation=none", "scheduler=onecycle"]
@@ -98,7 +96,8 @@ def test_twenty_trials_on_the_digits_killed_halfway_end_with_twenty_and_are_wort
     close(killed)
     again = tune(*arguments)
     assert again.returncode == 0, again.stderr
-    assert "count for nothing" in again.stdout
+    assert "which do not count" in again.stdout
+    assert "\nresuming    " in f"\n{again.stdout}"
     rows = read_table(out)
     assert [row["TrainingJobStatus"] for row in rows] == ["Completed"] * 20
     settings = {"best": ["--hyperparameters", out / "best_hyperparameters.json"], "defaults": fixed}
@@ -113,7 +112,7 @@ def test_twenty_trials_on_the_digits_killed_halfway_end_with_twenty_and_are_wort
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_before_anything_is_trained(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_anything_is_trained(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").symlink_to(image_folder)
     cases = {
         ("--data", str(tmp_path / "none")): "/none: there is no such folder",
@@ -121,7 +120,7 @@ def test_a_mistake_is_told_before_anything_is_trained(ranges: Path, image_folder
         ("--data", str(image_folder), "epochs=0"): "hyperparameter epochs='0': should be greater than or equal to 1",
         ("--data", str(image_folder), "--strategy", "grid"): "lr is a range: list its values under Categorical",
         ("--data", str(image_folder), "--objective", "test:f1"): "needs a channel 'test', and there is none",
-        ("--data", str(image_folder), "--warm-start", "none"): "--warm-start none: no tuning has ended there",
+        ("--data", str(image_folder), "--warm-start", "none"): "--warm-start none: no finished tuning job is there",
         ("--data", str(image_folder), "--output", "s3://bucket/x"): "with --local it has to be a folder",
     }
     for arguments, message in cases.items():
@@ -133,16 +132,16 @@ def test_a_mistake_is_told_before_anything_is_trained(ranges: Path, image_folder
 
 
 @pytest.mark.slow
-def test_a_folder_of_another_tuning_is_left_alone(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
+def test_folder_of_another_tuning_job_is_not_touched(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
     arguments = [ranges, "--local", "--data", image_folder, "--folder", tmp_path / "sagemaker", "--output", tmp_path]
-    with only_one(tmp_path):
+    with lock_folder(tmp_path):
         busy = tune(*arguments)
-    assert f"another tune.py is at work in {tmp_path}: wait for it, or name another --output" in busy.stderr
+    assert f"another tune.py is running in {tmp_path}: wait for it, or choose another --output" in busy.stderr
     quick_study(tmp_path, quick_spec(2))
     other = tune(*arguments)
     assert f"{tmp_path} holds a tuning job with other " in other.stderr
     assert "ranges" in other.stderr
     (tmp_path / "study.db").write_text("no database")
     broken = tune(*arguments)
-    assert f"{tmp_path / 'study.db'} can't be used: " in broken.stderr
+    assert f"{tmp_path / 'study.db'} can't be opened: " in broken.stderr
     assert all(done.returncode == 1 and done.stderr.count("\n") == 1 for done in (busy, other, broken))

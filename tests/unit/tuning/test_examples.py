@@ -1,4 +1,4 @@
-"""The examples: each command of their README makes a request that the API would take."""
+"""Example ranges: each is valid, and each command of their README builds a valid request."""
 
 import json
 import re
@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", (EXAMPLES / "README.md").read_text(encod
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_ranges_and_hyperparameters_go_together(folder: Path) -> None:
+def test_ranges_and_hyperparameters_are_valid_together(folder: Path) -> None:
     file = folder / "hyperparameters.json"
     fixed = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     Hyperparameters.parse(fixed)
@@ -25,14 +25,14 @@ def test_ranges_and_hyperparameters_go_together(folder: Path) -> None:
     read_ranges(folder / "ranges.json", fixed)
 
 
-def test_every_folder_has_its_command_in_the_readme() -> None:
+def test_every_folder_has_a_command_in_the_readme() -> None:
     assert len(BLOCKS) == len(FOLDERS)
     for folder in FOLDERS:
         assert any(f"scripts/examples/{folder.name}/ranges.json" in block for block in BLOCKS)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("examples/")[1].split("/")[0])
-def test_the_readmes_commands_make_requests(block: str, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readmes_commands_build_requests(block: str, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, script, *arguments = shlex.split(block.replace("\\\n", " "))
     assert (program, script) == (".venv/bin/python", "scripts/tune.py")
     monkeypatch.chdir(ROOT)

@@ -1,4 +1,4 @@
-"""The CreateHyperParameterTuningJob request, by botocore's own model of the service."""
+"""Tuning requests, validated by botocore's model of the service."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,8 @@ from botocore.validate import ParamValidator
 
 from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
-from launch.training.request import TrainingSpec
+from launch.platform.resources import Security
+from launch.training.request import Resources, TrainingSpec
 from launch.tuning.local import trial_request
 from launch.tuning.ranges import Ranges, read_ranges
 from launch.tuning.request import tuning_request
@@ -58,10 +59,10 @@ def check(request: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "objective"),
-    # Hyperband has no use for an objective that comes once, at the end.
+    # Hyperband needs an objective that is measured more than once.
     [pair for pair in product(STRATEGIES, METRICS) if not (pair[0] == "hyperband" and pair[1].startswith("test:"))],
 )
-def test_the_api_takes_the_request(tmp_path: Path, strategy: str, objective: str) -> None:
+def test_request_is_valid_for_the_api(tmp_path: Path, strategy: str, objective: str) -> None:
     grid = strategy == "grid"
     content = {"CategoricalParameterRanges": [LR_VALUES]} if grid else {"ContinuousParameterRanges": [LR]}
     spec = TuningSpec(
@@ -77,10 +78,17 @@ def test_the_api_takes_the_request(tmp_path: Path, strategy: str, objective: str
         no_improvement=5,
         seed=3,
     )
-    check(tuning_request(spec, replace(TRAINING, spot=True, kms_key="key", tags={"team": "vision"})))
+    check(
+        tuning_request(
+            spec,
+            replace(
+                TRAINING, resources=Resources(spot=True), security=Security(kms_key="key"), tags={"team": "vision"}
+            ),
+        )
+    )
 
 
-def test_the_request_says_what_was_asked_for(ranges: Ranges) -> None:
+def test_request_has_the_specified_values(ranges: Ranges) -> None:
     spec = TuningSpec(name="dogs", ranges=ranges, objective="validation:loss", jobs=12, parallel=3, early_stopping=True)
     request = tuning_request(spec, TRAINING)
     assert request["HyperParameterTuningJobName"] == "dogs"
@@ -97,7 +105,7 @@ def test_the_request_says_what_was_asked_for(ranges: Ranges) -> None:
     assert {"Key": "project", "Value": "image-classifier"} in request["Tags"]
 
 
-def test_hyperband_knows_the_epochs(ranges: Ranges, tmp_path: Path) -> None:
+def test_hyperband_gets_the_largest_number_of_epochs(ranges: Ranges, tmp_path: Path) -> None:
     def resources(ranges: Ranges) -> dict[str, int]:
         config = tuning_request(TuningSpec(name="dogs", ranges=ranges, strategy="hyperband"), TRAINING)
         return config["HyperParameterTuningJobConfig"]["StrategyConfig"]["HyperbandStrategyConfig"]
@@ -109,7 +117,7 @@ def test_hyperband_knows_the_epochs(ranges: Ranges, tmp_path: Path) -> None:
     assert resources(write_ranges(tmp_path, {"CategoricalParameterRanges": [values]}))["MaxResource"] == 20
 
 
-def test_a_grid_has_as_many_jobs_as_points(tmp_path: Path) -> None:
+def test_grid_has_one_job_per_combination(tmp_path: Path) -> None:
     ranges = write_ranges(tmp_path, {"CategoricalParameterRanges": [LR_VALUES]})
     spec = TuningSpec(name="dogs", ranges=ranges, strategy="grid", jobs=None)
     limits = tuning_request(spec, TRAINING)["HyperParameterTuningJobConfig"]["ResourceLimits"]
@@ -117,7 +125,7 @@ def test_a_grid_has_as_many_jobs_as_points(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("transfer", "kind"), [(False, "IdenticalDataAndAlgorithm"), (True, "TransferLearning")])
-def test_earlier_jobs_are_named(ranges: Ranges, transfer: bool, kind: str) -> None:
+def test_warm_start_names_the_earlier_jobs(ranges: Ranges, transfer: bool, kind: str) -> None:
     spec = TuningSpec(name="dogs", ranges=ranges, warm_start=("first",), transfer=transfer)
     assert tuning_request(spec, TRAINING)["WarmStartConfig"] == {
         "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "first"}],
@@ -136,24 +144,24 @@ def test_earlier_jobs_are_named(ranges: Ranges, transfer: bool, kind: str) -> No
         ({"max_runtime_s": 60}, "--max-runtime 60: at least 120 seconds"),
         ({"no_improvement": 2}, "--no-improvement 2: at least 3 trials"),
         ({"warm_start": tuple("abcdef")}, "--warm-start takes at most 5 earlier tuning jobs, not 6"),
-        ({"strategy": "hyperband", "early_stopping": True}, "hyperband stops trials early by itself"),
+        ({"strategy": "hyperband", "early_stopping": True}, "hyperband already stops trials early"),
         ({"strategy": "hyperband", "objective": "test:loss"}, "--strategy hyperband needs an objective of each epoch"),
         ({"early_stopping": True, "objective": "test:f1"}, "--early-stopping needs an objective of each epoch"),
         ({"strategy": "grid"}, "lr is a range: list its values under CategoricalParameterRanges"),
     ],
 )
-def test_what_the_platform_would_refuse_is_told_before(ranges: Ranges, settings: dict[str, Any], message: str) -> None:
+def test_settings_that_the_platform_rejects_are_errors(ranges: Ranges, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tuning_request(TuningSpec(**{"name": "dogs", "ranges": ranges, **settings}), TRAINING)
 
 
-def test_a_grid_has_no_other_number_of_jobs(tmp_path: Path) -> None:
+def test_grid_rejects_another_number_of_jobs(tmp_path: Path) -> None:
     ranges = write_ranges(tmp_path, {"CategoricalParameterRanges": [LR_VALUES]})
     with pytest.raises(ConfigError, match="grid tries all 3 combinations: leave --jobs 20 out"):
         tuning_request(TuningSpec(name="dogs", ranges=ranges, strategy="grid", jobs=20), TRAINING)
 
 
-def test_a_trial_here_has_its_share_of_the_cores(ranges: Ranges, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_trial_gets_its_share_of_the_cores(ranges: Ranges, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     request = trial_request(TuningSpec(name="dogs", ranges=ranges, parallel=3), TRAINING, "dogs-1", {"lr": "0.01"})
     assert request["Environment"] == {"OMP_NUM_THREADS": "2"}
@@ -167,7 +175,7 @@ def test_a_trial_here_has_its_share_of_the_cores(ranges: Ranges, monkeypatch: py
     }
 
 
-def test_what_is_asked_for_goes_before_a_trials_share(ranges: Ranges) -> None:
+def test_given_hyperparameters_override_a_trials_defaults(ranges: Ranges) -> None:
     asked = replace(TRAINING, hyperparameters={"num-workers": "4"}, environment={"OMP_NUM_THREADS": "7"})
     request = trial_request(TuningSpec(name="dogs", ranges=ranges), asked, "dogs-1", {})
     assert request["Environment"] == {"OMP_NUM_THREADS": "7"}

@@ -1,4 +1,4 @@
-"""Trials: the SDK's table, the best of them, the terminal's table, and the page in a browser."""
+"""Trials: the CSV table, the best one, the terminal's table, and the page in a browser."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ import pytest
 from classifier.contract.metrics import METRICS
 from launch.tuning.page import write_page
 from launch.tuning.ranges import Choice, NumberRange
-from launch.tuning.table import Watcher, shorten, table
+from launch.tuning.table import TrialDisplay, shorten, table
 from launch.tuning.trials import COLUMNS, Trial, best_trial, from_summary, write_best, write_csv
 from support.browser import browsing
 
@@ -48,13 +48,13 @@ TRIALS = [
 ]
 
 
-def test_the_best_is_the_first_completed_of_the_best_objective() -> None:
+def test_best_trial_is_the_first_completed_one_with_the_best_objective() -> None:
     assert best_trial(TRIALS, ACCURACY) == TRIALS[1]
     assert best_trial(TRIALS, LOSS) == TRIALS[0]
     assert best_trial([trial(1, "Failed"), trial(2, "InProgress"), trial(3, objective=float("nan"))], ACCURACY) is None
 
 
-def test_the_table_has_the_columns_of_the_sdk(tmp_path: Path) -> None:
+def test_csv_has_the_columns_of_the_sdk(tmp_path: Path) -> None:
     write_csv(tmp_path / "trials.csv", [*TRIALS, trial(6, "InProgress")], NAMES)
     with (tmp_path / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -74,7 +74,7 @@ def test_the_table_has_the_columns_of_the_sdk(tmp_path: Path) -> None:
     assert rows[5]["TrainingEndTime"] == rows[5]["TrainingElapsedTimeSeconds"] == ""
 
 
-def test_a_trial_of_aws_reads_as_one_of_this_machine() -> None:
+def test_api_summaries_become_trials() -> None:
     summary = {
         "TrainingJobName": "dogs-001",
         "TrainingJobArn": "arn",
@@ -94,18 +94,18 @@ def test_a_trial_of_aws_reads_as_one_of_this_machine() -> None:
     assert from_summary({**pending, "TrainingJobStatus": "InProgress"}).objective is None
 
 
-def test_the_best_hyperparameters_are_all_that_the_trial_was_told(tmp_path: Path) -> None:
+def test_best_hyperparameters_include_the_fixed_ones(tmp_path: Path) -> None:
     write_best(tmp_path / "best.json", TRIALS[1], {"model": "resnet18"})
     written = json.loads((tmp_path / "best.json").read_text())
     assert written == {"model": "resnet18", "lr": "0.005", "epochs": "2", "optimizer": "adamw"}
 
 
-def test_a_log_gets_a_line_an_event() -> None:
+def test_log_gets_one_line_per_event() -> None:
     stream = io.StringIO()
-    watcher = Watcher(ACCURACY, NAMES, 3, stream)
-    watcher.show([trial(1, "InProgress")])
-    watcher.show([trial(1, "InProgress")])
-    watcher.show([TRIALS[0], TRIALS[3]])
+    display = TrialDisplay(ACCURACY, NAMES, 3, stream)
+    display.show([trial(1, "InProgress")])
+    display.show([trial(1, "InProgress")])
+    display.show([TRIALS[0], TRIALS[3]])
     assert stream.getvalue().splitlines() == [
         "trial 1/3  running   lr=0.01  epochs=1  optimizer=sgd",
         "trial 1/3  done      validation:accuracy=0.9000  lr=0.01  epochs=1  optimizer=sgd  20 s",
@@ -118,21 +118,21 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_one_table_that_renews_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_one_table_that_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("LINES", "24")
     stream = Terminal()
-    watcher = Watcher(ACCURACY, NAMES, 9, stream)
-    watcher.show(TRIALS)
+    display = TrialDisplay(ACCURACY, NAMES, 9, stream)
+    display.show(TRIALS)
     num_lines = stream.getvalue().count("\n")
-    watcher.show(TRIALS)
+    display.show(TRIALS)
     assert f"\x1b[{num_lines}F" in stream.getvalue()
     lines = re.sub(r"\x1b\[\d*[FJK]", "", stream.getvalue()).splitlines()
     assert max(map(len, lines)) < 60, "no line wraps"
     assert lines[num_lines - 1].startswith("5 of 9 trials done · 1 failed · best validation:accuracy")
 
 
-def test_a_long_table_keeps_the_last_trials_and_the_best() -> None:
+def test_long_table_keeps_the_last_trials_and_the_best() -> None:
     many = [TRIALS[1], *(trial(number, objective=0.5) for number in range(2, 40))]
     lines = table(many, NAMES, ACCURACY, rows=5)
     assert len(lines) == 6
@@ -143,7 +143,7 @@ def test_a_long_table_keeps_the_last_trials_and_the_best() -> None:
 @pytest.mark.parametrize(
     ("value", "shown"), [("0.01390030725982051", "0.0139"), ("128", "128"), ("adamw", "adamw"), ("1e-08", "1e-08")]
 )
-def test_values_are_shortened_for_the_eye(value: str, shown: str) -> None:
+def test_values_are_shortened_for_display(value: str, shown: str) -> None:
     assert shorten(value) == shown
 
 
@@ -153,7 +153,7 @@ def page(tmp_path: Path) -> Path:
     return tmp_path / "tuning.html"
 
 
-def test_the_page_needs_nothing_else(page: Path) -> None:
+def test_page_is_self_contained(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "dogs &lt;/script&gt;" in text
     assert "&lt;b&gt;diverged&lt;/b&gt; &amp; more" in text
@@ -161,7 +161,7 @@ def test_the_page_needs_nothing_else(page: Path) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_browser_draws_the_page(page: Path, tmp_path: Path, dark: bool) -> None:
+def test_browser_draws_the_page(page: Path, tmp_path: Path, dark: bool) -> None:
     with browsing(tmp_path / "profile") as browser:
         browser.open(page.as_uri(), dark=dark)
         browser.wait_for("document.body.dataset.drawn === 'yes'")
@@ -178,7 +178,7 @@ def test_a_browser_draws_the_page(page: Path, tmp_path: Path, dark: bool) -> Non
         assert (background == "rgb(22, 23, 26)") is dark
 
 
-def test_a_page_without_any_completed_trial_is_drawn_too(tmp_path: Path) -> None:
+def test_page_without_a_completed_trial_is_drawn(tmp_path: Path) -> None:
     write_page(tmp_path / "tuning.html", "dogs", ACCURACY, RANGES, [TRIALS[3]])
     with browsing(tmp_path / "profile") as browser:
         browser.open((tmp_path / "tuning.html").as_uri())

@@ -1,5 +1,7 @@
-"""A local client in a folder of the test's own."""
+"""Jobs of a local client, stopped at the end of the test."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,5 +10,6 @@ from support.shell_jobs import Jobs
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    with closing(Jobs(tmp_path)) as jobs:
+        yield jobs

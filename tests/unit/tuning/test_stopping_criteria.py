@@ -1,4 +1,4 @@
-"""When a tuning on this machine is over."""
+"""Stopping criteria of a local tuning job."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def trials(*objectives: float | None) -> list[Trial]:
-    """A trial each, ended one after the other; None has failed."""
+    """Trials that ended one after the other, by objective; None stands for a failed one."""
     return [
         Trial(
             name=str(number),
@@ -45,12 +45,12 @@ RUNNING = Trial(name="now", status="InProgress", parameters={})
         ({"target": 0.5, "objective": "validation:loss"}, trials(0.6), 0, None),
         ({"target": 0.5, "objective": "validation:loss"}, trials(0.4), 0, "the target 0.5 is reached"),
         ({"no_improvement": 3}, trials(0.1, 0.5, 0.2, 0.3), 0, None),
-        ({"no_improvement": 3}, trials(0.1, 0.5, 0.2, 0.3, None), 0, "3 trials brought nothing better"),
+        ({"no_improvement": 3}, trials(0.1, 0.5, 0.2, 0.3, None), 0, "no improvement in 3 trials"),
         ({"max_runtime_s": 600}, [RUNNING], 599, None),
-        ({"max_runtime_s": 600}, [RUNNING], 600, "600 seconds are over"),
+        ({"max_runtime_s": 600}, [RUNNING], 600, "the time limit of 600 s is reached"),
     ],
 )
-def test_it_is_over_when_a_criterion_is_met(
+def test_tuning_ends_when_a_criterion_is_met(
     settings: dict[str, object], known: list[Trial], seconds: float, reason: str | None
 ) -> None:
     spec = TuningSpec(**{"name": "dogs", "ranges": Ranges({}, ()), **settings})  # pyright: ignore[reportArgumentType]

@@ -1,11 +1,11 @@
-"""Ranges ↔ Optuna: what is drawn lies in its range, on its scale, and comes back as it went."""
+"""Conversion between ranges and Optuna's search space: bounds, scales, and the way back."""
 
 import optuna
 import pytest
 
 from classifier.errors import ConfigError
 from launch.tuning.ranges import Choice, NumberRange, Ranges, Scaling
-from launch.tuning.search_space import distributions, from_hyperparameters, grid, to_hyperparameters
+from launch.tuning.search_space import distributions, from_hyperparameters, to_hyperparameters
 
 ALL = Ranges(
     {},
@@ -19,13 +19,13 @@ ALL = Ranges(
 )
 
 
-def draw(ranges: Ranges, num: int) -> list[dict[str, str]]:
+def sample(ranges: Ranges, num: int) -> list[dict[str, str]]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     return [to_hyperparameters(ranges, study.ask(distributions(ranges)).params) for _ in range(num)]
 
 
-def test_every_value_is_a_string_in_its_range() -> None:
-    for values in draw(ALL, 50):
+def test_values_are_strings_within_their_ranges() -> None:
+    for values in sample(ALL, 50):
         assert list(values) == ["lr", "momentum", "epochs", "batch_size", "optimizer"]
         assert 1e-4 <= float(values["lr"]) <= 0.1
         assert 0.5 <= float(values["momentum"]) <= 0.999
@@ -34,22 +34,22 @@ def test_every_value_is_a_string_in_its_range() -> None:
         assert values["optimizer"] in ("sgd", "adam")
 
 
-def test_what_was_drawn_comes_back() -> None:
-    for values in draw(ALL, 20):
+def test_conversion_to_hyperparameters_and_back_keeps_the_values() -> None:
+    for values in sample(ALL, 20):
         again = to_hyperparameters(ALL, from_hyperparameters(ALL, values))
         assert float(again.pop("momentum")) == pytest.approx(float(values.pop("momentum")))
         assert again == values
 
 
 @pytest.mark.parametrize(("scaling", "middle"), [("Linear", 0.5), ("Logarithmic", 0.03), ("ReverseLogarithmic", 0.97)])
-def test_half_of_the_values_lie_on_each_side_of_the_scales_middle(scaling: Scaling, middle: float) -> None:
+def test_half_of_the_values_are_on_each_side_of_the_scales_middle(scaling: Scaling, middle: float) -> None:
     ranges = Ranges({}, (NumberRange("x", 0.001, 0.999, scaling, False),))
-    values = [float(drawn["x"]) for drawn in draw(ranges, 400)]
+    values = [float(values["x"]) for values in sample(ranges, 400)]
     assert sum(value < middle for value in values) == pytest.approx(200, abs=40)
 
 
-def test_an_earlier_trial_outside_of_a_range_does_not_fit() -> None:
-    (values,) = draw(ALL, 1)
+def test_values_outside_of_their_ranges_are_rejected() -> None:
+    (values,) = sample(ALL, 1)
     for name, value in {"lr": "0.5", "optimizer": "lion", "epochs": "21"}.items():
         with pytest.raises(ValueError, match=name):
             from_hyperparameters(ALL, {**values, name: value})
@@ -58,13 +58,13 @@ def test_an_earlier_trial_outside_of_a_range_does_not_fit() -> None:
         from_hyperparameters(ALL, values)
 
 
-def test_a_grid_has_every_combination() -> None:
+def test_grid_has_every_combination() -> None:
     ranges = Ranges({}, (Choice("lr", ("0.1", "0.2")), Choice("batch_size", ("8", "16", "32"))))
-    points = grid(ranges)
+    points = ranges.grid()
     assert len(points) == 6
     assert {"lr": "0.2", "batch_size": "8"} in points
 
 
-def test_a_grid_of_a_range_is_refused() -> None:
+def test_grid_of_a_numeric_range_is_rejected() -> None:
     with pytest.raises(ConfigError, match="lr is a range: list its values under CategoricalParameterRanges"):
-        grid(ALL)
+        ALL.grid()

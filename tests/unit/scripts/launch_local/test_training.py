@@ -1,4 +1,4 @@
-"""Training jobs of the local client: real processes, the platform's words for what became of them."""
+"""Local training jobs: real processes with the platform's statuses and failure reasons."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 
 from launch.local.client import LocalClient, LocalLogs
 from launch.platform.logs import TRAINING_JOBS, LogTail
+from launch.training.request import Monitoring, Resources
 from support.shell_jobs import Jobs
 
 
@@ -25,7 +26,7 @@ def read(base: Path, name: str) -> Any:
     return json.loads((base / "input" / "config" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def test_a_job_completes_with_its_artifacts_metrics_and_times(jobs: Jobs) -> None:
+def test_completed_job_has_artifacts_metrics_and_times(jobs: Jobs) -> None:
     record = jobs.run(
         "echo validation:accuracy=0.25; echo validation:accuracy=0.75; "
         "echo w > $base/model/w; echo r > $base/output/data/r"
@@ -42,7 +43,7 @@ def test_a_job_completes_with_its_artifacts_metrics_and_times(jobs: Jobs) -> Non
     assert statuses == ["Starting", "Downloading", "Training", "Uploading", "Completed"]
 
 
-def test_a_failure_is_told_in_the_programs_own_words_without_a_model(jobs: Jobs) -> None:
+def test_failed_job_has_the_programs_reason_and_no_model(jobs: Jobs) -> None:
     record = jobs.run(
         "echo w > $base/model/w; echo r > $base/output/data/r; "
         "printf 'lr is bad%2000s' x > $base/output/failure; exit 1"
@@ -54,7 +55,7 @@ def test_a_failure_is_told_in_the_programs_own_words_without_a_model(jobs: Jobs)
     assert members(f"{jobs.folder}/artifacts/job/output/output.tar.gz") == ["r"]
 
 
-def test_a_failure_without_a_word_names_the_host_and_its_exit_code(jobs: Jobs) -> None:
+def test_failure_without_a_reason_names_the_host_and_its_exit_code(jobs: Jobs) -> None:
     assert "algo-1 ended with exit code 7" in jobs.run("exit 7")["FailureReason"]
 
 
@@ -65,14 +66,12 @@ def test_the_environment_reaches_the_program(jobs: Jobs) -> None:
     assert said == ["1", "job", record["TrainingJobArn"]]
 
 
-def test_every_config_file_that_the_request_asks_for_is_there(jobs: Jobs) -> None:
+def test_requested_config_files_are_written(jobs: Jobs) -> None:
     jobs.run(
         "true",
         hyperparameters={"epochs": "3"},
         checkpoints=(jobs.folder / "kept").as_uri(),
-        debugger=True,
-        save_interval=5,
-        profiler=True,
+        monitoring=Monitoring(debugger=True, save_interval=5, profiler=True),
         input_mode="FastFile",
     )
     base = jobs.base()
@@ -86,33 +85,33 @@ def test_every_config_file_that_the_request_asks_for_is_there(jobs: Jobs) -> Non
     assert profiler == {"ProfilerEnabled": True, "LocalPath": str(base / "output" / "profiler")}
 
 
-def test_what_was_not_asked_for_has_no_config_file(jobs: Jobs) -> None:
+def test_no_other_config_files_are_written(jobs: Jobs) -> None:
     jobs.run("true")
     names = {path.stem for path in (jobs.base() / "input" / "config").iterdir()}
     assert names == {"hyperparameters", "inputdataconfig", "resourceconfig"}
 
 
-def test_all_hosts_are_waited_for_and_their_folders_merged(jobs: Jobs) -> None:
-    # The first host ends at once; the second waits for it, and then goes on writing.
+def test_all_hosts_finish_and_their_folders_are_merged(jobs: Jobs) -> None:
+    # The first host ends at once; the second waits for it, then writes its file.
     script = """
         host=$(basename $base)
         if [ $host = algo-2 ]; then until [ -e $base/../algo-1/model/algo-1 ]; do sleep 0.05; done; fi
         echo w > $base/model/$host"""
-    record = jobs.run(script, num_instances=2)
+    record = jobs.run(script, resources=Resources(num_instances=2))
     assert members(record["ModelArtifacts"]["S3ModelArtifacts"]) == ["algo-1", "algo-2"]
     for host in ("algo-1", "algo-2"):
         resources = read(jobs.base(host), "resourceconfig")
         assert (resources["current_host"], resources["hosts"]) == (host, ["algo-1", "algo-2"])
 
 
-def test_one_host_that_fails_ends_the_others(jobs: Jobs) -> None:
+def test_failing_host_ends_the_others(jobs: Jobs) -> None:
     script = '[ $(basename $base) = algo-1 ] && exit 3; trap "exit 0" TERM; while true; do sleep 0.1; done'
-    record = jobs.run(script, num_instances=2)
+    record = jobs.run(script, resources=Resources(num_instances=2))
     assert record["TrainingJobStatus"] == "Failed"
     assert "algo-1 ended with exit code 3" in record["FailureReason"]
 
 
-def test_a_job_that_is_stopped_keeps_its_model(jobs: Jobs) -> None:
+def test_stopped_job_keeps_its_model(jobs: Jobs) -> None:
     jobs.start('trap "echo w > $base/model/w; exit 0" TERM; touch $base/model/up; while true; do sleep 0.1; done')
     jobs.wait_for(jobs.base() / "model" / "up")
     jobs.client.stop_training_job(TrainingJobName="job")
@@ -123,13 +122,13 @@ def test_a_job_that_is_stopped_keeps_its_model(jobs: Jobs) -> None:
         jobs.client.stop_training_job(TrainingJobName="job")
 
 
-def test_a_program_that_ignores_the_stop_is_killed_after_its_grace(tmp_path: Path, jobs: Jobs) -> None:
-    deaf = type(jobs)(tmp_path, grace_s=0.2)
-    record = deaf.run('trap "" TERM; while true; do sleep 0.1; done', max_run_s=1)
+def test_program_that_ignores_sigterm_is_killed_after_the_grace_period(tmp_path: Path, jobs: Jobs) -> None:
+    impatient = type(jobs)(tmp_path, grace_s=0.2)
+    record = impatient.run('trap "" TERM; while true; do sleep 0.1; done', resources=Resources(max_run_s=1))
     assert (record["TrainingJobStatus"], record["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
 
 
-def test_checkpoints_outlive_their_job(jobs: Jobs) -> None:
+def test_checkpoints_are_kept_between_jobs(jobs: Jobs) -> None:
     kept = jobs.folder / "kept"
     count = "n=$(ls $base/checkpoints | wc -l); touch $base/checkpoints/$n; echo $n > $base/model/n"
     for name in ("first", "second"):
@@ -141,12 +140,12 @@ def test_checkpoints_outlive_their_job(jobs: Jobs) -> None:
 
 def test_tensors_and_profiles_are_delivered_below_their_output_path(jobs: Jobs) -> None:
     script = "mkdir $base/output/tensors $base/output/profiler; touch $base/output/tensors/t $base/output/profiler/p"
-    jobs.run(script, debugger=True, profiler=True)
+    jobs.run(script, monitoring=Monitoring(debugger=True, profiler=True))
     assert (jobs.folder / "artifacts" / "job" / "debug-output" / "t").exists()
     assert (jobs.folder / "artifacts" / "job" / "profiler-output" / "p").exists()
 
 
-def test_another_process_sees_the_job(jobs: Jobs) -> None:
+def test_other_clients_see_the_job(jobs: Jobs) -> None:
     jobs.start('trap "exit 0" TERM; touch $base/model/up; while true; do sleep 0.1; done')
     jobs.wait_for(jobs.base() / "model" / "up")
     other = LocalClient(jobs.client.folder)
@@ -156,36 +155,36 @@ def test_another_process_sees_the_job(jobs: Jobs) -> None:
     assert jobs.wait()["TrainingJobStatus"] == "Stopped"
 
 
-def test_a_supervisor_that_was_killed_leaves_a_failed_job_and_no_process(jobs: Jobs) -> None:
+def test_killed_supervisor_leaves_a_failed_job_and_no_process(jobs: Jobs) -> None:
     jobs.start("echo $$ > $base/model/up; while true; do sleep 0.1; done")
     jobs.wait_until(lambda _: (jobs.base() / "model" / "up").exists() and bool(_pid(jobs.base() / "model" / "up")))
     program = _pid(jobs.base() / "model" / "up")
     os.kill(_pid(jobs.base().parent / "supervisor.pid"), signal.SIGKILL)
     record = jobs.wait()
     assert (record["TrainingJobStatus"], "was killed" in record["FailureReason"]) == ("Failed", True)
-    jobs.wait_until(lambda _: not _runs(program))
+    jobs.wait_until(lambda _: not _is_running(program))
 
 
 def _pid(path: Path) -> int:
     return int(path.read_text(encoding="ascii").strip() or 0)
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
     except OSError:
         return False
 
 
-def test_the_log_is_read_as_cloudwatchs_is(jobs: Jobs) -> None:
-    jobs.run("echo one; echo two >&2", num_instances=2)
+def test_logs_are_read_as_from_cloudwatch(jobs: Jobs) -> None:
+    jobs.run("echo one; echo two >&2", resources=Resources(num_instances=2))
     tail = LogTail(LocalLogs(jobs.client.folder), TRAINING_JOBS, "job/")
     assert sorted(tail.new_lines()) == ["algo-1: one", "algo-1: two", "algo-2: one", "algo-2: two"]
     assert tail.new_lines() == []
     assert len(tail.last_lines(3)) == 3
 
 
-def test_a_request_that_botocore_would_not_send_is_refused(jobs: Jobs) -> None:
+def test_request_that_botocore_would_not_send_is_rejected(jobs: Jobs) -> None:
     request = jobs.request("true")
     with pytest.raises(ParamValidationError, match='Unknown parameter in input: "Epochs"'):
         jobs.client.create_training_job(**request, Epochs=3)
@@ -195,9 +194,9 @@ def test_a_request_that_botocore_would_not_send_is_refused(jobs: Jobs) -> None:
     assert jobs.client.list_training_jobs()["TrainingJobSummaries"] == []
 
 
-def test_a_name_can_be_used_once_and_an_unknown_one_is_told(jobs: Jobs) -> None:
+def test_names_are_unique_and_unknown_names_are_errors(jobs: Jobs) -> None:
     jobs.run("true")
-    with pytest.raises(ClientError, match=r"ResourceInUse.*exists already"):
+    with pytest.raises(ClientError, match=r"ResourceInUse.*already exists"):
         jobs.start("true")
     with pytest.raises(ClientError, match="could not find training-job 'none'"):
         jobs.describe("none")
@@ -214,14 +213,14 @@ def test_a_name_can_be_used_once_and_an_unknown_one_is_told(jobs: Jobs) -> None:
         ),
     ],
 )
-def test_a_channel_that_this_machine_cant_give_is_refused(jobs: Jobs, channel: dict[str, str], message: str) -> None:
+def test_unsupported_channel_is_rejected(jobs: Jobs, channel: dict[str, str], message: str) -> None:
     request = jobs.request("true")
     request["InputDataConfig"][0]["DataSource"]["S3DataSource"] = channel
     with pytest.raises(ClientError, match=message):
         jobs.client.create_training_job(**request)
 
 
-def test_a_missing_image_fails_the_job_in_one_line(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_engine_fails_the_job_with_a_reason(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     record = jobs.run("true", image="nowhere/none")
     assert record["TrainingJobStatus"] == "Failed"
