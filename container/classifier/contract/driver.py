@@ -28,8 +28,9 @@ _CUDA_BY_BRANCH = {
     515: "11.7",
     525: "12.0",
 }
-_INFERENCE_AMI = "al2-ami-sagemaker-inference-gpu-3-1"
-_BATCH_AMI = "al2-ami-sagemaker-batch-gpu-535"
+# SageMaker AMIs with a new enough driver.
+INFERENCE_AMI = "al2-ami-sagemaker-inference-gpu-3-1"
+TRANSFORM_AMI = "al2-ami-sagemaker-batch-gpu-535"
 
 _VERSION_FILE = Path("/proc/driver/nvidia/version")
 _GPU_INSTANCE = re.compile(r"ml\.[gp]\d|local_gpu$")
@@ -102,9 +103,9 @@ def _remedy(host: HostDriver, purpose: Purpose) -> str:
             "choose its driver); on your own machine, update the driver and start the container with --gpus all"
         )
     if host.is_batch:
-        return f"create the transform job with TransformAmiVersion {_BATCH_AMI}"
+        return f"create the transform job with TransformAmiVersion {TRANSFORM_AMI}"
     return (
-        f"create the endpoint with InferenceAmiVersion {_INFERENCE_AMI}; on your own machine, update the driver "
+        f"create the endpoint with InferenceAmiVersion {INFERENCE_AMI}; on your own machine, update the driver "
         "and start the container with --gpus all"
     )
 
