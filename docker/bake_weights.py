@@ -1,6 +1,6 @@
-"""Fetches torchvision's weights while the image is built: `bake_weights.py MODEL…`.
+"""Download of torchvision's weights into the image: `bake_weights.py MODEL…`, run by the Dockerfile.
 
-They land where torch.hub keeps its downloads, and so are found without a network when a training asks for them.
+The weights go to torch.hub's cache, where a training finds them without a network.
 """
 
 import sys
@@ -8,29 +8,31 @@ from urllib.error import URLError
 
 from torchvision import models
 
-OFFLINE = "to build without a network, leave them out: docker build --build-arg BAKED_WEIGHTS= …"
+OFFLINE = "to build without a network, skip the download: docker build --build-arg BAKED_WEIGHTS= …"
 
 
 def main(names: list[str]) -> int:
+    """Download the weights of each model and return the exit code."""
     for name in names:
         try:
             fetch(name)
         except ValueError as error:
-            print(f"bake_weights: {error}; `train --models` lists the names", file=sys.stderr)
+            print(f"bake_weights: {error}; `train --models` lists all names", file=sys.stderr)
             return 1
         except (URLError, OSError, RuntimeError) as error:
             reason = getattr(error, "reason", error)
-            print(f"bake_weights: the weights of {name} can't be fetched ({reason}); {OFFLINE}", file=sys.stderr)
+            print(f"bake_weights: can't download the weights of {name} ({reason}); {OFFLINE}", file=sys.stderr)
             return 1
     return 0
 
 
 def fetch(name: str) -> None:
-    """
+    """Download the weights of a model.
+
     Raises:
         ValueError: torchvision has no such model.
-        OSError: its hub can't be reached.
-        RuntimeError: what came is not what torchvision published, by its hash.
+        OSError: torchvision's hub is unreachable.
+        RuntimeError: the hash of the file is not the published one.
     """
     weights = models.get_model_weights(name)["DEFAULT"]
     weights.get_state_dict(progress=False, check_hash=True)

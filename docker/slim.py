@@ -1,8 +1,8 @@
-"""Takes out of an environment what neither training nor serving uses: `slim.py SITE_PACKAGES [--stand-ins]`.
+"""Reduction of an environment to what training and serving use: `slim.py SITE_PACKAGES [--stand-ins]`.
 
-Files are removed, and symbols for debuggers are stripped. With ``--stand-ins``, libraries that torch links but whose
-functions are never called here are replaced by ones that export the same names and answer each call with an error code,
-which torch raises as a RuntimeError; not yet proven on a GPU, and so only when asked for. Needs gcc and binutils.
+Removes unused files and strips debug symbols. With ``--stand-ins``, libraries that torch links but never calls here are
+replaced by stubs that export the same symbols and return an error code, which torch raises as a RuntimeError.
+Stubs are opt-in because they are not yet tested on a GPU. Needs gcc and binutils.
 """
 
 import shutil
@@ -12,14 +12,14 @@ from collections import defaultdict
 from pathlib import Path
 
 REMOVED = {
-    "code generation for torch.compile, which is not used": [
+    "code generation for torch.compile, which is unused": [
         "triton*",
         "cuda",
         "cuda_*",
         "_cuda_bindings_redirector*",
     ],
-    "linear solvers on the GPU; on the CPU they stay": ["torch/lib/libtorch_cuda_linalg.so"],
-    "what only a compiler reads": [
+    "linear solvers on the GPU; those on the CPU are kept": ["torch/lib/libtorch_cuda_linalg.so"],
+    "files that only compilers read": [
         "torch/include",
         "torch/share",
         "torch/bin/protoc*",
@@ -30,7 +30,7 @@ REMOVED = {
         "openvino/cmake",
         "**/*.pyi",
     ],
-    "alternatives that nothing links": [
+    "alternative libraries that nothing links": [
         "nvidia/cuda_nvrtc/lib/*.alt.so*",
         "nvidia/cusolver/lib/libcusolverMg.so*",
         "nvidia/cufft/lib/libcufftw.so*",
@@ -38,7 +38,7 @@ REMOVED = {
         "nvidia/nvshmem/lib/nvshmem_*.so*",
         "nvidia/cufile/lib/libcufile_rdma.so*",
     ],
-    "OpenVINO's other devices, and readers of other formats": [
+    "OpenVINO plugins for other devices and model formats": [
         "openvino/libs/libopenvino_intel_[gn]pu_plugin.so",
         "openvino/libs/libopenvino_*onnx_frontend.so*",
         "openvino/libs/libopenvino_tensorflow*_frontend.so*",
@@ -47,8 +47,8 @@ REMOVED = {
         "openvino/libs/libopenvino_jax_frontend.so*",
         "openvino/libs/cache.json",
     ],
-    "reports to OpenVINO's makers on how it is used": ["openvino_telemetry*"],
-    "PDF fonts; the plots are PNG": ["fontTools", "fonttools-*"],
+    "OpenVINO's telemetry": ["openvino_telemetry*"],
+    "fonts for PDF; the plots are PNG": ["fontTools", "fonttools-*"],
     "tests": ["*/tests", "sympy/**/tests", "networkx/**/tests", "numpy/**/tests"],
     "installers": ["pip", "pip-*"],
 }
@@ -58,21 +58,22 @@ STAND_INS = {
     "nvidia/cusparselt/lib/libcusparseLt.so.0": "semi-structured sparse tensors",
     "nvidia/cufft/lib/libcufft.so.11": "Fourier transforms",
     "nvidia/cusolver/lib/libcusolver.so.11": "linear solvers",
-    "nvidia/curand/lib/libcurand.so.10": "random numbers; torch has its own",
+    "nvidia/curand/lib/libcurand.so.10": "random numbers; torch has its own generator",
     "nvidia/nvjitlink/lib/libnvJitLink.so.12": "linking of sparse kernels",
-    "nvidia/nvshmem/lib/libnvshmem_host.so.3": "symmetric memory of several GPUs",
-    "nvidia/cufile/lib/libcufile.so.0": "files read straight into the GPU",
+    "nvidia/nvshmem/lib/libnvshmem_host.so.3": "symmetric memory across GPUs",
+    "nvidia/cufile/lib/libcufile.so.0": "direct reads of files into the GPU",
 }
 
-# The libraries' own codes differ; in none of them does this one say success.
+# The libraries' error codes differ, but none of them uses this one for success.
 ERROR_CODE = 10
-# What the C++ library has given every one of them.
+# Prefix of mangled C++ names.
 CPP_PREFIX = "_Z"
 
 STRIPPED = ["torch/lib/*.so*", "nvidia/nccl/lib/*.so*"]
 
 
 def main() -> None:
+    """Slim the environment and print the savings."""
     site_packages = Path(sys.argv[1])
     before = size_mb(site_packages)
     for reason, patterns in REMOVED.items():
@@ -82,15 +83,15 @@ def main() -> None:
     for name, reason in STAND_INS.items() if "--stand-ins" in sys.argv[2:] else ():
         library = site_packages / name
         if library.exists():
-            whole = size_mb(library)
+            size = size_mb(library)
             replace_by_stand_in(library, wanted)
-            print(f"slim: {whole:6.0f} MB  replaced: {library.name}, {reason}")
+            print(f"slim: {size:6.0f} MB  replaced: {library.name}, {reason}")
     print(f"slim: {strip(site_packages):6.0f} MB  stripped")
     print(f"slim: from {before:.0f} MB to {size_mb(site_packages):.0f} MB")
 
 
 def remove(site_packages: Path, patterns: list[str]) -> float:
-    """Remove what matches, and return the megabytes that it took. On other machines than x86-64 less is there."""
+    """Remove matching files and return their size in MB. Patterns may match nothing, as on arm64."""
     total = 0.0
     for pattern in patterns:
         for path in sorted(site_packages.glob(pattern)):
@@ -100,19 +101,20 @@ def remove(site_packages: Path, patterns: list[str]) -> float:
 
 
 def undefined_symbols(site_packages: Path) -> set[tuple[str, str]]:
-    """The names that torch's libraries look for in others, each with its version or an empty string."""
+    """Return the undefined symbols of torch's libraries as (name, version); the version may be empty."""
     libraries = [*site_packages.glob("torch/lib/*.so*"), *site_packages.glob("torchvision/*.so")]
     return {symbol for library in libraries for symbol in symbols(library, "--undefined-only")}
 
 
 def symbols(library: Path, which: str) -> set[tuple[str, str]]:
+    """Return the dynamic symbols of a library as (name, version); ``which`` is an option of nm."""
     listing = subprocess.run(["nm", "-D", which, library], check=True, capture_output=True, text=True).stdout
     names = (line.split()[-1].replace("@@", "@").partition("@") for line in listing.splitlines())
     return {(name, version) for name, _, version in names}
 
 
 def replace_by_stand_in(library: Path, wanted: set[tuple[str, str]]) -> None:
-    """Put a library in the place of ``library`` that exports those of its names that are ``wanted``."""
+    """Replace a library by a stub that exports those of its symbols that are in ``wanted``."""
     own = {name for name, _ in symbols(library, "--defined-only") if not name.startswith(CPP_PREFIX)}
     versions: dict[str, list[str]] = defaultdict(list)
     for name, version in sorted(wanted):
@@ -149,7 +151,7 @@ def replace_by_stand_in(library: Path, wanted: set[tuple[str, str]]) -> None:
 
 
 def strip(site_packages: Path) -> float:
-    """Strip what only a debugger reads, and return the megabytes that it took."""
+    """Strip debug symbols and return the size saved in MB."""
     libraries = [library for pattern in STRIPPED for library in site_packages.glob(pattern)]
     before = sum(map(size_mb, libraries))
     subprocess.run(["strip", "--strip-unneeded", *libraries], check=True)
@@ -157,6 +159,7 @@ def strip(site_packages: Path) -> float:
 
 
 def size_mb(path: Path) -> float:
+    """Return the size of a file or folder in MB, without symbolic links."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink()) / 1e6
 

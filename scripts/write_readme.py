@@ -1,4 +1,4 @@
-"""Writes the table of hyperparameters into the README."""
+"""Generation of the README's table of hyperparameters."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The image under test: the one that IMAGE names, or one built here. Without an engine all of this is skipped."""
+"""Fixtures of the image under test: $IMAGE, or one built here. Without a Docker engine, its tests are skipped."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def image_name() -> str:
         shutil.which("docker") is None
         or subprocess.run(["docker", "info"], check=False, capture_output=True).returncode
     ):
-        pytest.skip("no Docker Engine answers on this machine")
+        pytest.skip("no Docker engine is running")
     if "IMAGE" not in os.environ:
         docker(
             "build",
@@ -51,7 +51,7 @@ def image(image_name: str) -> Iterator[Image]:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Channels of three drawn shapes, easy to tell apart."""
+    """Channels of three drawn shapes that are easy to classify."""
     folder = tmp_path_factory.mktemp("shapes")
     return {
         "train": write_classes(folder / "train", photos_per_class=16),
@@ -61,7 +61,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def trained(image_name: str, shapes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """A training that has ended well, in the image."""
+    """A completed training in the image."""
     image = Image(image_name)
     base = tmp_path_factory.mktemp("trained") / "ml"
     container = image.start_training(base, shapes, RESNET)

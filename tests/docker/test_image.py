@@ -1,4 +1,4 @@
-"""What is in the image, and what is not."""
+"""Contents and metadata of the image."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from support.drawing import write_classes
 ROOT = Path(__file__).resolve().parents[2]
 MAX_GB = 7.0
 
-# Every library that torch links, loaded with each of its symbols, as CUDA would; only the host's driver may be missing.
+# Loads every library that torch links and resolves all symbols; only the host's driver may be missing.
 LOAD_ALL = """
 import ctypes, os, pathlib, torch
 site = pathlib.Path(torch.__file__).parent.parent
@@ -32,7 +32,7 @@ def settings(image_name: str) -> dict[str, Any]:
     return json.loads(docker("image", "inspect", image_name))[0]
 
 
-def test_the_platform_finds_its_labels_and_its_port(settings: dict[str, Any]) -> None:
+def test_labels_and_port_of_the_platform(settings: dict[str, Any]) -> None:
     labels = settings["Config"]["Labels"]
     assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
     assert labels["com.amazonaws.sagemaker.capabilities.multi-models"] == "true"
@@ -41,34 +41,34 @@ def test_the_platform_finds_its_labels_and_its_port(settings: dict[str, Any]) ->
     assert settings["Config"]["Entrypoint"] is None
 
 
-def test_the_driver_is_asked_for_and_the_output_unbuffered(settings: dict[str, Any]) -> None:
+def test_driver_is_requested_and_output_unbuffered(settings: dict[str, Any]) -> None:
     environment = dict(pair.split("=", 1) for pair in settings["Config"]["Env"])
     assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
     assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
     assert environment["PYTHONUNBUFFERED"] == "1"
 
 
-def test_it_is_small(settings: dict[str, Any]) -> None:
+def test_size(settings: dict[str, Any]) -> None:
     assert settings["Size"] / 1e9 < MAX_GB
 
 
-def test_no_compiler_and_no_sdk(image: Image) -> None:
+def test_image_contains_neither_compiler_nor_sdk(image: Image) -> None:
     code, log = image.run("sh", "-c", "command -v gcc cc make || python -c 'import sagemaker'")
     assert code == 1
     assert "No module named 'sagemaker'" in log
 
 
 @pytest.mark.parametrize("program", ["train", "serve"])
-def test_a_program_is_found_and_needs_no_shell(image: Image, program: str) -> None:
+def test_programs_are_on_the_path_and_need_no_shell(image: Image, program: str) -> None:
     assert image.run("sh", "-c", f"head -n 1 $(command -v {program})")[1] == "#!/opt/venv/bin/python"
 
 
-def test_every_library_of_cuda_loads(image: Image) -> None:
+def test_all_cuda_libraries_can_be_loaded(image: Image) -> None:
     code, log = image.run("python", "-c", LOAD_ALL)
     assert (code, log) == (0, "{}")
 
 
-def test_weights_that_cannot_be_fetched_fail_the_build_and_name_the_way(image: Image) -> None:
+def test_failed_download_of_weights_is_an_error_with_the_alternative(image: Image) -> None:
     options = ("--network=none", f"--volume={ROOT / 'docker/bake_weights.py'}:/tmp/bake_weights.py:ro")
     code, log = image.run("python", "/tmp/bake_weights.py", "resnet18", options=options)
     assert code == 1
@@ -78,7 +78,7 @@ def test_weights_that_cannot_be_fetched_fail_the_build_and_name_the_way(image: I
     assert "resnet19" in log
 
 
-def test_a_training_without_a_hub_says_what_to_do(image: Image, tmp_path: Path) -> None:
+def test_training_without_the_hub_is_an_error_with_the_alternatives(image: Image, tmp_path: Path) -> None:
     channels = {"train": write_classes(tmp_path / "photos")}
     parameters = {"model": "alexnet", "image_size": "64", "pretrained": "true"}
     container = image.start_training(tmp_path / "ml", channels, parameters, options=("--network=none",))

@@ -1,4 +1,4 @@
-"""The local client with the image: a training in a container, and an endpoint until it is deleted."""
+"""The local client with the image: a training job and an endpoint in containers."""
 
 import json
 import time
@@ -33,7 +33,7 @@ def train(client: LocalClient, image: str, channels: dict[str, Path], **more: ob
     return record
 
 
-def test_a_job_in_the_image_is_served_from_the_image(image_name: str, shapes: dict[str, Path], tmp_path: Path) -> None:
+def test_model_trained_in_the_image_is_served_from_it(image_name: str, shapes: dict[str, Path], tmp_path: Path) -> None:
     client = LocalClient(tmp_path / "sagemaker")
     record = train(client, image_name, shapes, hyperparameters={**RESNET, "optimize_for_cpu": "false"})
     assert record["TrainingJobStatus"] == "Completed", record
@@ -54,7 +54,7 @@ def test_a_job_in_the_image_is_served_from_the_image(image_name: str, shapes: di
         client.delete_endpoint(EndpointName="endpoint")
 
 
-def test_a_job_that_fails_in_the_image_tells_the_programs_reason(
+def test_failed_job_in_the_image_has_the_failure_reason(
     image_name: str, shapes: dict[str, Path], tmp_path: Path
 ) -> None:
     record = train(LocalClient(tmp_path / "sagemaker"), image_name, shapes, hyperparameters={"epochs": "none"})

@@ -1,4 +1,4 @@
-"""The SageMaker SDK's local mode: a client of the image that is not ours. It drives the engine through Compose."""
+"""The SageMaker SDK's local mode, an independent client of the image, which runs it with Docker Compose."""
 
 import gc
 import json
@@ -27,9 +27,9 @@ PARAMETERS = {
 }
 
 pytestmark = [
-    # The SDK's own warnings.
+    # raised by the SDK itself
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(not PHOTOS.is_dir() or not any(WEIGHTS.glob("*.pth")), reason="../shared holds no photos here"),
+    pytest.mark.skipif(not PHOTOS.is_dir() or not any(WEIGHTS.glob("*.pth")), reason="no photos in ../shared"),
     pytest.mark.skipif(shutil.which("docker-compose") is None, reason="the SDK's local mode needs docker-compose"),
 ]
 
@@ -48,7 +48,7 @@ def channels(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    from sagemaker.core.local import LocalSession  # noqa: PLC0415 (takes seconds, and most tests do without)
+    from sagemaker.core.local import LocalSession  # noqa: PLC0415 (takes seconds to import)
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
@@ -61,7 +61,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     session.sagemaker_client.delete_endpoint("clothes")
     for name in all_containers() - before:
         docker("rm", "--force", name)
-    # What the SDK leaves open is closed here, and not in a test that takes every warning for an error.
+    # Close what the SDK leaves open here, as a later test would fail with the ResourceWarning.
     gc.collect()
 
 
@@ -85,7 +85,7 @@ def test_local_mode_trains_deploys_and_predicts(
     assert client.describe_endpoint("clothes")["EndpointStatus"] == "InService"
 
     right = [name for name in CLASSES if label_of(session, first_photo(name)) == name]
-    assert len(right) >= 3, f"of {CLASSES} only {right} are told right"
+    assert len(right) >= 3, f"of {CLASSES}, only {right} are classified correctly"
 
 
 def file_channel(name: str, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`serve` in the image: right predictions, what the platform may take away, and an orderly end."""
+"""`serve` in the image: predictions, restricted hosts, graceful shutdown."""
 
 import http.client
 import threading
@@ -24,34 +24,34 @@ PING = "import urllib.request as r; print(r.urlopen('http://localhost:8080/ping'
 
 
 @pytest.mark.parametrize("options", HOSTS.values(), ids=HOSTS)
-def test_what_was_trained_is_predicted(image: Image, trained: Container, options: tuple[str, ...]) -> None:
+def test_predictions_on_restricted_hosts(image: Image, trained: Container, options: tuple[str, ...]) -> None:
     container = image.start_serving(trained.paths.model, options=options)
     container.wait_for_ping()
     predicted = [best_label(container.predict(encode(draw_photo(56, 48, shape=shape, seed=7)))) for shape in SHAPES]
     assert predicted == list(SHAPES)
 
 
-def test_it_serves_without_a_network(image: Image, trained: Container) -> None:
+def test_serving_without_a_network(image: Image, trained: Container) -> None:
     container = image.start("serve", options=("--network=none", f"--volume={trained.paths.model}:/opt/ml/model:ro"))
-    ask_inside(container, "200")
+    ping_inside(container, "200")
 
 
-def test_sigterm_drains(image: Image, trained: Container) -> None:
+def test_sigterm_drains_requests(image: Image, trained: Container) -> None:
     container = image.start_serving(trained.paths.model)
     container.wait_for_ping()
     outcomes: list[str] = []
-    callers = [threading.Thread(target=call_until_refused, args=(container.own_address, outcomes)) for _ in range(4)]
-    for caller in callers:
-        caller.start()
+    clients = [threading.Thread(target=request_until_refused, args=(container.own_address, outcomes)) for _ in range(4)]
+    for client in clients:
+        client.start()
     while len(outcomes) < 20:
         assert container.is_running
     exit_code = container.stop(within_s=30)
-    for caller in callers:
-        caller.join()
+    for client in clients:
+        client.join()
     assert (exit_code, set(outcomes)) == (0, {"answered"})
 
 
-def test_a_folder_without_a_model_is_exit_code_1(image: Image, tmp_path: Path) -> None:
+def test_folder_without_a_model_is_exit_code_1(image: Image, tmp_path: Path) -> None:
     container = image.start_serving(tmp_path)
     assert container.wait() == 1
     assert container.log.startswith("serve: ")
@@ -62,13 +62,15 @@ def best_label(answer: dict[str, list[dict[str, object]]]) -> object:
     return answer["predictions"][0]["label"]
 
 
-def ask_inside(container: Container, expected: str) -> None:
+def ping_inside(container: Container, expected: str) -> None:
     wait_until(lambda: docker("exec", container.name, "python", "-c", PING, check=False) == expected, "/ping")
 
 
-def call_until_refused(address: tuple[str, int], outcomes: list[str]) -> None:
-    """One request after another, until the port is closed, or the server says that it is stopping: to a connection from
-    before SIGTERM whose request came after. A request that was taken must be answered whole."""
+def request_until_refused(address: tuple[str, int], outcomes: list[str]) -> None:
+    """Send requests until the port is closed, or until the server reports that it is stopping.
+
+    It does so for requests that arrive after SIGTERM on an earlier connection. Accepted requests must be answered.
+    """
     photo = encode(draw_photo())
     while True:
         connection = http.client.HTTPConnection(*address, timeout=60)

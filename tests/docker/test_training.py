@@ -1,4 +1,4 @@
-"""`train` in the image: exit codes, the failure file, and what the platform may take away."""
+"""`train` in the image: exit codes, failure file, restricted hosts."""
 
 import json
 import os
@@ -28,7 +28,7 @@ HOSTS = {
 }
 
 
-def test_a_training_leaves_an_artifact_and_reports(trained: Container) -> None:
+def test_training_writes_an_artifact_and_reports(trained: Container) -> None:
     assert {"model.json", "model.safetensors"} <= {path.name for path in trained.paths.model.iterdir()}
     assert {"metrics.json", "history.csv"} <= {path.name for path in trained.paths.output_data.iterdir()}
     assert trained.failure is None
@@ -37,7 +37,7 @@ def test_a_training_leaves_an_artifact_and_reports(trained: Container) -> None:
 
 
 @pytest.mark.parametrize("options", HOSTS.values(), ids=HOSTS)
-def test_it_trains_where_the_host_gives_little(
+def test_training_on_restricted_hosts(
     image: Image, shapes: dict[str, Path], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     container = image.start_training(tmp_path / "ml", shapes, {"num_workers": "2"}, options=options)
@@ -47,8 +47,8 @@ def test_it_trains_where_the_host_gives_little(
     assert "warning" not in container.log.lower(), container.log
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_it_trains_as_a_user_without_a_name(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can change a folder's owner")
+def test_training_as_a_user_without_a_name(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
     base = tmp_path / "ml"
     container = image.start_training(base, shapes, options=("--user=12345:12345",), owner=12345)
     assert container.wait() == 0, container.log
@@ -56,7 +56,7 @@ def test_it_trains_as_a_user_without_a_name(image: Image, shapes: dict[str, Path
     assert "warning" not in container.log.lower(), container.log
 
 
-def test_what_the_user_can_mend_is_exit_code_1(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+def test_user_error_is_exit_code_1(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
     container = image.start_training(tmp_path / "ml", shapes, {"learning_rte": "0.1"})
     assert container.wait() == 1
     assert container.failure is not None
@@ -65,7 +65,7 @@ def test_what_the_user_can_mend_is_exit_code_1(image: Image, shapes: dict[str, P
     assert not any(container.paths.model.iterdir())
 
 
-def test_a_channel_without_photos_is_exit_code_1(image: Image, tmp_path: Path) -> None:
+def test_channel_without_photos_is_exit_code_1(image: Image, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     container = image.start_training(tmp_path / "ml", {"train": tmp_path / "empty"})
     assert container.wait() == 1
@@ -73,7 +73,7 @@ def test_a_channel_without_photos_is_exit_code_1(image: Image, tmp_path: Path) -
     assert container.failure.startswith("DataError: ")
 
 
-def test_what_is_ours_is_exit_code_2_with_a_traceback(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+def test_internal_error_is_exit_code_2_with_a_traceback(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
     container = image.start_training(tmp_path / "ml", shapes, options=("--tmpfs=/opt/ml/model:ro",))
     assert container.wait() == 2
     assert container.failure is not None
@@ -82,7 +82,9 @@ def test_what_is_ours_is_exit_code_2_with_a_traceback(image: Image, shapes: dict
     assert "Traceback" in container.failure
 
 
-def test_a_gpu_instance_without_a_driver_is_told_first(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+def test_gpu_instance_without_a_driver_is_the_first_error(
+    image: Image, shapes: dict[str, Path], tmp_path: Path
+) -> None:
     resources = {"current_host": "algo-1", "hosts": ["algo-1"], "current_instance_type": "ml.g5.xlarge"}
     config = {"resourceconfig.json": json.dumps(resources)}
     container = image.start_training(tmp_path / "ml", shapes, config=config)
@@ -93,7 +95,7 @@ def test_a_gpu_instance_without_a_driver_is_told_first(image: Image, shapes: dic
     assert container.log.splitlines()[0] == f"train failed: {container.failure.strip()}"
 
 
-def test_sigterm_keeps_the_best_model_so_far(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+def test_sigterm_saves_the_best_model_so_far(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
     container = image.start_training(tmp_path / "ml", shapes, {"epochs": "1000"})
     wait_until(lambda: "best" in container.log, "the first epoch")
     assert container.stop(within_s=60) == 0
@@ -104,7 +106,7 @@ def test_sigterm_keeps_the_best_model_so_far(image: Image, shapes: dict[str, Pat
     assert load_file(container.paths.model / "model.safetensors")
 
 
-def test_in_the_image_and_without_it_a_seed_gives_the_same_bytes(
+def test_a_seed_gives_the_same_bytes_in_the_image_and_outside(
     trained: Container, shapes: dict[str, Path], tmp_path: Path
 ) -> None:
     lay_out(tmp_path / "ml", shapes, RESNET)
@@ -116,7 +118,7 @@ def test_in_the_image_and_without_it_a_seed_gives_the_same_bytes(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_local_command_stops_cleanly(
+def test_local_command_stops_cleanly(
     image_name: str, shapes: dict[str, Path], tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [ROOT / "local_test/train_local.sh", image_name, "--output", tmp_path / "ml", "epochs=1000"]

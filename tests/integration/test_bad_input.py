@@ -50,7 +50,7 @@ HYPERPARAMETERS = [
         "hyperparameter scheduler='linear': should be 'constant', 'step', 'cosine' or 'onecycle'",
     ),
     ({"warmup_epochs": "-1"}, "hyperparameter warmup_epochs='-1': should be greater than or equal to 0"),
-    ({"warmup_epochs": "1"}, "hyperparameters: warmup_epochs=1 leaves nothing of epochs=1: lower it"),
+    ({"warmup_epochs": "1"}, "hyperparameters: warmup_epochs=1 should be less than epochs=1"),
     ({"optimizer": "rmsprop"}, "hyperparameter optimizer='rmsprop': should be 'sgd', 'adam' or 'adamw'"),
     ({"momentum": "1"}, "hyperparameter momentum='1': should be less than 1"),
     ({"weight_decay": "2"}, "hyperparameter weight_decay='2': should be less than or equal to 1"),
@@ -78,19 +78,19 @@ HYPERPARAMETERS = [
         "hyperparameter epochs='0': should be greater than or equal to 1; "
         "hyperparameter lr='0': should be greater than 0",
     ),
-    ({"optimzer": "sgd"}, f"unknown hyperparameter 'optimzer' (did you mean 'optimizer'?); known are {KNOWN}"),
-    ({"wheels": "4"}, f"unknown hyperparameter 'wheels'; known are {KNOWN}"),
+    ({"optimzer": "sgd"}, f"unknown hyperparameter 'optimzer' (did you mean 'optimizer'?); choose from {KNOWN}"),
+    ({"wheels": "4"}, f"unknown hyperparameter 'wheels'; choose from {KNOWN}"),
     (
         {"lr": "0.1", "learning-rate": "0.2"},
         "hyperparameter 'lr' is given twice: 'learning-rate' is another name for it",
     ),
     (
         {"freeze": "backbone"},
-        "hyperparameters: freeze=backbone keeps what was pretrained, and pretrained=false: change one of them",
+        "hyperparameters: freeze=backbone needs pretrained weights, but pretrained=false: change one of them",
     ),
     (
         {"model": "resnet81"},
-        "unknown model 'resnet81' (did you mean 'resnet18'?); `train --models` lists the 80 known",
+        "unknown model 'resnet81' (did you mean 'resnet18'?); `train --models` lists all 80",
     ),
     (
         {"model": "alexnet"},
@@ -133,19 +133,19 @@ CONFIG_FILES = [
     (
         "inputdataconfig.json",
         "{}",
-        f"there is no channel 'train': {CONFIG}/inputdataconfig.json names none at all; "
-        "add one that holds a folder a class",
+        f"there is no channel 'train': {CONFIG}/inputdataconfig.json lists no channels; "
+        "add one with a folder per class",
     ),
     (
         "inputdataconfig.json",
         '{"test": {}}',
-        f"there is no channel 'train': {CONFIG}/inputdataconfig.json names only 'test'; "
-        "add one that holds a folder a class",
+        f"there is no channel 'train': {CONFIG}/inputdataconfig.json lists only 'test'; "
+        "add one with a folder per class",
     ),
     (
         "inputdataconfig.json",
         '{"train": {}, "valid": {}}',
-        "unknown channel 'valid' (did you mean 'validation'?); known are train, validation, test, pretrained",
+        "unknown channel 'valid' (did you mean 'validation'?); choose from train, validation, test, pretrained",
     ),
     (
         "inputdataconfig.json",
@@ -288,7 +288,7 @@ def test_pretrained_weights_that_can_not_be_had(
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there, wherever the test runs
     platform.lay_out({"train": image_folder}, {"pretrained": "true", "model": "resnet18"})
     line = first_line(platform)
-    assert line.startswith("WeightsError: no pretrained weights for resnet18 can be had (")
+    assert line.startswith("WeightsError: pretrained weights for resnet18 are not available (")
     assert line.endswith(
         "). Three ways: a channel 'pretrained' that holds a .safetensors or .pth state dict; an image built with "
         "BAKED_WEIGHTS=resnet18; a network that reaches torchvision's hub. Or train from scratch: pretrained=false"
@@ -318,13 +318,13 @@ WEIGHTS = [
         "features.6.squeeze.weight is missing; features.6.squeeze.bias is missing; "
         "features.6.expand1x1.weight is missing, and ",
     ),
-    (write_code, "squeezenet.pth is no state dict that can be read safely: Weights only load failed."),
+    (write_code, "squeezenet.pth can't be read safely as a state dict: Weights only load failed."),
     (
         write_nothing,
         "channel 'pretrained' should hold one state dict (.safetensors, .pth, .pt), or one whose name begins with "
         "'squeezenet1_1'; found none",
     ),
-    (write_text, "weights.safetensors is no state dict that can be read safely: Error while deserializing header"),
+    (write_text, "weights.safetensors can't be read safely as a state dict: Error while deserializing header"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The page that a training ends with: in a real browser, and made anew from its files."""
+"""The HTML report of a training, in a real browser and rebuilt from its files."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from support.browser import Browser, browsing
 from support.drawing import write_classes
 from support.jobs import Job, Platform
 
-MISCHIEF = "<script>alert(1)</script>".replace("/", "∕")  # a folder's name holds no slash
+MARKUP = "<script>alert(1)</script>".replace("/", "∕")  # a folder name cannot contain a slash
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def job(platform: Platform, tmp_path: Path) -> Job:
-    """A short training, one of whose classes is called what no class should be."""
+    """A short training, with markup in the name of a class and an unreadable photo."""
     channels = {name: tmp_path / name for name in ("train", "test")}
     for seed, folder in enumerate(channels.values()):
         write_classes(folder, seed=seed)
-        (folder / "disc").rename(folder / MISCHIEF)
+        (folder / "disc").rename(folder / MARKUP)
     (channels["train"] / "cross" / "none.jpg").write_bytes(b"no photo")
     job = platform.train(channels, epochs="2", max_bad_images="0.5")
     assert job.exit_code == 0, job.log
@@ -35,7 +35,7 @@ def job(platform: Platform, tmp_path: Path) -> Job:
     return job
 
 
-def test_the_page_opens_without_a_complaint_and_asks_nothing_of_any_host(job: Job, browser: Browser) -> None:
+def test_page_opens_without_errors_and_network_requests(job: Job, browser: Browser) -> None:
     page = job.paths.output_data / "report.html"
     for width, dark in ((1000, False), (1000, True), (390, False)):
         browser.open(page.as_uri(), width=width, dark=dark)
@@ -57,13 +57,13 @@ def test_the_page_opens_without_a_complaint_and_asks_nothing_of_any_host(job: Jo
         "again",
     }
     text = browser.evaluate("document.body.innerText")
-    assert MISCHIEF in text
-    assert "Photos that can't be read were left out" in text
+    assert MARKUP in text
+    assert "Unreadable photos were left out" in text
     assert browser.print().startswith(b"%PDF")
     assert browser.complaints == []
 
 
-def test_the_page_is_the_same_when_made_anew_from_the_files(job: Job) -> None:
+def test_rebuilt_page_has_the_same_bytes(job: Job) -> None:
     page = job.paths.output_data / "report.html"
     before = page.read_bytes()
     page.unlink()
@@ -71,7 +71,7 @@ def test_the_page_is_the_same_when_made_anew_from_the_files(job: Job) -> None:
     assert page.read_bytes() == before
 
 
-def test_each_step_is_recorded_and_the_mistakes_are_those_of_the_metrics(job: Job) -> None:
+def test_every_step_is_recorded_and_mistakes_agree_with_the_metrics(job: Job) -> None:
     folder = job.paths.output_data
     with (folder / "steps.csv").open(newline="", encoding="utf-8") as file:
         steps = list(csv.DictReader(file))
@@ -86,7 +86,7 @@ def test_each_step_is_recorded_and_the_mistakes_are_those_of_the_metrics(job: Jo
         assert (folder / photo["thumbnail"]).is_file()
 
 
-def test_a_file_that_is_cut_off_costs_its_section_alone(job: Job, browser: Browser) -> None:
+def test_section_of_a_truncated_file_is_left_out(job: Job, browser: Browser) -> None:
     folder = job.paths.output_data
     (folder / "mistakes.json").write_text('{"channel": ', encoding="utf-8")
     (folder / "steps.csv").unlink()
@@ -98,6 +98,6 @@ def test_a_file_that_is_cut_off_costs_its_section_alone(job: Job, browser: Brows
     assert browser.complaints == []
 
 
-def test_a_folder_without_a_training_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_a_training_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,1 +1,1 @@
-"""What the platform and the image say to each other. Imports no torch, so scripts may import it."""
+"""Contract between the platform and the image. Imports no torch, so that scripts can import it."""

@@ -1,4 +1,4 @@
-"""Layout of a data folder: which of its folders are channels, and which files operating systems leave behind."""
+"""Channel names, the layout of a data folder, and files that operating systems leave in it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,12 +7,12 @@ from classifier.errors import DataError
 
 PHOTO_CHANNELS = ("train", "validation", "test")
 CHANNELS = (*PHOTO_CHANNELS, "pretrained")
-# Written beside the channels by scripts/prepare_data.py.
+# Folders that scripts/prepare_data.py writes beside the channels.
 _PREPARED = ("report", "shards")
 
 
 def is_junk_file(name: str) -> bool:
-    """Whether a file or folder is hidden, or was left by an operating system (``.DS_Store``, ``Thumbs.db``, …)."""
+    """Whether a file or folder is hidden or was created by an operating system (``.DS_Store``, ``Thumbs.db``, …)."""
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
@@ -23,7 +23,7 @@ def find_channels(folder: Path) -> dict[str, Path]:
         DataError: the folder does not exist, or :func:`select_channels` rejects its layout.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
+        raise DataError(f"{folder}: no such folder")
     holds_folders = {
         entry.name: any(child.is_dir() and not is_junk_file(child.name) for child in entry.iterdir())
         for entry in folder.iterdir()
@@ -36,15 +36,15 @@ def find_channels(folder: Path) -> dict[str, Path]:
 def select_channels(holds_folders: Mapping[str, bool], where: str) -> tuple[str, ...]:
     """Select the channels among the folders of a data folder or an S3 prefix.
 
-    A folder named like a photo channel is one if it holds class folders. One that holds photos alone is an ordinary
-    class, as in ``train/ bus/ car/``, unless there are channels beside it.
+    A folder named like a photo channel is a channel if it contains class folders. If it contains only photos, it is an
+    ordinary class, as in ``train/ bus/ car/``, unless there are channels beside it.
 
     Args:
-        holds_folders: each folder's name, and whether it holds folders itself.
+        holds_folders: maps each folder's name to whether it contains folders itself.
         where: the data folder, for messages.
 
     Returns:
-        The names of the channels, or nothing where all folders are classes, which together form the channel ``train``.
+        The names of the channels; empty if all folders are classes, which together form the channel ``train``.
 
     Raises:
         DataError: the layout is ambiguous, or ``train`` is missing.
@@ -57,14 +57,14 @@ def select_channels(holds_folders: Mapping[str, bool], where: str) -> tuple[str,
         return ()
     if flat:
         raise DataError(
-            f"{where}/{flat[0]} holds no class folders: put the photos of each class into a folder of its own"
+            f"{where}/{flat[0]} contains no class folders: put the photos of each class into a folder of their own"
         )
     if "train" not in channels:
-        raise DataError(f"{where} holds {' and '.join(channels)} but no train: add train/, or name one of them")
+        raise DataError(f"{where} contains {' and '.join(channels)} but no train: add train/, or pass one of them")
     if others:
         named = ", ".join(f"{name}/" for name in others[:3])
         raise DataError(
-            f"{where} holds channels ({', '.join(f'{name}/' for name in channels)}) and other folders beside them "
-            f"({named}): move those into train/ if they are classes, or elsewhere if they are not"
+            f"{where} contains channels ({', '.join(f'{name}/' for name in channels)}) and other folders beside them "
+            f"({named}): move those into train/ if they are classes, or elsewhere if not"
         )
     return (*channels, *(["pretrained"] if "pretrained" in folders else []))

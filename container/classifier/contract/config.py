@@ -1,4 +1,4 @@
-"""The JSON files of ``input/config`` → frozen values, read once, at the door."""
+"""The platform's JSON files in ``input/config``, validated once into frozen values."""
 
 import ast
 import json
@@ -11,74 +11,69 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_pascal
 
+from classifier.contract.channels import CHANNELS
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, did_you_mean
 
-Value = TypeVar("Value", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
-CHANNELS = ("train", "validation", "test", "pretrained")
-_OTHER_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
+_CHANNEL_SYNONYMS = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 
 
-class _PlatformValue(BaseModel):
-    """The platform writes PascalCase and adds fields as it grows: unknown ones are ignored."""
+class _PlatformModel(BaseModel):
+    """Base of the files in PascalCase. Unknown fields are ignored, since the platform adds fields over time."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_pascal, populate_by_name=True)
 
 
-class Channel(_PlatformValue):
-    """One entry of ``inputdataconfig.json``. Local mode leaves out all but the input mode."""
+class Channel(_PlatformModel):
+    """One entry of ``inputdataconfig.json``. Local mode may write an empty one."""
 
     training_input_mode: Literal["File", "FastFile", "Pipe"] = "File"
-    content_type: str | None = None
-    s3_distribution_type: str = Field("FullyReplicated", alias="S3DistributionType")
-    record_wrapper_type: str = "None"
 
 
 class Cluster(BaseModel):
-    """``resourceconfig.json``: the hosts of this job."""
+    """``resourceconfig.json``: the hosts of the job."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     current_host: str = "algo-1"
     hosts: Annotated[tuple[str, ...], Field(min_length=1)] = ("algo-1",)
-    network_interface_name: str | None = None
     current_instance_type: str | None = None
 
     @property
     def rank(self) -> int:
-        """This host's place in the sorted list of hosts."""
+        """Index of this host in the sorted list of hosts."""
         return sorted(self.hosts).index(self.current_host)
 
 
 _ONE_HOST = Cluster()
 
 
-class CheckpointConfig(_PlatformValue):
-    """``checkpointconfig.json``; there only when checkpointing was asked for."""
+class CheckpointConfig(_PlatformModel):
+    """``checkpointconfig.json``, which exists only if the job enables checkpoints."""
 
     local_path: Path = Path("/opt/ml/checkpoints")
 
 
-class Collection(_PlatformValue):
-    """Tensors that the debugger is to save together."""
+class Collection(_PlatformModel):
+    """A named group of tensors that the debugger saves, with its save configuration."""
 
     collection_name: str
     collection_parameters: dict[str, str] = Field(default_factory=dict)
 
 
-class HookConfig(_PlatformValue):
-    """``debughookconfig.json``; there only when the debugger was asked for."""
+class HookConfig(_PlatformModel):
+    """``debughookconfig.json``, which exists only if the job enables the debugger."""
 
     local_path: Path = Path("/opt/ml/output/tensors")
-    s3_output_path: str | None = Field(None, alias="S3OutputPath")
     hook_parameters: dict[str, str] = Field(default_factory=dict)
     collection_configurations: tuple[Collection, ...] = ()
 
 
 class StepRange(BaseModel):
-    """Steps that are looked at more closely; they count from 0."""
+    """Consecutive steps to profile in detail, counted from 0."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -87,9 +82,9 @@ class StepRange(BaseModel):
 
 
 def _parse_step_range(value: object) -> object:
-    """``{"StartStep": 5, "NumSteps": 3}``, which the SDK writes as JSON in a string, or as Python's text of it.
+    """Parse ``{"StartStep": 5, "NumSteps": 3}``, which the SDK writes as a string: as JSON or as a Python dict's repr.
 
-    What can't be read asks for nothing: the profiler never fails a job.
+    Returns None if it cannot be parsed, because profiling never fails a job. At least one step is profiled.
     """
     if isinstance(value, str):
         value = _parse_text(value)
@@ -112,8 +107,8 @@ def _parse_text(text: str) -> object:
 OptionalStepRange = Annotated[StepRange | None, BeforeValidator(_parse_step_range)]
 
 
-class ProfilingParameters(_PlatformValue):
-    """``operators`` are looked at in the steps that one of the three configs names."""
+class ProfilingParameters(_PlatformModel):
+    """``ProfilingParameters`` of ``profilerconfig.json``."""
 
     profiler_enabled: bool = True
     local_path: Path = Path("/opt/ml/output/profiler")
@@ -123,12 +118,13 @@ class ProfilingParameters(_PlatformValue):
 
     @property
     def operators(self) -> StepRange:
+        """Steps whose operators are profiled: the first of the three step ranges that is set."""
         given = (self.detailed_profiling_config, self.python_profiling_config, self.dataloader_profiling_config)
         return next((steps for steps in given if steps is not None), StepRange())
 
 
-class ProfilerConfig(_PlatformValue):
-    """``profilerconfig.json``; there only when the profiler was asked for."""
+class ProfilerConfig(_PlatformModel):
+    """``profilerconfig.json``, which exists only if the job enables the profiler."""
 
     profiling_parameters: ProfilingParameters = Field(default_factory=ProfilingParameters)
     profiling_interval_in_milliseconds: Annotated[int, Field(ge=100, le=60_000)] = 500
@@ -136,13 +132,13 @@ class ProfilerConfig(_PlatformValue):
 
     @property
     def is_enabled(self) -> bool:
-        """The file asks for the profiler by being there, as in smdebug, unless it says otherwise."""
+        """Whether to profile: as in smdebug, the file's presence enables the profiler unless a field disables it."""
         return self.profiling_parameters.profiler_enabled and not self.disable_profiler
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """All that the platform says to a training job."""
+    """Configuration of a training job: everything the platform passes in files and environment variables."""
 
     hyperparameters: Hyperparameters
     channels: Mapping[str, Channel]
@@ -155,10 +151,10 @@ class TrainingConfig:
 
 
 def read_training_config(paths: Paths, environment: Mapping[str, str] = os.environ) -> TrainingConfig:
-    """Every file of ``input/config`` that the platform promises.
+    """Read and validate the files of ``input/config``.
 
     Raises:
-        ConfigError: a file is not JSON, a value has the wrong type, or a channel can't be used.
+        ConfigError: a file is not JSON, a value has the wrong type, or a channel is missing, misspelt or in Pipe mode.
     """
     channels = _read_channels(paths.config / "inputdataconfig.json")
     return TrainingConfig(
@@ -179,16 +175,17 @@ def _read_channels(path: Path) -> dict[str, Channel]:
     for name, channel in channels.items():
         _check_channel(name, channel)
     if "train" not in channels:
-        given = f"only {', '.join(map(repr, channels))}" if channels else "none at all"
-        raise ConfigError(f"there is no channel 'train': {path} names {given}; add one that holds a folder a class")
+        given = f"only {', '.join(map(repr, channels))}" if channels else "no channels"
+        raise ConfigError(f"there is no channel 'train': {path} lists {given}; add one with a folder per class")
     return channels
 
 
 def _check_channel(name: str, channel: Channel) -> None:
     if name not in CHANNELS:
-        hint = f" (did you mean {_OTHER_NAMES[name]!r}?)" if name in _OTHER_NAMES else did_you_mean(name, CHANNELS)
+        synonym = _CHANNEL_SYNONYMS.get(name)
+        hint = f" (did you mean {synonym!r}?)" if synonym else did_you_mean(name, CHANNELS)
         if hint:
-            raise ConfigError(f"unknown channel {name!r}{hint}; known are {', '.join(CHANNELS)}")
+            raise ConfigError(f"unknown channel {name!r}{hint}; choose from {', '.join(CHANNELS)}")
     elif channel.training_input_mode == "Pipe":
         raise ConfigError(
             f"channel {name!r} uses Pipe mode, and a folder of photos can't be read from a pipe: "
@@ -203,13 +200,13 @@ def _read_cluster(path: Path) -> Cluster:
     return cluster
 
 
-def _read_optional(path: Path, kind: type[Value]) -> Value | None:
+def _read_optional(path: Path, kind: type[Model]) -> Model | None:
     content = _read_json(path)
     return None if content is None else _validate(kind, content, str(path))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, or None when there is no such file."""
+    """Read the object in a JSON file; None if there is no such file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -221,7 +218,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _validate(kind: type[Value], content: object, where: str) -> Value:
+def _validate(kind: type[Model], content: object, where: str) -> Model:
     try:
         return kind.model_validate(content)
     except ValidationError as error:

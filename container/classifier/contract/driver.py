@@ -1,7 +1,7 @@
-"""The host's NVIDIA driver: whether it is there where CUDA was asked for, and new enough for this image's CUDA.
+"""Check of the host's NVIDIA driver against the image's CUDA version.
 
-The image ships no driver; the host's is mounted into it. One that is too old would otherwise show as a training that is
-slow on the CPU, or as an error deep inside torch.
+The image contains no driver; the container runtime mounts the host's. Without this check, a driver that is missing or
+too old would go unnoticed and training would run slowly on the CPU, or fail with an error deep inside torch.
 """
 
 import os
@@ -17,9 +17,9 @@ from classifier.host import has_gpu
 Purpose = Literal["training", "hosting"]
 
 CUDA = "12.8"
-# Any CUDA 12 runs on the first driver of CUDA 12: https://docs.nvidia.com/deploy/cuda-compatibility
+# Minor-version compatibility: any CUDA 12 runs on CUDA 12.0's driver, https://docs.nvidia.com/deploy/cuda-compatibility
 MIN_DRIVER = (525, 60, 13)
-# The first driver branch of each CUDA, as far back as hosts have been seen.
+# The first driver branch that supports each CUDA version, back to the oldest drivers seen on hosts.
 _CUDA_BY_BRANCH = {
     450: "11.0",
     460: "11.2",
@@ -28,8 +28,9 @@ _CUDA_BY_BRANCH = {
     515: "11.7",
     525: "12.0",
 }
-_NEW_ENOUGH_AMI = "al2-ami-sagemaker-inference-gpu-3-1"
-_NEW_ENOUGH_BATCH_AMI = "al2-ami-sagemaker-batch-gpu-535"
+# SageMaker AMIs with a new enough driver.
+INFERENCE_AMI = "al2-ami-sagemaker-inference-gpu-3-1"
+TRANSFORM_AMI = "al2-ami-sagemaker-batch-gpu-535"
 
 _VERSION_FILE = Path("/proc/driver/nvidia/version")
 _GPU_INSTANCE = re.compile(r"ml\.[gp]\d|local_gpu$")
@@ -37,23 +38,24 @@ _VERSION = re.compile(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\s")
 
 
 @dataclass(frozen=True)
-class Host:
-    """What a host shows of its GPU: the driver's version, or None without one; whether CUDA was asked for."""
+class HostDriver:
+    """A host's NVIDIA driver version (None without a driver), and whether the host should have a GPU."""
 
-    driver: str | None
+    version: str | None
     wants_cuda: bool
     instance_type: str | None = None
     is_batch: bool = False
 
 
-def read_host(instance_type: str | None = None, environment: Mapping[str, str] = os.environ) -> Host:
-    """This host. An instance type that has a GPU asks for CUDA, and so do NVIDIA's device files.
+def read_host(instance_type: str | None = None, environment: Mapping[str, str] = os.environ) -> HostDriver:
+    """Read this host's driver. CUDA is wanted if the instance type has a GPU or NVIDIA's device file exists.
 
-    An empty ``CUDA_VISIBLE_DEVICES`` says that CUDA is not wanted.
+    An empty ``CUDA_VISIBLE_DEVICES`` opts out of CUDA.
     """
     is_hidden = environment.get("CUDA_VISIBLE_DEVICES") == ""
     wants_cuda = has_gpu(environment) or (not is_hidden and _GPU_INSTANCE.match(instance_type or "") is not None)
-    return Host(_read_driver(), wants_cuda, instance_type, environment.get("SAGEMAKER_BATCH", "").lower() == "true")
+    is_batch = environment.get("SAGEMAKER_BATCH", "").lower() == "true"
+    return HostDriver(_read_driver(), wants_cuda, instance_type, is_batch)
 
 
 def _read_driver() -> str | None:
@@ -64,27 +66,28 @@ def _read_driver() -> str | None:
 
 
 def parse_version(text: str) -> str | None:
-    """The driver's version in the text of ``/proc/driver/nvidia/version``, of the open kernel module or the closed."""
+    """Parse the driver version from ``/proc/driver/nvidia/version``, of the open or the proprietary kernel module."""
     found = _VERSION.search(text)
     return found[1] if found else None
 
 
-def check_driver(host: Host, purpose: Purpose) -> None:
-    """
+def check_driver(host: HostDriver, purpose: Purpose) -> None:
+    """Check that the driver suffices for the image's CUDA version if CUDA is wanted.
+
     Raises:
-        ConfigError: CUDA was asked for, and the driver is missing or too old; the message says what would do.
+        ConfigError: the driver is missing or too old; the message says how to get a newer one.
     """
     if not host.wants_cuda:
         return
-    if host.driver is None:
-        where = f"instance type {host.instance_type} has a GPU" if host.instance_type else "there is a GPU"
+    if host.version is None:
+        where = f"instance type {host.instance_type} has a GPU" if host.instance_type else "the host has a GPU"
         raise ConfigError(
-            f"{where}, but no NVIDIA driver reaches the container, and this image (CUDA {CUDA}) needs {_minimum()}: "
-            f"{_remedy(host, purpose)}; to use the CPU alone, set CUDA_VISIBLE_DEVICES to nothing"
+            f"{where}, but the container has no NVIDIA driver; this image (CUDA {CUDA}) needs {_minimum()}: "
+            f"{_remedy(host, purpose)}; to run on the CPU, set CUDA_VISIBLE_DEVICES to an empty string"
         )
-    if _numbers(host.driver) < MIN_DRIVER:
+    if _numbers(host.version) < MIN_DRIVER:
         raise ConfigError(
-            f"the host's NVIDIA driver {host.driver} runs CUDA up to {_newest_cuda(host.driver)}, and this image "
+            f"the host's NVIDIA driver {host.version} supports CUDA up to {_newest_cuda(host.version)}, but this image "
             f"(CUDA {CUDA}) needs {_minimum()}: {_remedy(host, purpose)}"
         )
 
@@ -93,17 +96,17 @@ def _minimum() -> str:
     return f"driver {'.'.join(map(str, MIN_DRIVER))} or newer"
 
 
-def _remedy(host: Host, purpose: Purpose) -> str:
+def _remedy(host: HostDriver, purpose: Purpose) -> str:
     if purpose == "training":
         return (
-            "on SageMaker a training's driver can't be chosen, so take another instance type, such as ml.g5.xlarge or "
-            "ml.g4dn.xlarge; on your own machine update the driver, and start the container with --gpus all"
+            "on SageMaker, choose another instance type, such as ml.g5.xlarge or ml.g4dn.xlarge (a training job cannot "
+            "choose its driver); on your own machine, update the driver and start the container with --gpus all"
         )
     if host.is_batch:
-        return f"create the transform job with TransformAmiVersion {_NEW_ENOUGH_BATCH_AMI}"
+        return f"create the transform job with TransformAmiVersion {TRANSFORM_AMI}"
     return (
-        f"create the endpoint with InferenceAmiVersion {_NEW_ENOUGH_AMI}; on your own machine update the driver, and "
-        "start the container with --gpus all"
+        f"create the endpoint with InferenceAmiVersion {INFERENCE_AMI}; on your own machine, update the driver "
+        "and start the container with --gpus all"
     )
 
 

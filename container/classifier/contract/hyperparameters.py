@@ -1,4 +1,4 @@
-"""The one table of hyperparameters: it parses, bounds and documents them, and says what a tuner may vary."""
+"""Hyperparameters: one table that parses, bounds and documents them, and gives the tuner's scaling."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _BOOLEANS = {
 
 
 def _parse_boolean(value: object) -> object:
-    # bool("False") is true in Python, so booleans are read by a table.
+    # bool("False") is True in Python, hence the table.
     if isinstance(value, str) and value.strip().lower() in _BOOLEANS:
         return _BOOLEANS[value.strip().lower()]
     if isinstance(value, bool):
@@ -55,105 +55,107 @@ Workers = Literal["auto"] | Annotated[int, Field(ge=0, le=256)]
 
 
 def _row(default: object, description: str, *, scale: Scale | None = None, **bounds: float) -> Any:
-    """A row of the table. ``scale`` is there when a tuner may vary it: the API's ``ScalingType``, or categories."""
+    """A row of the table. ``scale`` is set if a tuner may vary the value: the API's ``ScalingType``, or Categorical."""
     return Field(default, description=description, json_schema_extra={"scale": scale}, **cast(Any, bounds))
 
 
 class Hyperparameters(BaseModel):
-    """What a caller may set. Values arrive as strings and leave typed, bounded and frozen."""
+    """Training options. Values arrive as strings and are typed, bounded and frozen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_strip_whitespace=True)
 
-    # What is trained
-    model: str = _row("resnet18", "Any torchvision classification architecture, by its name.", scale="Categorical")
-    pretrained: Boolean = _row(True, "Start from ImageNet weights, or those of the channel `pretrained`.")
+    # Model
+    model: str = _row("resnet18", "Name of any torchvision classification architecture.", scale="Categorical")
+    pretrained: Boolean = _row(True, "Start from ImageNet weights, or from those in the channel `pretrained`.")
     freeze: Literal["none", "backbone"] = _row(
-        "none", "What stays as it was pretrained: nothing, or all but the head.", scale="Categorical"
+        "none", "Layers that keep their pretrained weights: none, or all but the head.", scale="Categorical"
     )
-    image_size: int = _row(224, "Side of the square that the model sees, in pixels.", ge=32, le=1024)
+    image_size: int = _row(224, "Side of the square model input, in pixels.", ge=32, le=1024)
 
-    # For how long, in what steps
+    # Optimization
     epochs: int = _row(10, "Passes over the training photos.", scale="Linear", ge=1, le=1000)
     batch_size: int = _row(
-        32, "Photos a step; at least 2, which batch normalisation needs.", scale="Logarithmic", ge=2, le=4096
+        32, "Photos per step; at least 2, which batch normalization requires.", scale="Logarithmic", ge=2, le=4096
     )
     lr: float = _row(1e-3, "Peak learning rate.", scale="Logarithmic", gt=0, le=10)
     scheduler: Literal["constant", "step", "cosine", "onecycle"] = _row(
         "cosine",
-        "Course of the learning rate. `step` divides it by ten after each third; `onecycle` has its own warm-up.",
+        "Learning-rate schedule. `step` divides by ten after each third; `onecycle` includes its own warm-up.",
         scale="Categorical",
     )
     warmup_epochs: float = _row(
-        0.0, "Epochs, or a part of one, in which the learning rate rises to its peak.", scale="Linear", ge=0, le=100
+        0.0, "Epochs (may be fractional) over which the learning rate rises to its peak.", scale="Linear", ge=0, le=100
     )
-    optimizer: Literal["sgd", "adam", "adamw"] = _row("adamw", "How gradients become steps.", scale="Categorical")
+    optimizer: Literal["sgd", "adam", "adamw"] = _row("adamw", "Optimization algorithm.", scale="Categorical")
     momentum: float = _row(0.9, "Momentum of `sgd`; first beta of `adam` and `adamw`.", scale="Linear", ge=0, lt=1)
     weight_decay: float = _row(
-        0.01, "Weight decay; biases and normalisation layers are spared.", scale="Logarithmic", ge=0, le=1
+        0.01, "Weight decay; not applied to biases and normalization layers.", scale="Logarithmic", ge=0, le=1
     )
-    eps: float = _row(1e-8, "Added to the denominator of `adam` and `adamw`.", scale="Logarithmic", gt=0, le=1)
+    eps: float = _row(1e-8, "Constant added to the denominator in `adam` and `adamw`.", scale="Logarithmic", gt=0, le=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _row(
-        "auto", "Arithmetic of the model; `auto` is `bf16` where the hardware has it, else `fp32`."
+        "auto", "Arithmetic of the model; `auto` is `bf16` where the hardware supports it, else `fp32`."
     )
 
-    # Against overfitting
+    # Regularization and model selection
     augmentation: Literal["none", "flip", "standard", "strong"] = _row(
         "standard",
-        "`flip` mirrors by chance; `standard` also crops by chance; `strong` also shifts colours and erases a patch.",
+        "`flip` mirrors at random; `standard` also crops at random; `strong` also shifts colors and erases a patch.",
         scale="Categorical",
     )
     label_smoothing: float = _row(
-        0.0, "Share of the target that is spread over all classes while training.", scale="Linear", ge=0, lt=1
+        0.0, "Share of the target spread evenly over all classes during training.", scale="Linear", ge=0, lt=1
     )
     class_weights: Literal["none", "balanced"] = _row(
-        "none", "`balanced` weighs each class by the inverse of its number of photos.", scale="Categorical"
+        "none", "`balanced` weights each class by the inverse of its number of photos.", scale="Categorical"
     )
     early_stopping_patience: int = _row(
-        0, "Stop after this many epochs without a better `best_metric`; 0 never stops.", ge=0, le=1000
+        0, "Stop after this many epochs without an improvement of `best_metric`; 0 disables.", ge=0, le=1000
     )
     best_metric: ValidationMetric = _row(
-        "validation:accuracy", "The epoch that is best by this metric gives the model."
+        "validation:accuracy", "Metric that selects the best epoch, whose weights are saved."
     )
 
-    # The photos
+    # Data, outputs and reproducibility
     validation_split: float = _row(
-        0.2, "Share of `train` set apart, class by class, when there is no channel `validation`.", gt=0, le=0.9
+        0.2, "Share of each class in `train` held out when there is no channel `validation`.", gt=0, le=0.9
     )
     truncated_images: Literal["skip", "load"] = _row(
-        "skip", "Leave out photos whose end is missing, or fill the rest with grey."
+        "skip", "Photos whose end is missing: leave them out, or fill the missing part with gray."
     )
-    max_bad_images: float = _row(
-        0.05, "Share of a channel's photos that may be unreadable before the job fails.", ge=0, le=1
-    )
+    max_bad_images: float = _row(0.05, "Share of unreadable photos in a channel above which the job fails.", ge=0, le=1)
     num_workers: Workers = _row(
-        "auto", "Threads that read and decode photos; `auto` is one a core, 0 decodes between the steps."
+        "auto", "Threads that read and decode photos; `auto` is one per core, 0 decodes between steps."
     )
     optimize_for_cpu: Boolean = _row(
-        True, "At the end, convert the model for serving on a CPU, and measure what that buys."
+        True, "After training, convert the model for serving on CPUs and measure its speed and accuracy."
     )
-    debug: Boolean = _row(False, "Save tensors as smdebug does, and tell what the debugger's rules find in them.")
-    debug_stop: RuleNames = _row("", "Rules of the debugger that end the training, with commas between; turns it on.")
-    profile: Boolean = _row(False, "Find out where the time goes: steps, operators, the machine; what would be faster.")
-    seed: int = _row(0, "On one machine's CPU, the same seed gives the same model.", ge=0, le=2**32 - 1)
+    debug: Boolean = _row(False, "Save tensors in smdebug's format and evaluate the debugger's rules on them.")
+    debug_stop: RuleNames = _row(
+        "", "Debugger rules that stop the training when they fire, comma-separated; implies `debug`."
+    )
+    profile: Boolean = _row(False, "Measure where the time goes (steps, operators, CPU, GPU) and suggest improvements.")
+    seed: int = _row(
+        0, "Random seed; on the CPU of one machine, the same seed gives the same model.", ge=0, le=2**32 - 1
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> "Hyperparameters":
         if self.freeze == "backbone" and not self.pretrained:
-            raise ValueError("freeze=backbone keeps what was pretrained, and pretrained=false: change one of them")
+            raise ValueError("freeze=backbone needs pretrained weights, but pretrained=false: change one of them")
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs={self.warmup_epochs:g} leaves nothing of epochs={self.epochs}: lower it")
+            raise ValueError(f"warmup_epochs={self.warmup_epochs:g} should be less than epochs={self.epochs}")
         return self
 
     @classmethod
     def parse(cls, raw: Mapping[str, object]) -> "Hyperparameters":
-        """The content of ``hyperparameters.json`` → typed values.
+        """Parse and validate the content of ``hyperparameters.json``.
 
         Raises:
             ConfigError: a name is unknown or given twice, or a value is out of its bounds.
         """
         values: dict[str, object] = {}
         for key, value in raw.items():
-            if _belongs_to_the_platform(key):
+            if _is_reserved(key):
                 continue
             name = _canonical_name(key)
             if name in values:
@@ -165,7 +167,7 @@ class Hyperparameters(BaseModel):
             raise ConfigError("; ".join(dict.fromkeys(map(_explain, error.errors())))) from None
 
 
-def _belongs_to_the_platform(key: str) -> bool:
+def _is_reserved(key: str) -> bool:
     return key.startswith("sagemaker_") or key == "_tuning_objective_metric"
 
 
@@ -175,13 +177,13 @@ def _canonical_name(key: str) -> str:
     known = Hyperparameters.model_fields
     if name not in known:
         raise ConfigError(
-            f"unknown hyperparameter {key!r}{did_you_mean(name, (*known, *ALIASES))}; known are {', '.join(known)}"
+            f"unknown hyperparameter {key!r}{did_you_mean(name, (*known, *ALIASES))}; choose from {', '.join(known)}"
         )
     return name
 
 
 def _unquote(value: object) -> object:
-    """``'"256"'`` → ``'256'``: some SDKs quote a value twice."""
+    """Remove the quotes of a value that an SDK quoted twice: ``'"256"'`` becomes ``'256'``."""
     if isinstance(value, str) and len(value) >= 2 and value[0] == value[-1] == '"':
         try:
             return json.loads(value)
@@ -201,12 +203,12 @@ def _explain(detail: ErrorDetails) -> str:
 
 
 def describe() -> str:
-    """The table as Markdown; ``train --describe`` prints it and the README holds a copy."""
-    rows = [("name", "values", "default", "tuned on", "what it does")]
+    """Return the table as Markdown, as ``train --describe`` prints it and the README includes it."""
+    rows = [("name", "values", "default", "tuning scale", "description")]
     rows += [_describe_field(name, field) for name, field in Hyperparameters.model_fields.items()]
     header, *body = [f"| {' | '.join(row)} |" for row in rows]
     aliases = ", ".join(f"`{alias}` for `{name}`" for alias, name in ALIASES.items())
-    return "\n".join([header, "|---" * len(rows[0]) + "|", *body, "", f"Also accepted: {aliases}, and `-` for `_`."])
+    return "\n".join([header, "|---" * len(rows[0]) + "|", *body, "", f"Aliases: {aliases}; `-` is accepted for `_`."])
 
 
 def _describe_field(name: str, field: FieldInfo) -> tuple[str, ...]:
@@ -221,7 +223,7 @@ def _describe_values(name: str, field: FieldInfo) -> str:
     if name == "best_metric":
         return ", ".join(f"`{metric}`" for metric in VALIDATION_METRICS)
     if name == "debug_stop":
-        return "names"
+        return "rule names"
     if name == "num_workers":
         return "`auto`, 0 … 256"
     if get_origin(annotation) is Literal:

@@ -1,4 +1,4 @@
-"""The one table of metrics: what training prints, and how the platform and the tuner read it."""
+"""Metrics that training prints, with the regexes by which the platform and the tuner read them."""
 
 import math
 import re
@@ -21,11 +21,11 @@ class Metric:
 
     @property
     def regex(self) -> str:
-        """Reads the value out of a log line; for the platform's ``MetricDefinitions``."""
+        """Regex that captures the value in a log line, for the platform's ``MetricDefinitions``."""
         return rf"{re.escape(self.name)}=({_NUMBER})"
 
     def is_better(self, value: float, than: float) -> bool:
-        """Whether ``value`` beats ``than``. Any number beats NaN."""
+        """Whether ``value`` is better than ``than``. Any number is better than NaN."""
         if math.isnan(value):
             return False
         if math.isnan(than):
@@ -36,9 +36,9 @@ class Metric:
 _METRICS = (
     Metric("train:loss", "Minimize", "Mean training loss of the epoch."),
     Metric("validation:loss", "Minimize", "Mean cross-entropy."),
-    Metric("validation:accuracy", "Maximize", "Share of photos whose first label is right."),
-    Metric("validation:top5", "Maximize", "Share of photos whose first five labels hold the right one."),
-    Metric("validation:f1", "Maximize", "F1, averaged over the classes (macro)."),
+    Metric("validation:accuracy", "Maximize", "Share of photos whose top label is correct."),
+    Metric("validation:top5", "Maximize", "Share of photos whose top five labels include the correct one."),
+    Metric("validation:f1", "Maximize", "Mean of the classes' F1 (macro F1)."),
     Metric("test:loss", "Minimize", "Mean cross-entropy with the best weights."),
     Metric("test:accuracy", "Maximize", "Accuracy with the best weights."),
     Metric("test:f1", "Maximize", "Macro F1 with the best weights."),
@@ -48,10 +48,10 @@ VALIDATION_METRICS = tuple(name for name in METRICS if name.startswith("validati
 
 
 def format_metrics(values: Mapping[str, float]) -> str:
-    """One log line's worth of ``name=value``; each value is read back by its metric's regex."""
+    """Format metrics as ``name=value`` for one log line, in the table's order; unknown names are left out."""
     return "  ".join(f"{name}={_format(values[name])}" for name in METRICS if name in values)
 
 
 def _format(value: float) -> str:
-    # A small loss keeps its digits, else a tuner could not tell it from zero; one that explodes would fill the line.
+    # Fixed-point would round a small loss to zero, which a tuner could not rank, and a huge one would fill the line.
     return f"{value:.3e}" if 0 < abs(value) < 1e-3 or 1e6 <= abs(value) < math.inf else f"{value:.4f}"

@@ -92,7 +92,7 @@ class TorchEngine:
 
     def _forward(self, pixels: Tensor) -> Tensor:
         # Normalised in fp32, then halved: the pixels' own rounding stays the smaller error.
-        normalised = self._classifier.normalise(pixels.permute(0, 3, 1, 2))
+        normalised = self._classifier.normalize(pixels.permute(0, 3, 1, 2))
         return self._classifier.network(normalised.to(self._dtype)).float()
 
     def _replay(self, captured: _Graph, pixels: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""A training's outcome → what a person looks at."""
+"""Reports of a training: tables, images, TensorBoard events and the HTML page."""

@@ -1,4 +1,4 @@
-"""``python -m classifier.reporting FOLDER``: the page anew, from the files that a training left."""
+"""The command ``python -m classifier.reporting FOLDER``, which rebuilds report.html from a training's output files."""
 
 import argparse
 import sys
@@ -10,8 +10,11 @@ from classifier.reporting.page import write_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m classifier.reporting", description="Make report.html anew.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a job's output/data, or the folder that holds it")
+    """Rebuild the page, print its path and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m classifier.reporting", description="Rebuild report.html from the output files of a training."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a job's output/data, or a folder that contains it")
     options = parser.parse_args(arguments)
     try:
         print(write_page(options.folder))

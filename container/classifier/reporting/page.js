@@ -3,28 +3,27 @@ const figures = JSON.parse(document.getElementById("figures").textContent);
 const themes = JSON.parse(document.getElementById("themes").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const charts = [...document.querySelectorAll(".chart")];
-const FONT = getComputedStyle(document.body).fontFamily;
 
-// "@accent" → the theme's colour, everywhere in a figure.
-function coloured(value, theme) {
-  if (typeof value === "string") return value[0] === "@" && theme[value.slice(1)] || value;
-  if (Array.isArray(value)) return value.map(one => coloured(one, theme));
+// Replaces "@accent" by the theme's color, everywhere in a figure.
+function colored(value, colors) {
+  if (typeof value === "string") return value[0] === "@" && colors[value.slice(1)] || value;
+  if (Array.isArray(value)) return value.map(item => colored(item, colors));
   if (value && typeof value === "object")
-    return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, coloured(one, theme)]));
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, colored(item, colors)]));
   return value;
 }
 
-// The confusion matrix comes as its cells that are not empty.
-function laidOut(trace) {
+// Expands the confusion matrix, which is stored as its non-empty cells.
+function expanded(trace) {
   if (!trace.cells) return trace;
   const { cells, names, ...rest } = trace;
-  const empty = content => names.map(() => names.map(() => content));
-  const [z, text, customdata] = [empty(null), empty(""), empty("")];
+  const filled = content => names.map(() => names.map(() => content));
+  const [z, text, customdata] = [filled(null), filled(""), filled("")];
   for (const [row, column, value, count, share] of cells) {
     z[row][column] = value;
     text[row][column] = count;
-    const what = row === column ? "labelled right" : `taken for ${names[column]}`;
-    customdata[row][column] = `${names[row]}<br>${what}: ${count} photos, ${(100 * share).toFixed(1)} %`;
+    const outcome = row === column ? "correct" : `predicted as ${names[column]}`;
+    customdata[row][column] = `${names[row]}<br>${outcome}: ${count} photos, ${(100 * share).toFixed(1)} %`;
   }
   return { ...rest, z, text, customdata, hoverongaps: false };
 }
@@ -37,30 +36,28 @@ function merged(base, over) {
 }
 
 function layoutOf(figure, chart, theme, width) {
-  const axis = { gridcolor: theme.line, linecolor: theme.line, zeroline: false, automargin: true, fixedrange: width < 600,
-                 title: { standoff: 10, font: { size: 12, color: theme.quiet } }, tickfont: { color: theme.quiet } };
-  const base = {
+  const axis = { fixedrange: width < 600 };
+  const base = merged(theme.layout, {
     width, height: chart.clientHeight || parseInt(chart.style.height), autosize: false,
-    font: { family: FONT, size: 12, color: theme.ink }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     margin: { l: 48, r: 12, t: 28, b: 42 }, hovermode: "x unified", dragmode: width < 600 ? false : "zoom",
-    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: 11.5, color: theme.quiet } },
-    hoverlabel: { bgcolor: theme.card, bordercolor: theme.line, font: { color: theme.ink, family: FONT, size: 12 } },
+    legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom",
+              font: { size: 11.5, color: theme.colors.quiet } },
     xaxis: axis, yaxis: axis,
-  };
-  return merged(base, coloured(figure.layout, theme));
+  });
+  return merged(base, colored(figure.layout, theme.colors));
 }
 
 function draw(theme, widthOf) {
   for (const chart of charts) {
     const figure = figures[chart.dataset.figure];
-    const traces = figure.traces.map(trace => coloured(laidOut(trace), theme));
+    const traces = figure.traces.map(trace => colored(expanded(trace), theme.colors));
     Plotly.react(chart, traces, layoutOf(figure, chart, theme, widthOf(chart)), { displayModeBar: false });
   }
 }
 
 const current = () => themes[dark.matches ? "dark" : "light"];
 const onScreen = () => draw(current(), chart => chart.clientWidth);
-// On paper: its own colours, and the width of A4 between its margins.
+// On paper: the light theme, and the width of A4 between the margins.
 const onPaper = () => draw(themes.light, chart => chart.closest(".pair") ? 330 : 680);
 
 onScreen();

@@ -1,6 +1,6 @@
-"""The files of ``output/data`` → ``report.html``: one page that needs nothing but itself. Imports no torch.
+"""The HTML report of a training, ``report.html``: one page that needs no other file. Imports no torch.
 
-Same files, same bytes: the page holds no time of its own.
+The page contains no time of its own, so the same files always give the same bytes.
 """
 
 import math
@@ -8,21 +8,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from classifier.reporting import sections
 from classifier.reporting.charts.figure import Figure
-from classifier.reporting.palette import style, themes
-from classifier.reporting.summary import PAGE_FILE, Folder
+from classifier.reporting.summary import PAGE_FILE, OutputFolder
+from classifier.reporting.theme import render_page
 
-_HERE = Path(__file__).parent
-_SECTIONS: Mapping[str, Callable[[Folder], Any]] = {
-    "failure": Folder.failure,
+_TEMPLATE = Path(__file__).with_name("page.html")
+_SECTIONS: Mapping[str, Callable[[OutputFolder], Any]] = {
+    "failure": OutputFolder.failure,
     "result": sections.result,
     "notices": sections.notices,
-    "curves": sections.curve,
+    "curves": sections.curves,
     "confusion": sections.confusion,
     "classes": sections.classes,
     "photos": sections.photos,
@@ -36,12 +34,15 @@ _SECTIONS: Mapping[str, Callable[[Folder], Any]] = {
 
 
 def write_page(path: Path) -> Path:
-    """Make the page of ``path``, which is ``output/data`` or a job's folder, and return where it lies.
+    """Write the report of a training and return its path.
+
+    Args:
+        path: the job's ``output/data``, or the job's folder.
 
     Raises:
-        ConfigError: the folder holds nothing that a training left.
+        ConfigError: the folder contains no output of a training.
     """
-    folder = Folder.find(path)
+    folder = OutputFolder.find(path)
     target = folder.path / PAGE_FILE
     unfinished = target.with_suffix(".part")
     unfinished.write_text(render(folder), encoding="utf-8")
@@ -49,74 +50,39 @@ def write_page(path: Path) -> Path:
     return target
 
 
-def render(folder: Folder) -> str:
-    """A section whose files can't be made sense of is left out, and the page says so."""
+def render(folder: OutputFolder) -> str:
+    """Render the report. A section whose files are unreadable is left out and listed on the page."""
     content, problems = {}, []
     for name, build in _SECTIONS.items():
         try:
             content[name] = build(folder)
-        except Exception as error:  # the files may be cut off, or of another version
+        except Exception as error:  # the files may be truncated or of another version
             content[name] = None
             problems.append(f"{name}: {type(error).__name__}: {error}")
-    figures = {figure.name: _described(figure) for figure in _figures(content)}
-    text = {name: Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js")}
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            **content,
-            problems=problems,
-            figures=figures,
-            themes=themes(),
-            css=Markup(style()) + text["page.css"],
-            js=text["page.js"],
-            plotly=Markup(get_plotlyjs()),
-        )
-    )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=_percent, number=_number, duration=_duration, sentence=sections.sentence)
-    return environment
+    texts = {name: Markup(_TEMPLATE.with_name(f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
+    figures = {figure.name: _to_json(figure) for figure in _figures(content)}
+    return render_page(_TEMPLATE, **content, **texts, problems=problems, figures=figures)
 
 
 def _figures(content: Mapping[str, Any]) -> list[Figure]:
-    found: list[Figure] = []
+    figures: list[Figure] = []
     for section in content.values():
         if isinstance(section, dict):
-            found += section.get("figures", [])
-            found += [section["figure"]] if "figure" in section else []
-    return found
+            figures += section.get("figures", [])
+            figures += [section["figure"]] if "figure" in section else []
+    return figures
 
 
-def _described(figure: Figure) -> dict[str, Any]:
-    return _plain({"traces": list(figure.traces), "layout": figure.layout})
+def _to_json(figure: Figure) -> dict[str, Any]:
+    return _round({"traces": list(figure.traces), "layout": figure.layout})
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it: no infinity, and no digits that nobody sees."""
+def _round(value: Any) -> Any:
+    """Round floats to six digits, which keeps the page small, and replace infinity and NaN, which JSON lacks."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _round(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_round(item) for item in value]
     return value
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f} %"
-
-
-def _number(value: float, digits: int = 0) -> str:
-    return f"{value:,.{digits}f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{int(seconds // 60)} min {int(seconds % 60):02} s"

@@ -1,4 +1,4 @@
-"""Predictions → the photos worth a look: ``mistakes.json``, and a thumbnail of each in ``mistakes/``."""
+"""Example predictions for the report: ``mistakes.json``, and thumbnails in ``mistakes/``."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,19 +14,27 @@ from classifier.reporting.tables import write_json
 from classifier.vision.images import decode
 
 NUM_WRONG, NUM_RIGHT = 24, 6
-_SIDE = 240  # of a thumbnail, in pixels
+_THUMBNAIL_SIDE = 240  # pixels
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted for each photo of a channel, in its own order: integers (N,), (N,), and float32 (N,)."""
+    """Predictions for the photos of a channel, in the channel's order.
+
+    Attributes:
+        labels: true classes, integers (N,).
+        predicted: predicted classes, integers (N,).
+        confidence: probabilities of the predicted classes, float32 (N,).
+    """
 
     labels: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
 
 
-class Photo(Protocol):
+class PhotoFile(Protocol):
+    """A photo on disk: its path, and its name relative to the channel."""
+
     @property
     def path(self) -> Path: ...
 
@@ -34,29 +42,36 @@ class Photo(Protocol):
     def name(self) -> str: ...
 
 
-class Chosen(NamedTuple):
-    """Indices into the channel: the most confident mistakes, worst first; then some right ones, from all over it."""
+class Examples(NamedTuple):
+    """Indices of photos in their channel."""
 
     wrong: list[int]
     right: list[int]
 
 
-def choose(predictions: Predictions) -> Chosen:
+def select_examples(predictions: Predictions) -> Examples:
+    """Select the most confident mistakes, most confident first, and correct predictions spread over the channel."""
     wrong = np.flatnonzero(predictions.labels != predictions.predicted)
     worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:NUM_WRONG]
     right = np.flatnonzero(predictions.labels == predictions.predicted)
     spread = right[np.unique(np.linspace(0, len(right) - 1, NUM_RIGHT).round().astype(int))] if len(right) else right
-    return Chosen(worst.tolist(), spread.tolist())
+    return Examples(worst.tolist(), spread.tolist())
 
 
 def write_mistakes(
-    folder: Path, channel: str, predictions: Predictions, photos: Sequence[Photo], names: Sequence[str]
+    folder: Path, channel: str, predictions: Predictions, photos: Sequence[PhotoFile], names: Sequence[str]
 ) -> None:
-    """``photos`` in the predictions' order. A photo that can't be read is listed without a thumbnail."""
+    """Write ``mistakes.json`` and the thumbnails. An unreadable photo is listed without a thumbnail.
+
+    Args:
+        folder: the job's ``output/data``.
+        photos: the photos of the channel, in the order of the predictions.
+        names: the display names of the classes.
+    """
     shutil.rmtree(folder / "mistakes", ignore_errors=True)
-    chosen = choose(predictions)
+    examples = select_examples(predictions)
     rows = []
-    for number, index in enumerate([*chosen.wrong, *chosen.right], start=1):
+    for number, index in enumerate([*examples.wrong, *examples.right], start=1):
         thumbnail = f"mistakes/{number:02}.jpg"
         rows.append(
             {
@@ -64,7 +79,7 @@ def write_mistakes(
                 "true": names[predictions.labels[index]],
                 "predicted": names[predictions.predicted[index]],
                 "confidence": round(float(predictions.confidence[index]), 4),
-                "right": index in chosen.right,
+                "right": index in examples.right,
                 "thumbnail": thumbnail if _write_thumbnail(photos[index].path, folder / thumbnail) else None,
             }
         )
@@ -75,10 +90,10 @@ def write_mistakes(
 
 def _write_thumbnail(source: Path, target: Path) -> bool:
     try:
-        image = decode(source.read_bytes(), cover=_SIDE)
+        image = decode(source.read_bytes(), cover=_THUMBNAIL_SIDE)
     except (OSError, ImageError):
         return False
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     target.parent.mkdir(parents=True, exist_ok=True)
     image.save(target, "JPEG", quality=82)
     return True

@@ -1,4 +1,4 @@
-"""Curves and the confusion matrix as PNG."""
+"""Learning curves and the confusion matrix as PNG images."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,28 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-_COLOURS = ("#8a8f98", "#0b6bcb")  # the figure to watch is the one in colour
+from classifier.reporting.theme import colors
+
+_COLOR = colors("light")
+# The second curve of each plot is the more important one.
+_CURVES = (_COLOR["quiet"], _COLOR["accent"])
+_SHARES = LinearSegmentedColormap.from_list("shares", (_COLOR["surface"], _COLOR["right"]))
 _MAX_CLASSES_WITH_NUMBERS, _MAX_CLASSES_WITH_NAMES = 20, 60
-_MAX_NAME = 28  # characters
+_MAX_NAME_LENGTH = 28
 
 
 def plot_curves(path: Path, history: Sequence[Mapping[str, float]], best_epoch: int | None) -> None:
-    """Loss and accuracy over the epochs, side by side; a dotted line marks the best epoch."""
+    """Plot loss and accuracy over the epochs, with a dotted line at the best epoch.
+
+    Args:
+        path: the PNG file to write.
+        history: one row per epoch, with the epoch and the metrics by name.
+        best_epoch: number of the best epoch, or None.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
@@ -28,20 +40,20 @@ def plot_curves(path: Path, history: Sequence[Mapping[str, float]], best_epoch: 
     accuracies.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     for axes in (losses, accuracies):
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-        _tidy(axes, best_epoch)
+        _format_axes(axes, best_epoch)
     _save(figure, path)
 
 
 def _draw(
     axes: Axes, epochs: Sequence[float], history: Sequence[Mapping[str, float]], labels: Mapping[str, str]
 ) -> None:
-    for (metric, label), colour in zip(labels.items(), _COLOURS, strict=True):
-        axes.plot(epochs, [row[metric] for row in history], label=label, color=colour, linewidth=2, marker="o", ms=4)
+    for (metric, label), color in zip(labels.items(), _CURVES, strict=True):
+        axes.plot(epochs, [row[metric] for row in history], label=label, color=color, linewidth=2, marker="o", ms=4)
 
 
-def _tidy(axes: Axes, best_epoch: int | None) -> None:
+def _format_axes(axes: Axes, best_epoch: int | None) -> None:
     if best_epoch is not None:
-        axes.axvline(best_epoch, color="#444", linestyle=":", linewidth=1, label=f"best (epoch {best_epoch})")
+        axes.axvline(best_epoch, color=_COLOR["ink"], linestyle=":", linewidth=1, label=f"best (epoch {best_epoch})")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -49,7 +61,14 @@ def _tidy(axes: Axes, best_epoch: int | None) -> None:
 
 
 def plot_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], title: str) -> None:
-    """Counts (true class, predicted class), coloured by their share of the true class."""
+    """Plot a confusion matrix, colored by the share of the true class.
+
+    Args:
+        path: the PNG file to write.
+        confusion: counts (true class, predicted class), integers (C, C).
+        names: the display names of the C classes.
+        title: the title of the plot.
+    """
     num_classes = len(names)
     shown = [_shorten(name) for name in names]
     side = 14.0
@@ -58,9 +77,9 @@ def plot_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], titl
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap=_SHARES, vmin=0, vmax=1)
     figure.colorbar(
-        picture, ax=axes, shrink=0.75, format=PercentFormatter(xmax=1, decimals=0), label="of the true class"
+        image, ax=axes, shrink=0.75, format=PercentFormatter(xmax=1, decimals=0), label="share of the true class"
     )
     axes.set(title=title, xlabel="predicted", ylabel="true")
     if num_classes <= _MAX_CLASSES_WITH_NAMES:
@@ -73,18 +92,18 @@ def plot_confusion(path: Path, confusion: np.ndarray, names: Sequence[str], titl
 
 
 def _shorten(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+    return name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 1]}…"
 
 
 def _write_counts(axes: Axes, confusion: np.ndarray, shares: np.ndarray) -> None:
     for true, predicted in zip(*np.nonzero(confusion), strict=True):
-        colour = "white" if shares[true, predicted] > 0.5 else "#1c2733"
-        axes.text(predicted, true, f"{confusion[true, predicted]}", ha="center", va="center", color=colour, fontsize=9)
+        color = _COLOR["surface" if shares[true, predicted] > 0.5 else "ink"]
+        axes.text(predicted, true, f"{confusion[true, predicted]}", ha="center", va="center", color=color, fontsize=9)
 
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks shows as boxes
+        warnings.filterwarnings("ignore", "Glyph")  # characters missing from the font are drawn as boxes
         figure.savefig(path, dpi=144)

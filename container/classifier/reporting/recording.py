@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from classifier.callbacks import Callback, Mode, TrainingContext
-from classifier.reporting.photos import Photo, Predictions, write_mistakes
+from classifier.reporting.photos import PhotoFile, Predictions, write_mistakes
 from classifier.reporting.summary import HISTORY_FILE, SUMMARY_FILE, Summary
 from classifier.reporting.tables import (
     class_scores,
@@ -140,7 +140,7 @@ class Record:
         summary: Summary,
         *,
         confusion: np.ndarray | None,
-        photos: Sequence[Photo],
+        photos: Sequence[PhotoFile],
         engines: Sequence[Mapping[str, object]],
         warn: Callable[[str], None],
     ) -> None:

@@ -1,4 +1,4 @@
-"""``training.json``: what was trained, on what, and how it ended. Imports no torch."""
+"""Output files of a training: ``training.json``, which summarizes it, and readers of the others. Imports no torch."""
 
 import csv
 import json
@@ -15,103 +15,117 @@ from classifier.vision.manifest import ClassLabel
 
 SUMMARY_FILE = "training.json"
 HISTORY_FILE = "history.csv"
-# Why the training failed, where it did; like the platform's own file beside the folder, which a report does not reach.
+PAGE_FILE = "report.html"
+# A copy of the platform's failure file, which is outside the folder that a report is built from.
 FAILURE_FILE = "failure.txt"
+
+# Where output/data may be, relative to the folder given.
+_SUBFOLDERS = ("", "output/data", "data")
 
 
 class Summary(BaseModel):
-    """What a report tells of a training besides its figures.
+    """What was trained, on which data, and with which result.
 
-    ``photos``: a channel's number of photos of each class, in the order of ``classes``.
+    Attributes:
+        pretrained: source of the initial weights.
+        photos: number of photos per class for each channel, in the order of ``classes``.
+        changed: names of the hyperparameters that differ from their defaults.
+        started: ISO 8601, UTC.
+        num_epochs: completed epochs.
+        judged_on: channel of the final metrics and the confusion matrix.
+        ended: why the training ended before its last epoch, or an empty string.
     """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     job_name: str | None = None
     model: str
-    pretrained: str  # where the weights came from
+    pretrained: str
     channels: tuple[str, ...] = ()
     classes: tuple[str, ...]
     photos: dict[str, tuple[int, ...]] = {}
     data_fingerprint: str = ""
     hyperparameters: dict[str, Any] = {}
-    changed: tuple[str, ...] = ()  # hyperparameters that are not at their defaults
+    changed: tuple[str, ...] = ()
     device: str = ""
     versions: dict[str, str] = {}
-    started: str = ""  # ISO 8601, UTC
+    started: str = ""
     duration_s: float = 0.0
-    num_epochs: int = 0  # that were trained
+    num_epochs: int = 0
     best_epoch: int | None = None
-    judged_on: str = "validation"  # the channel of the confusion matrix
+    judged_on: str = "validation"
     metrics: dict[str, float] = {}
-    ended: str = ""  # why, when it was not after the last epoch
+    ended: str = ""
 
     @classmethod
     def read(cls, path: Path) -> "Summary":
+        """Read a summary file."""
         return cls.model_validate_json(path.read_bytes())
 
     def write(self, path: Path) -> None:
+        """Write the summary, creating its folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def display_names(classes: Sequence[ClassLabel]) -> tuple[str, ...]:
-    """Class names; the folders' names where two classes have the same."""
+    """Return the class names, or the folder names of classes that share one."""
     names = [item.class_name for item in classes]
     return tuple(item.folder if names.count(item.class_name) > 1 else item.class_name for item in classes)
 
 
 def changed(hyperparameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the hyperparameters that differ from their defaults."""
     return tuple(name for name, value in hyperparameters.items() if value != defaults.get(name))
 
 
-PAGE_FILE = "report.html"
-_PLACES = ("", "output/data", "data")
-
-
 def has_record(path: Path) -> bool:
-    """Whether a training came so far that there is something to show."""
+    """Whether a folder contains enough output of a training for a report."""
     return (path / SUMMARY_FILE).is_file() or (path / HISTORY_FILE).is_file()
 
 
 @dataclass(frozen=True)
-class Folder:
-    """``output/data`` of a job."""
+class OutputFolder:
+    """Reader of a job's ``output/data``, in which any file may be missing."""
 
     path: Path
 
     @classmethod
-    def find(cls, path: Path) -> "Folder":
-        """The folder itself, or that of the job which lies in it.
+    def find(cls, path: Path) -> "OutputFolder":
+        """Find ``output/data`` in a job's folder, or take the folder itself.
 
         Raises:
-            ConfigError: neither holds what a training leaves.
+            ConfigError: neither contains output of a training.
         """
-        for place in _PLACES:
-            if has_record(path / place):
-                return cls(path / place)
+        for subfolder in _SUBFOLDERS:
+            if has_record(path / subfolder):
+                return cls(path / subfolder)
         raise ConfigError(
-            f"{path} holds neither {SUMMARY_FILE} nor {HISTORY_FILE}: name a job's output/data, or the job's own folder"
+            f"{path} contains neither {SUMMARY_FILE} nor {HISTORY_FILE}: pass a job's output/data, or the job's folder"
         )
 
     def summary(self) -> Summary | None:
+        """Read the summary; None if there is none."""
         path = self.path / SUMMARY_FILE
         return Summary.read(path) if path.is_file() else None
 
     def failure(self) -> str | None:
+        """Read the reason of the failure; None if the training did not fail."""
         path = self.path / FAILURE_FILE
         return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
     def json(self, name: str) -> Any:
+        """Read a JSON file; None if there is no such file."""
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def rows(self, name: str) -> list[dict[str, str]]:
-        """A CSV file with a header."""
+        """Read a CSV file with a header as one dict per row; empty if there is no such file."""
         lines = self.lines(name)
         return [dict(zip(lines[0], line, strict=False)) for line in lines[1:]]
 
     def lines(self, name: str) -> list[list[str]]:
+        """Read a CSV file as one list per row, header included; empty if there is no such file."""
         path = self.path / name
         if not path.is_file():
             return []
@@ -119,6 +133,6 @@ class Folder:
             return [line for line in csv.reader(file) if line]
 
     def findings(self, name: str) -> list[Finding] | None:
-        """None where nobody looked."""
+        """Read the findings of the debugger or the profiler; None if it was not enabled."""
         path = self.path / name
         return read_findings(path) if path.is_file() else None

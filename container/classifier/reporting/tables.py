@@ -1,4 +1,4 @@
-"""Numbers → CSV and JSON files."""
+"""Tables of metrics, in CSV and JSON files."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def write_history(path: Path, rows: Iterable[Mapping[str, float]]) -> None:
-    """A row an epoch, with the first row's columns. Replaced as a whole, so that it is never half a file."""
+    """Write one row per epoch, with the columns of the first row. The file is replaced atomically."""
     rows = list(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
@@ -22,29 +22,40 @@ def write_history(path: Path, rows: Iterable[Mapping[str, float]]) -> None:
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
-    """The metrics of the best epoch and of the test, by their names in the metric table."""
+    """Write the metrics of the best epoch and of the test by name."""
     write_json(path, dict(metrics))
 
 
 def write_json(path: Path, content: object) -> None:
+    """Write indented JSON, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one class is told: as the field defines them, and 0 where there is nothing to divide by."""
+    """Scores of one class; 0 where the denominator is 0.
+
+    Attributes:
+        support: number of photos of the class.
+        predicted: number of photos predicted as the class.
+    """
 
     name: str
     precision: float
     recall: float
     f1: float
-    support: int  # photos of it
-    predicted: int  # photos taken for it
+    support: int
+    predicted: int
 
 
 def class_scores(confusion: np.ndarray, names: Sequence[str]) -> list[ClassScore]:
-    """Counts (true class, predicted class) → a score a class."""
+    """Compute the scores of each class from a confusion matrix.
+
+    Args:
+        confusion: counts (true class, predicted class), integers (C, C).
+        names: the display names of the C classes.
+    """
     right, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     precision = right / np.maximum(predicted, 1)
     recall = right / np.maximum(support, 1)
@@ -54,17 +65,17 @@ def class_scores(confusion: np.ndarray, names: Sequence[str]) -> list[ClassScore
 
 
 def write_classes(path: Path, scores: Sequence[ClassScore]) -> None:
-    """``classes.csv``: a row a class."""
+    """Write ``classes.csv``, one row per class."""
     header = ("class", "precision", "recall", "f1", "support", "predicted")
     rows = [
-        (one.name, f"{one.precision:.4f}", f"{one.recall:.4f}", f"{one.f1:.4f}", one.support, one.predicted)
-        for one in scores
+        (score.name, f"{score.precision:.4f}", f"{score.recall:.4f}", f"{score.f1:.4f}", score.support, score.predicted)
+        for score in scores
     ]
     _write_csv(path, [header, *rows])
 
 
 def write_confusion(path: Path, confusion: np.ndarray, names: Sequence[str]) -> None:
-    """``confusion.csv``: a row a true class, a column a predicted one."""
+    """Write ``confusion.csv``: one row per true class, one column per predicted class; counts (C, C)."""
     rows = [(name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)]
     _write_csv(path, [("true", *names), *rows])
 

@@ -1,7 +1,7 @@
-"""Scalars → an event file that TensorBoard reads.
+"""Writer of scalars to TensorBoard event files.
 
-Written here: torch's writer needs the package tensorboard, which the image does without, and smdebug's takes 0.7 s to
-import. The format is TensorFlow's ``tfrecord`` around ``event.proto``, of which scalars need four fields.
+Implemented here because torch's writer needs the package tensorboard, which is not in the image, and smdebug's takes
+0.7 s to import. The format is TensorFlow's ``tfrecord`` around ``event.proto``, of which scalars need four fields.
 """
 
 import socket
@@ -16,7 +16,7 @@ def _crc_table() -> tuple[int, ...]:
     table = []
     for byte in range(256):
         for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)  # noqa: PLW2901 - Castagnoli's polynomial, reversed
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)  # noqa: PLW2901 - Castagnoli polynomial, reversed
         table.append(byte)
     return tuple(table)
 
@@ -25,24 +25,26 @@ _CRC_TABLE = _crc_table()
 
 
 class EventFile:
-    """An event file in ``folder``, begun when the first scalars come."""
+    """An event file in a folder, created when the first scalars are added."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: IO[bytes] | None = None
 
     def add(self, step: int, scalars: Mapping[str, float], at: float) -> None:
-        """``scalars`` by their tags; ``at`` is in seconds since 1970."""
+        """Add scalars by tag; ``at`` is the time in seconds since 1970."""
         if self._file is None:
             self._file = self._open()
         values = b"".join(_bytes(1, _bytes(1, tag.encode()) + _float(2, value)) for tag, value in scalars.items())
         self._file.write(_record(_double(1, at) + _integer(2, step) + _bytes(5, values)))
 
     def flush(self) -> None:
+        """Flush buffered events to the file."""
         if self._file is not None:
             self._file.flush()
 
     def close(self) -> None:
+        """Close the file if one was created."""
         if self._file is not None:
             self._file.close()
 

@@ -154,7 +154,7 @@ class Predictor:
             return np.ascontiguousarray(pixels)
         if pixels.shape[0] * pixels.shape[1] > self._settings.max_pixels:
             raise ImageError(f"{pixels.shape[1]} × {pixels.shape[0]} pixels; at most {self._settings.max_pixels:,}")
-        return self.manifest.preprocessing.crop_centre(Image.fromarray(np.ascontiguousarray(pixels)))
+        return self.manifest.preprocessing.crop_center(Image.fromarray(np.ascontiguousarray(pixels)))
 
     def _from_tensor(self, tensor: np.ndarray) -> np.ndarray:
         """A normalised float32 tensor (3, S, S) → float32 pixels (S, S, 3) in 0–255: normalisation is in the graph."""

@@ -1,1 +1,1 @@
-"""Bytes → RGB → pixels → logits → label: what training and serving share."""
+"""Image decoding, preprocessing, architectures and artifacts, shared by training and serving."""

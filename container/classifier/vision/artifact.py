@@ -1,4 +1,4 @@
-"""``model.safetensors`` + ``model.json`` ↔ a classifier. Nothing in an artifact is ever unpickled."""
+"""Artifacts of trained models: ``model.safetensors`` and ``model.json``. Nothing in them is unpickled."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from classifier.vision.preprocessing import Preprocessing
 
 
 class Classifier(nn.Module):
-    """Pixels → logits: normalisation, then a torchvision network, as one module."""
+    """A torchvision network preceded by normalization, as one module."""
 
     mean: Tensor
     std: Tensor
@@ -26,31 +26,31 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels (N, 3, S, S), or floats of the same range 0–255, → logits (N, num_classes)."""
-        return self.network(self.normalise(pixels))
+        """Map pixels (N, 3, S, S), uint8 or floats in 0–255, to logits (N, num_classes)."""
+        return self.network(self.normalize(pixels))
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, 3, S, S) → float32, less the mean, by the standard deviation, channels last."""
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Map pixels (N, 3, S, S) in 0–255 to normalized float32 of the same shape, channels last in memory."""
         scaled = pixels.to(self.mean.dtype, memory_format=torch.channels_last) / 255
         return (scaled - self.mean) / self.std
 
 
 def save(folder: Path, network: nn.Module, manifest: ModelManifest) -> None:
-    """Write an artifact, or replace it whole. The same weights and manifest give the same bytes."""
+    """Write an artifact, replacing an existing one. The same weights and manifest give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     unfinished = folder / f".{WEIGHTS_FILE}.part"
     save_file(state, unfinished)
-    unfinished.chmod(0o644)  # safetensors leaves it to its owner alone, and another user may serve it
+    unfinished.chmod(0o644)  # safetensors creates it as 0600, but another user may serve it
     unfinished.replace(folder / WEIGHTS_FILE)
     manifest.write(folder)
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Classifier, ModelManifest]:
-    """An artifact's classifier, ready to predict, and its manifest.
+    """Load an artifact's classifier, in evaluation mode, and its manifest.
 
     Raises:
-        ArtifactError: the folder holds no artifact, or one whose parts do not fit each other.
+        ArtifactError: the folder contains no artifact, or its weights do not match its manifest.
     """
     manifest = ModelManifest.read(folder)
     try:

@@ -1,7 +1,7 @@
-"""Bytes to RGB, for the image folder and the request body alike.
+"""Decoding of untrusted image files into RGB, for image folders and request bodies. Imports no torch.
 
-One decoder, which scales while it decodes: a JPEG is read at 1/2, 1/4 or 1/8 of its size when that still covers what is
-asked for (``draft`` in Pillow, DCT scaling in libjpeg-turbo).
+A JPEG is scaled while it is decoded: it is read at 1/2, 1/4 or 1/8 of its size if that still covers the requested size
+(``draft`` in Pillow, DCT scaling in libjpeg-turbo).
 """
 
 import io
@@ -11,15 +11,16 @@ from PIL import ExifTags, Image, ImageFile
 
 from classifier.errors import ImageError
 
-# Photographic formats only: Pillow also knows formats that run programs (EPS) or hold no photos.
+# Photographic formats only: Pillow also reads formats that run programs (EPS) or are not used for photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+# The file name suffixes that training, data preparation and the prediction client take for images.
 EXTENSIONS = frozenset(
     f".{name}"
     for name in "jpg jpeg jpe jfif mpo png webp gif bmp dib tif tiff ppm pgm pbm avif".split()  # noqa: SIM905
 )
 MAX_PIXELS = 100_000_000
 
-# What makes a photo upright, by its EXIF orientation.
+# The transposition that makes an image upright, by its EXIF orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,9 +31,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Image.init()  # registers every format at once; open() would register some only when it meets them
+Image.init()  # register all formats now; open() would register some of them lazily
 
-# decode() bounds the pixels itself, by an error; Pillow's own limit would only warn below twice its value.
+# decode() enforces its own limit; up to twice its value, Pillow's would only warn.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -42,15 +43,15 @@ def tolerate_truncated_images(tolerate: bool) -> None:
 
 
 def decode(data: bytes, *, cover: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image of any kind into upright 8-bit RGB.
+    """Decode an image into upright 8-bit RGB; transparent pixels are blended with white.
 
     Args:
-        data: a whole file, of whatever name.
-        cover: the shorter side, in pixels, that is enough; a JPEG is scaled down towards it while it is decoded.
-        max_pixels: refuse an image whose header claims more, before any memory is taken for it.
+        data: the bytes of a whole file.
+        cover: shorter side, in pixels, that the result must still cover; lets a JPEG be scaled down while decoding.
+        max_pixels: limit on the size in the header, checked before memory is allocated.
 
     Raises:
-        ImageError: not an image of a known format, truncated, corrupt, or too large.
+        ImageError: the image is of an unknown format, truncated, corrupt or too large.
     """
     try:
         _check_size(_webp_canvas(data), max_pixels)
@@ -65,12 +66,12 @@ def decode(data: bytes, *, cover: int | None = None, max_pixels: int = MAX_PIXEL
     except Image.UnidentifiedImageError:
         raise ImageError(f"not an image: {_describe_bytes(data)}") from None
     except Exception as error:
-        # The bytes are a stranger's, and on bad ones Pillow's decoders raise almost anything.
+        # The bytes are untrusted, and on invalid ones Pillow's decoders raise almost any exception.
         raise ImageError(f"corrupt image: {error}") from None
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
-    """The size in an extended WebP's header, whose canvas Pillow takes memory for on opening; (0, 0) of others."""
+    """Read the canvas size of an extended WebP, which Pillow allocates on opening; (0, 0) for other files."""
     if data[:4] + data[8:16] != b"RIFFWEBPVP8X" or len(data) < 30:
         return 0, 0
     return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
@@ -79,21 +80,21 @@ def _webp_canvas(data: bytes) -> tuple[int, int]:
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise ImageError(f"the image claims {width} × {height} pixels; at most {max_pixels:,} are taken")
+        raise ImageError(f"the image has {width} × {height} pixels, more than the limit of {max_pixels:,}")
 
 
 def _draft(image: Image.Image, cover: int) -> None:
     scale = cover / min(image.size)
     if scale < 1:
-        # draft() picks the smallest scale whose result is at least this large on both sides.
+        # draft() chooses the smallest scale whose result is at least this large on both sides.
         image.draft(None, (round(image.width * scale), round(image.height * scale)))  # pyright: ignore[reportArgumentType]
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
-    # Pillow's exif_transpose would also write the metadata anew, and fail where it is a little broken.
+    # Pillow's exif_transpose would also rewrite the metadata, and fails if it is slightly corrupt.
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # metadata that can't be read costs no photo
+    except Exception:  # unreadable metadata does not make the image unreadable
         return image
     return image if turn is None else image.transpose(turn)
 
@@ -102,18 +103,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_deep_grey(image)
+        return _from_deep_gray(image)
     if image.mode == "LAB":
-        raise ImageError("the colour space LAB is not read: save the image as RGB")
+        raise ImageError("the color space LAB is not supported: save the image as RGB")
     if image.has_transparency_data:
-        # What is see-through shows as white, as on a page.
+        # Blended with white, as a page would show it.
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and floating-point greyscale → 8 bits, by the range that the values use."""
+def _from_deep_gray(image: Image.Image) -> Image.Image:
+    """Convert 16-bit, 32-bit or floating-point grayscale to 8 bits by the range that the values use."""
     values = np.asarray(image).astype(np.float32)
     highest = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 255.0
     if values.max(initial=0) > highest:

@@ -1,4 +1,4 @@
-"""``model.json``: all that there is to know about a trained model but its weights. Imports no torch."""
+"""Manifest of a trained model, ``model.json``: everything but the weights. Imports no torch."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class ClassLabel(BaseModel):
-    """One class: its folder, and the label and the name that the folder's name holds."""
+    """A class: its folder's name, and the label and class name parsed from it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -23,7 +23,10 @@ class ClassLabel(BaseModel):
 
 
 class ModelManifest(BaseModel):
-    """What a model expects, and what its numbers mean. Holds no time and no path: same training, same bytes."""
+    """Architecture, classes, preprocessing and provenance of a model.
+
+    Contains neither times nor paths, so that the same training writes the same bytes.
+    """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
@@ -37,17 +40,17 @@ class ModelManifest(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "ModelManifest":
-        """The manifest in an artifact's folder.
+        """Read the manifest of the artifact in a folder.
 
         Raises:
-            ArtifactError: there is none, or it does not say what a manifest must.
+            ArtifactError: the manifest is missing or invalid.
         """
         path = folder / MANIFEST_FILE
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             raise ArtifactError(
-                f"{folder} holds no {MANIFEST_FILE}: it is not a model that this image trained"
+                f"{folder} holds no {MANIFEST_FILE}: it is not a model trained with this image"
             ) from None
         except ValidationError as error:
             first = error.errors()[0]
@@ -55,4 +58,5 @@ class ModelManifest(BaseModel):
             raise ArtifactError(f"{place}: {first['msg']}") from None
 
     def write(self, folder: Path) -> None:
+        """Write the manifest into the artifact's folder."""
         (folder / MANIFEST_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""An architecture's name, a number of classes → a module whose head fits; and which layer that head is."""
+"""torchvision's classification architectures: construction, heads and matching preprocessing."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -11,37 +11,38 @@ from torchvision import models
 from classifier.errors import ConfigError, did_you_mean
 from classifier.vision.preprocessing import Preprocessing
 
-# The auxiliary heads of the Inception family train on a loss of their own, which transfer does without. Their published
-# weights expect inputs scaled by 0.5, which transform_input makes of ImageNet's normalisation.
+# The auxiliary heads of the Inception family are trained with losses of their own, which fine-tuning does not need. The
+# published weights expect inputs normalized with 0.5; transform_input converts from ImageNet's normalization.
 _INCEPTION: dict[str, Any] = {"aux_logits": False, "transform_input": True, "init_weights": True}
-# Of what batch normalisation remembers for evaluation, the least share that each batch makes new; torch's own default.
-# Ten architectures (MobileNetV3, MNASNet, …) ask for 0.01 or less, which suits trainings of hundreds of thousands of
-# steps. After three hundred the memory would still be of the untrained network, and label photos by chance.
+# Lower bound, and torch's default, of the weight of each batch in batch normalization's running statistics. Ten
+# architectures (MobileNetV3, MNASNet, …) set 0.01 or less, which suits hundreds of thousands of steps: after 300 steps
+# the statistics would still be those of the untrained network, and predictions no better than chance.
 MIN_MOMENTUM = 0.1
 AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")
 
 
 @cache
 def architectures() -> tuple[str, ...]:
-    """Every torchvision classification architecture, by the name that torchvision gives it."""
+    """Return the names of all torchvision classification architectures."""
     return tuple(models.list_models(module=models))
 
 
 def check_architecture(name: str) -> None:
-    """
+    """Check that an architecture exists.
+
     Raises:
-        ConfigError: torchvision knows no such classifier.
+        ConfigError: torchvision has no classifier of this name.
     """
     if name not in architectures():
         hint = did_you_mean(name, architectures())
-        raise ConfigError(f"unknown model {name!r}{hint}; `train --models` lists the {len(architectures())} known")
+        raise ConfigError(f"unknown model {name!r}{hint}; `train --models` lists all {len(architectures())}")
 
 
 def build(architecture: str, *, num_classes: int, image_size: int) -> nn.Module:
-    """A randomly initialised classifier: float (N, 3, S, S) → logits (N, num_classes).
+    """Build a randomly initialized classifier that maps float (N, 3, S, S) to logits (N, num_classes).
 
     Raises:
-        ConfigError: the architecture is unknown, or cannot take images of this size.
+        ConfigError: the architecture is unknown or does not support this image size.
     """
     check_architecture(architecture)
     builder = models.get_model_builder(architecture)
@@ -56,12 +57,12 @@ def build(architecture: str, *, num_classes: int, image_size: int) -> nn.Module:
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool = True) -> None:
-    """``load_state_dict`` of what a file held.
+    """Load tensors from a file into a module, with ``load_state_dict``.
 
     Raises:
-        RuntimeError: they are not the module's, as ``load_state_dict`` says.
+        RuntimeError: the tensors do not match the module's.
     """
-    # Beside the tensors it carries the layers' versions, which no file of tensors has and MNASNet asks for.
+    # A module's own state dict also carries the layers' versions, which MNASNet checks and files of tensors lack.
     state = module.state_dict()
     state.clear()
     state.update(tensors)
@@ -70,10 +71,10 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, strict: bo
 
 @torch.inference_mode()
 def check_image_size(network: nn.Module, architecture: str, image_size: int) -> None:
-    """Show a network a blank photo: some shrink small ones to nothing.
+    """Run a network on a blank image, because some architectures reduce small images to nothing.
 
     Raises:
-        ConfigError: the network cannot take images of this size.
+        ConfigError: the image size is too small for the network.
     """
     try:
         network.eval()(torch.zeros(1, 3, image_size, image_size))
@@ -93,12 +94,12 @@ def _builder_arguments(architecture: str, image_size: int) -> dict[str, Any]:
 
 
 def head_name(module: nn.Module) -> str:
-    """The layer that turns features into logits: in every torchvision classifier the last linear or convolution."""
+    """Return the name of the layer that computes the logits: the last linear or convolutional layer in torchvision."""
     return [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
 
 
 def preprocessing_for(architecture: str, image_size: int) -> Preprocessing:
-    """The pixels that the architecture's published weights were trained on, at another size in the same proportion.
+    """Return the preprocessing of an architecture's published weights, scaled to another image size.
 
     Raises:
         ConfigError: the architecture is unknown.

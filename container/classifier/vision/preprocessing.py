@@ -1,4 +1,4 @@
-"""RGB image → the pixels that a model expects. A value, which travels in the artifact; imports no torch."""
+"""Preprocessing of images for a model, a value stored in the artifact. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,12 +15,18 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Resize the shorter side, crop the centre, scale to 0–1, normalise. Validation and serving share it.
+    """Resize the shorter side, crop the center, scale to 0–1, normalize; the same in validation and serving.
 
-    The pixels stay uint8 until they are on the device; ``mean`` and ``std`` are applied there.
+    Pixels stay uint8 until they are on the device, where the model applies ``mean`` and ``std``.
+
+    Attributes:
+        resize: shorter side after resizing, in pixels.
+        crop: side of the square center crop, in pixels.
+        mean: mean of each RGB channel, in 0–1.
+        std: standard deviation of each RGB channel, in 0–1.
 
     Raises:
-        ValueError: the sides or the standard deviations can't be.
+        ValueError: the sides or the standard deviations are out of range.
     """
 
     resize: int = 256
@@ -37,22 +43,23 @@ class Preprocessing:
 
     @property
     def resampling(self) -> Image.Resampling:
+        """Pillow's filter for ``interpolation``."""
         return _RESAMPLING[self.interpolation]
 
     def pixels_of(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """A file's bytes → its pixels, uint8 (crop, crop, 3).
+        """Decode an image file and return its center crop, uint8 (crop, crop, 3).
 
         Raises:
-            ImageError: the bytes are no readable image.
+            ImageError: the bytes are not a readable image.
         """
-        return self.crop_centre(decode(data, cover=self.resize, max_pixels=max_pixels))
+        return self.crop_center(decode(data, cover=self.resize, max_pixels=max_pixels))
 
-    def crop_centre(self, image: Image.Image) -> np.ndarray:
-        """The centre of an RGB image, uint8 (crop, crop, 3). Resizing and cropping are one pass over the pixels."""
+    def crop_center(self, image: Image.Image) -> np.ndarray:
+        """Return the resized center of an RGB image, uint8 (crop, crop, 3); one pass resizes and crops."""
         side = min(image.size) * self.crop / self.resize
         left, top = (image.width - side) / 2, (image.height - side) / 2
         return self.resize_box(image, (left, top, left + side, top + side))
 
     def resize_box(self, image: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
-        """A box (left, top, right, bottom; in pixels) of an RGB image, uint8 (crop, crop, 3)."""
+        """Resize a box (left, top, right, bottom; in pixels) of an RGB image to uint8 (crop, crop, 3)."""
         return np.asarray(image.resize((self.crop, self.crop), self.resampling, box=box))

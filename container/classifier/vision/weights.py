@@ -1,4 +1,4 @@
-"""Pretrained weights: where they come from, and how they get into a module whose head is another."""
+"""Pretrained weights: sources, safe reading, and loading into a module with a different head."""
 
 import re
 import socket
@@ -21,13 +21,16 @@ _HUB_TIMEOUT_S = 15.0
 
 
 def load_pretrained(module: nn.Module, architecture: str, *, channel: Path | None) -> str:
-    """Fill a module with pretrained weights, all but a head of another shape, and say where they came from.
+    """Load pretrained weights into a module, except a head of a different shape.
 
-    Looked for in this order: the channel ``pretrained``; the weights baked into the image, which lie where torch.hub
-    keeps its downloads (``$TORCH_HOME``); torchvision's hub.
+    Sources, in order: the channel ``pretrained`` if there is one; weights baked into the image, in torch.hub's cache
+    (``$TORCH_HOME``); torchvision's hub.
+
+    Returns:
+        The source of the weights, for logs and reports.
 
     Raises:
-        WeightsError: none can be had, or those found do not fit the module.
+        WeightsError: no weights are available, or they do not fit the module.
     """
     if channel is not None:
         path = find_weights_file(channel, architecture)
@@ -39,10 +42,10 @@ def load_pretrained(module: nn.Module, architecture: str, *, channel: Path | Non
 
 
 def find_weights_file(folder: Path, architecture: str) -> Path:
-    """The one weights file of a folder, or the one that is named after the architecture.
+    """Find the only weights file of a folder, or the only one named after the architecture.
 
     Raises:
-        WeightsError: there is none, or the choice is not clear.
+        WeightsError: there is none, or the choice is ambiguous.
     """
     files = sorted(
         path
@@ -60,27 +63,27 @@ def find_weights_file(folder: Path, architecture: str) -> Path:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A ``.safetensors`` file, or a ``.pth`` one that holds nothing but tensors, on the CPU.
+    """Read a state dict onto the CPU from a ``.safetensors`` file, or from a ``.pth`` file without unpickling code.
 
     Raises:
-        WeightsError: it is neither.
+        WeightsError: the file is neither.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # The bytes are a stranger's, and on bad ones the readers raise almost anything.
+        # The file is untrusted, and on invalid ones the readers raise almost any exception.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"{path.name} is no state dict that can be read safely: {reason} — save it with "
+            f"{path.name} can't be read safely as a state dict: {reason} — save it with "
             "torch.save(model.state_dict(), …) or as .safetensors"
         ) from None
     return _unwrap(content, path)
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    """Training scripts often save the state dict under a key, or with the prefix of DataParallel."""
+    """Extract the state dict, which training scripts often save under a key or with DataParallel's prefix."""
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -90,14 +93,14 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
 
 
 def load_all_but_head(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy a state dict into a module; a head of another shape keeps its fresh weights.
+    """Load a state dict into a module; a head of a different shape keeps its initial weights.
 
     Raises:
-        WeightsError: any other tensor is missing, unknown or of another shape.
+        WeightsError: any other tensor is missing, unknown or of a different shape.
     """
     own = module.state_dict()
     head = head_name(module) + "."
-    given = {_present_name(name): value for name, value in state.items() if not name.startswith(AUXILIARY_PREFIXES)}
+    given = {_current_name(name): value for name, value in state.items() if not name.startswith(AUXILIARY_PREFIXES)}
     given = _fit_position_embedding(given, own, module)
     given = {
         name: value
@@ -118,26 +121,26 @@ def load_all_but_head(module: nn.Module, state: Mapping[str, Tensor], source: st
     load_tensors(module, given, strict=False)
 
 
-def _present_name(name: str) -> str:
-    # torchvision's DenseNet weights are from a time when a module's name might hold a dot.
+def _current_name(name: str) -> str:
+    # torchvision's DenseNet weights predate the ban on dots in module names.
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
 def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a number"
+    return "×".join(map(str, tensor.shape)) or "a scalar"
 
 
 def _fit_position_embedding(
     given: dict[str, Tensor], own: Mapping[str, Tensor], module: nn.Module
 ) -> dict[str, Tensor]:
-    """A vision transformer's position embedding, interpolated to another image size."""
+    """Interpolate a vision transformer's position embedding to the module's image size."""
     name = "encoder.pos_embedding"
     if not isinstance(module, models.VisionTransformer) or name not in given or given[name].shape == own[name].shape:
         return given
     try:
         return dict(interpolate_embeddings(module.image_size, module.patch_size, OrderedDict(given)))
     except ValueError:
-        return given  # no embedding of a square of patches: refused with whatever else does not fit
+        return given  # not a square of patches; load_all_but_head reports the mismatch
 
 
 def _from_hub(architecture: str) -> tuple[dict[str, Tensor], str]:
@@ -147,18 +150,18 @@ def _from_hub(architecture: str) -> tuple[dict[str, Tensor], str]:
             state = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
             return dict(state), f"torchvision's {published}"
     except Exception as error:
-        # No network, no such file, a file that is broken: each layer below has errors of its own.
+        # Without a network, or with a missing or corrupt file, each layer below raises its own errors.
         raise WeightsError(
-            f"no pretrained weights for {architecture} can be had ({getattr(error, 'reason', error)}). "
-            "Three ways: a channel 'pretrained' that holds a .safetensors or .pth state dict; an image built with "
-            f"BAKED_WEIGHTS={architecture}; a network that reaches torchvision's hub. "
+            f"pretrained weights for {architecture} are not available ({getattr(error, 'reason', error)}). "
+            "Add a channel 'pretrained' with a .safetensors or .pth state dict, build the image with "
+            f"BAKED_WEIGHTS={architecture}, or allow access to torchvision's hub. "
             "Or train from scratch: pretrained=false"
         ) from None
 
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """torch.hub downloads without a timeout of its own; an isolated network must not hang the job."""
+    """Bound the time of torch.hub's downloads, which have no timeout: an isolated network must not hang the job."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

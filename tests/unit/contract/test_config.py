@@ -1,4 +1,4 @@
-"""input/config, as the platform, local mode and mistaken hands write it."""
+"""Files of input/config, as the platform and local mode write them, and with errors."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ FILE = {
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
-    """A platform that says as little as it may: one channel."""
+    """The minimal configuration: one channel."""
     paths = Paths(tmp_path)
     paths.config.mkdir(parents=True)
     write(paths, "inputdataconfig", {"train": FILE})
@@ -35,25 +35,25 @@ def read(paths: Paths) -> TrainingConfig:
     return read_training_config(paths, {})
 
 
-def refusal(paths: Paths) -> str:
+def error_of(paths: Paths) -> str:
     with pytest.raises(ConfigError) as caught:
         read(paths)
     return str(caught.value)
 
 
-def test_what_the_platform_leaves_out_has_defaults(paths: Paths) -> None:
+def test_missing_files_have_defaults(paths: Paths) -> None:
     config = read(paths)
     assert config.hyperparameters == Hyperparameters()
     assert (config.cluster.hosts, config.cluster.rank) == (("algo-1",), 0)
     assert (config.checkpoint, config.hook, config.profiler, config.job_name) == (None, None, None, None)
 
 
-def test_what_the_platform_writes_is_read(paths: Paths) -> None:
+def test_platform_files_are_read(paths: Paths) -> None:
     write(paths, "hyperparameters", {"epochs": "3", "learning-rate": '"0.01"', "_tuning_objective_metric": "x"})
     write(paths, "inputdataconfig", {"train": FILE, "validation": {**FILE, "TrainingInputMode": "FastFile"}})
     config = read_training_config(paths, {"TRAINING_JOB_NAME": "digits-1"})
     assert (config.hyperparameters.epochs, config.hyperparameters.lr) == (3, 0.01)
-    assert config.channels["train"] == Channel.model_validate({"ContentType": "application/x-image"})
+    assert config.channels["train"] == Channel(training_input_mode="File")
     assert config.channels["validation"].training_input_mode == "FastFile"
     assert config.job_name == "digits-1"
 
@@ -61,18 +61,18 @@ def test_what_the_platform_writes_is_read(paths: Paths) -> None:
 @pytest.mark.parametrize(
     "entry", [{}, {"TrainingInputMode": "File"}, {"TrainingInputMode": "File", "ContentType": None}]
 )
-def test_a_channel_as_local_mode_writes_it_is_a_channel_of_files(paths: Paths, entry: dict[str, object]) -> None:
+def test_channel_of_local_mode_is_in_file_mode(paths: Paths, entry: dict[str, object]) -> None:
     write(paths, "inputdataconfig", {"train": entry})
     assert read(paths).channels == {"train": Channel.model_validate({})}
 
 
-def test_fields_that_the_platform_will_add_are_ignored(paths: Paths) -> None:
+def test_unknown_fields_are_ignored(paths: Paths) -> None:
     write(paths, "inputdataconfig", {"train": {**FILE, "Brand": "new"}})
     write(paths, "resourceconfig", {"current_host": "algo-1", "hosts": ["algo-1"], "brand": {"new": 1}})
     assert set(read(paths).channels) == {"train"}
 
 
-def test_the_platforms_other_files_are_not_read(paths: Paths) -> None:
+def test_other_files_are_not_read(paths: Paths) -> None:
     for name in ("init-config", "metric-definition-regex", "trainingjobconfig", "upstreamoutputdataconfig"):
         (paths.config / f"{name}.json").write_text("no JSON at all", encoding="utf-8")
     assert read(paths).channels
@@ -90,24 +90,26 @@ ALL_FILES = (
 
 @pytest.mark.parametrize("name", ALL_FILES)
 @pytest.mark.parametrize("content", [b"", b"{", b"{'train': 1}", b"\xff\xfe{}", b'{"a": 1} and more'])
-def test_a_file_that_is_no_json_is_named(paths: Paths, name: str, content: bytes) -> None:
+def test_invalid_json_is_an_error_that_names_the_file(paths: Paths, name: str, content: bytes) -> None:
     path = paths.config / f"{name}.json"
     path.write_bytes(content)
-    assert refusal(paths).startswith(f"{path} is not JSON: ")
+    assert error_of(paths).startswith(f"{path} is not JSON: ")
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
 @pytest.mark.parametrize(("content", "kind"), [([], "list"), ("text", "str"), (3, "int"), (None, "NoneType")])
-def test_a_file_that_holds_no_object_is_named(paths: Paths, name: str, content: object, kind: str) -> None:
+def test_json_other_than_an_object_is_an_error_that_names_the_file(
+    paths: Paths, name: str, content: object, kind: str
+) -> None:
     write(paths, name, content)
-    assert refusal(paths) == f"{paths.config / name}.json should hold a JSON object, not {kind}"
+    assert error_of(paths) == f"{paths.config / name}.json should hold a JSON object, not {kind}"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "where"),
     [
         ("inputdataconfig", {"train": {"TrainingInputMode": "Tape"}}, "channel 'train': TrainingInputMode: "),
-        ("inputdataconfig", {"train": {"ContentType": 3}}, "channel 'train': ContentType: "),
+        ("inputdataconfig", {"train": {"TrainingInputMode": 3}}, "channel 'train': TrainingInputMode: "),
         ("inputdataconfig", {"train": "File"}, "channel 'train': "),
         ("resourceconfig", {"hosts": "algo-1"}, "hosts: "),
         ("resourceconfig", {"hosts": []}, "hosts: "),
@@ -121,31 +123,29 @@ def test_a_file_that_holds_no_object_is_named(paths: Paths, name: str, content: 
         ),
     ],
 )
-def test_a_value_of_the_wrong_type_is_named_with_its_place(
-    paths: Paths, name: str, content: object, where: str
-) -> None:
+def test_value_of_the_wrong_type_is_named_with_its_path(paths: Paths, name: str, content: object, where: str) -> None:
     write(paths, name, content)
-    message = refusal(paths)
+    message = error_of(paths)
     assert message.startswith(f"{paths.config / name}.json: {where}")
     assert ": : " not in message
 
 
-def test_no_channels_at_all_is_told(paths: Paths) -> None:
+def test_no_channels_is_an_error(paths: Paths) -> None:
     (paths.config / "inputdataconfig.json").unlink()
-    assert refusal(paths).startswith("there is no channel 'train': ")
-    assert "names none at all" in refusal(paths)
+    assert error_of(paths).startswith("there is no channel 'train': ")
+    assert "lists no channels" in error_of(paths)
 
 
-def test_a_missing_train_channel_is_told_with_those_there_are(paths: Paths) -> None:
+def test_missing_train_channel_is_an_error_that_lists_the_others(paths: Paths) -> None:
     write(paths, "inputdataconfig", {"validation": FILE, "test": FILE})
-    assert "names only 'validation', 'test'; add one that holds a folder a class" in refusal(paths)
+    assert "lists only 'validation', 'test'; add one with a folder per class" in error_of(paths)
 
 
 @pytest.mark.parametrize("channel", ["train", "validation", "test", "pretrained"])
-def test_pipe_mode_is_refused_where_it_would_be_read(paths: Paths, channel: str) -> None:
+def test_pipe_mode_is_an_error_for_known_channels(paths: Paths, channel: str) -> None:
     write(paths, "inputdataconfig", {"train": FILE, channel: {**FILE, "TrainingInputMode": "Pipe"}})
-    assert refusal(paths).startswith(f"channel '{channel}' uses Pipe mode")
-    assert refusal(paths).endswith("set TrainingInputMode to File or FastFile")
+    assert error_of(paths).startswith(f"channel '{channel}' uses Pipe mode")
+    assert error_of(paths).endswith("set TrainingInputMode to File or FastFile")
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_pipe_mode_is_refused_where_it_would_be_read(paths: Paths, channel: str)
         ("pre-trained", "pretrained"),
     ],
 )
-def test_a_misspelt_channel_is_refused_with_what_was_meant(paths: Paths, wrong: str, meant: str) -> None:
+def test_misspelt_channel_is_an_error_with_a_suggestion(paths: Paths, wrong: str, meant: str) -> None:
     write(paths, "inputdataconfig", {"train": FILE, wrong: FILE})
-    expected = f"unknown channel '{wrong}' (did you mean '{meant}'?); known are train, validation, test, pretrained"
-    assert refusal(paths) == expected
+    expected = f"unknown channel '{wrong}' (did you mean '{meant}'?); choose from train, validation, test, pretrained"
+    assert error_of(paths) == expected
 
 
-def test_a_channel_of_another_kind_is_left_alone_and_told(paths: Paths) -> None:
+def test_unrelated_channel_is_ignored_and_listed(paths: Paths) -> None:
     write(paths, "inputdataconfig", {"train": FILE, "model": FILE, "code": {**FILE, "TrainingInputMode": "Pipe"}})
     config = read(paths)
     assert set(config.channels) == {"train"}
@@ -176,7 +176,7 @@ def test_a_channel_of_another_kind_is_left_alone_and_told(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize(("host", "rank"), [("algo-1", 0), ("algo-10", 1), ("algo-2", 2)])
-def test_the_rank_is_the_place_in_the_sorted_hosts(paths: Paths, host: str, rank: int) -> None:
+def test_rank_is_the_index_in_the_sorted_hosts(paths: Paths, host: str, rank: int) -> None:
     resources = {
         "current_host": host,
         "hosts": ["algo-2", "algo-10", "algo-1"],
@@ -187,23 +187,23 @@ def test_the_rank_is_the_place_in_the_sorted_hosts(paths: Paths, host: str, rank
     }
     write(paths, "resourceconfig", resources)
     cluster = read(paths).cluster
-    assert (cluster.rank, cluster.network_interface_name) == (rank, "eth0")
+    assert cluster.rank == rank
     assert cluster.current_instance_type == "ml.g5.xlarge"
 
 
-def test_a_host_outside_its_own_cluster_is_refused(paths: Paths) -> None:
+def test_current_host_missing_from_hosts_is_an_error(paths: Paths) -> None:
     write(paths, "resourceconfig", {"current_host": "algo-3", "hosts": ["algo-1", "algo-2"]})
-    assert refusal(paths).endswith("current_host 'algo-3' is not one of hosts ['algo-1', 'algo-2']")
+    assert error_of(paths).endswith("current_host 'algo-3' is not one of hosts ['algo-1', 'algo-2']")
 
 
-def test_checkpointing_was_asked_for(paths: Paths) -> None:
+def test_checkpoint_config_is_read(paths: Paths) -> None:
     write(paths, "checkpointconfig", {"LocalPath": "/opt/ml/checkpoints", "S3Uri": "s3://bucket/checkpoints"})
     checkpoint = read(paths).checkpoint
     assert checkpoint is not None
     assert checkpoint.local_path == Path("/opt/ml/checkpoints")
 
 
-def test_the_debugger_was_asked_for(paths: Paths) -> None:
+def test_debugger_config_is_read(paths: Paths) -> None:
     content = {
         "S3OutputPath": "s3://bucket/tensors",
         "LocalPath": "/opt/ml/output/tensors",
@@ -216,13 +216,13 @@ def test_the_debugger_was_asked_for(paths: Paths) -> None:
     write(paths, "debughookconfig", content)
     hook = read(paths).hook
     assert hook is not None
-    assert (hook.s3_output_path, hook.local_path) == ("s3://bucket/tensors", Path("/opt/ml/output/tensors"))
+    assert hook.local_path == Path("/opt/ml/output/tensors")
     assert hook.hook_parameters == {"save_interval": "2"}
     collections = {item.collection_name: item.collection_parameters for item in hook.collection_configurations}
     assert collections == {"weights": {"save_interval": "10"}, "losses": {}}
 
 
-def test_the_profiler_was_asked_for(paths: Paths) -> None:
+def test_profiler_config_is_read(paths: Paths) -> None:
     write(paths, "profilerconfig", {"ProfilingParameters": {"ProfilerEnabled": True, "LocalPath": "/tmp/profile"}})
     profiler = read(paths).profiler
     assert profiler is not None
@@ -241,7 +241,7 @@ def test_the_profiler_was_asked_for(paths: Paths) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["DetailedProfilingConfig", "PythonProfilingConfig", "DataloaderProfilingConfig"])
-def test_the_steps_to_look_at_are_read_as_the_sdk_writes_them(paths: Paths, name: str, written: object) -> None:
+def test_step_range_is_read_as_the_sdk_writes_it(paths: Paths, name: str, written: object) -> None:
     write(paths, "profilerconfig", {"ProfilingIntervalInMilliseconds": 1000, "ProfilingParameters": {name: written}})
     profiler = read(paths).profiler
     assert profiler is not None
@@ -251,11 +251,57 @@ def test_the_steps_to_look_at_are_read_as_the_sdk_writes_them(paths: Paths, name
 
 
 @pytest.mark.parametrize("written", ["", "{", "nonsense", 3, None, "{}", '{"StartStep": -1}', '{"StartUnixTime": "x"}'])
-def test_steps_that_cannot_be_read_leave_the_default(paths: Paths, written: object) -> None:
+def test_unreadable_step_range_leaves_the_default(paths: Paths, written: object) -> None:
     write(paths, "profilerconfig", {"ProfilingParameters": {"DetailedProfilingConfig": written}})
     profiler = read(paths).profiler
     assert profiler is not None
     assert profiler.profiling_parameters.operators == StepRange()
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ({"StartStep": 7, "NumSteps": 0}, StepRange(start_step=7, num_steps=1)),
+        ({"StartStep": 0, "NumSteps": 4}, StepRange(start_step=0, num_steps=4)),
+        ({"StartStep": 7}, StepRange(start_step=7, num_steps=3)),
+        ({"NumSteps": 2}, StepRange(start_step=5, num_steps=2)),
+        ({"StartStep": 7, "NumSteps": -1}, StepRange(start_step=7, num_steps=3)),
+    ],
+)
+def test_step_range_starts_at_zero_at_the_earliest_and_has_one_step_at_least(
+    paths: Paths, written: object, expected: StepRange
+) -> None:
+    write(paths, "profilerconfig", {"ProfilingParameters": {"DetailedProfilingConfig": written}})
+    profiler = read(paths).profiler
+    assert profiler is not None
+    assert profiler.profiling_parameters.operators == expected
+
+
+def test_operators_are_profiled_in_the_first_step_range_that_is_set(paths: Paths) -> None:
+    names = ("DetailedProfilingConfig", "PythonProfilingConfig", "DataloaderProfilingConfig")
+    ranges = {name: {"StartStep": number} for number, name in enumerate(names)}
+    for number, name in enumerate(names):
+        write(paths, "profilerconfig", {"ProfilingParameters": ranges})
+        profiler = read(paths).profiler
+        assert profiler is not None
+        assert profiler.profiling_parameters.operators.start_step == number
+        del ranges[name]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "is_valid"), [(99, False), (100, True), (60_000, True), (60_001, False), (None, True)]
+)
+def test_profiling_interval_is_between_a_tenth_of_a_second_and_a_minute(
+    paths: Paths, milliseconds: int | None, is_valid: bool
+) -> None:
+    content = {} if milliseconds is None else {"ProfilingIntervalInMilliseconds": milliseconds}
+    write(paths, "profilerconfig", content)
+    if is_valid:
+        profiler = read(paths).profiler
+        assert profiler is not None
+        assert profiler.profiling_interval_in_milliseconds == (milliseconds or 500)
+    else:
+        assert "profilerconfig.json: ProfilingIntervalInMilliseconds: " in error_of(paths)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +313,7 @@ def test_steps_that_cannot_be_read_leave_the_default(paths: Paths, written: obje
         ({"DisableProfiler": True}, False),
     ],
 )
-def test_the_profiler_is_on_where_its_file_is_unless_switched_off(
+def test_profiler_is_enabled_by_its_file_unless_disabled_in_it(
     paths: Paths, content: dict[str, object], is_enabled: bool
 ) -> None:
     write(paths, "profilerconfig", content)
@@ -276,7 +322,7 @@ def test_the_profiler_is_on_where_its_file_is_unless_switched_off(
     assert profiler.is_enabled == is_enabled
 
 
-def test_the_platforms_root_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_root_is_relocated_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Paths.from_environment().base == Path("/opt/ml")
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     assert Paths.from_environment().channel("train") == tmp_path / "input" / "data" / "train"
@@ -288,8 +334,16 @@ def test_the_platforms_root_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_pa
         ("config", "input/config"),
         ("model", "model"),
         ("output_data", "output/data"),
+        ("tensorboard", "output/tensorboard"),
         ("failure", "output/failure"),
     ],
 )
-def test_the_folders_are_where_the_platform_has_them(part: str, place: str) -> None:
+def test_folders_are_those_of_the_platform(part: str, place: str) -> None:
     assert getattr(Paths(), part) == Path("/opt/ml") / place
+
+
+def test_paths_below_opt_ml_are_relocated_and_others_kept(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    assert paths.relocate(Path("/opt/ml/checkpoints")) == tmp_path / "checkpoints"
+    assert paths.relocate(Path("/opt/ml")) == tmp_path
+    assert paths.relocate(Path("/opt/mlx/checkpoints")) == Path("/opt/mlx/checkpoints")

@@ -1,4 +1,4 @@
-"""hyperparameters.json, as every kind of caller writes it → typed values, or one clear line."""
+"""Parsing, bounds and documentation of hyperparameters."""
 
 import math
 from contextlib import suppress
@@ -40,7 +40,7 @@ def step(name: str, value: float, towards: float) -> float:
 
 
 def edges() -> list[tuple[str, float, float]]:
-    """Each bound of the table: name, the last value that passes, the first that does not."""
+    """Each bound of the table: name, the last valid value, the first invalid one."""
     found: list[tuple[str, float, float]] = []
     for name in NUMBERS:
         for kind, limit in bounds_of(name).items():
@@ -57,30 +57,28 @@ def parse(**values: object) -> Hyperparameters:
 
 
 def companions(name: str) -> dict[str, str]:
-    """What must be set beside a value at its bound, so that only that bound is on trial."""
+    """Other values that a value at its bound requires."""
     return {"epochs": "1000"} if name == "warmup_epochs" else {}
 
 
-def test_nothing_given_is_a_complete_training() -> None:
+def test_every_hyperparameter_has_a_default() -> None:
     assert Hyperparameters.parse({}) == Hyperparameters()
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_each_default_passes_as_the_string_that_the_platform_would_write(name: str) -> None:
+def test_defaults_are_valid_as_strings(name: str) -> None:
     assert Hyperparameters.parse({name: str(FIELDS[name].default)}) == Hyperparameters()
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_each_number_has_a_lower_and_an_upper_bound(name: str) -> None:
+def test_numbers_are_bounded_on_both_sides(name: str) -> None:
     kinds = bounds_of(name).keys()
     assert kinds & {Ge, Gt}
     assert kinds & {Le, Lt}
 
 
 @pytest.mark.parametrize(("name", "inside", "outside"), edges())
-def test_a_value_at_its_bound_passes_and_the_next_one_names_field_and_limit(
-    name: str, inside: float, outside: float
-) -> None:
+def test_value_at_its_bound_is_valid_and_the_next_one_an_error(name: str, inside: float, outside: float) -> None:
     beside = companions(name)
     passed = Hyperparameters.parse({name: repr(inside), **beside})
     assert getattr(passed, name) == inside
@@ -93,26 +91,26 @@ def test_a_value_at_its_bound_passes_and_the_next_one_names_field_and_limit(
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "NaN", "Infinity", "1e999"])
 @pytest.mark.parametrize("name", NUMBERS)
-def test_no_number_may_be_infinite_or_not_a_number(name: str, value: str) -> None:
+def test_infinity_and_nan_are_errors(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=rf"^hyperparameter {name}='{value}': "):
         Hyperparameters.parse({name: value})
 
 
 @pytest.mark.parametrize("value", ["", "many", "1,5", "0x10", "[]", "None", "1e"])
 @pytest.mark.parametrize("name", NUMBERS)
-def test_text_is_no_number(name: str, value: str) -> None:
+def test_text_is_not_a_number(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=rf"^hyperparameter {name}="):
         Hyperparameters.parse({name: value})
 
 
 @pytest.mark.parametrize("name", INTEGERS)
-def test_a_fraction_is_no_whole_number(name: str) -> None:
+def test_fraction_is_not_an_integer(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^hyperparameter {name}='32\.5': "):
         Hyperparameters.parse({name: "32.5"})
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_each_choice_is_accepted_and_another_names_them_all(name: str) -> None:
+def test_choices_are_accepted_and_listed_in_the_error(name: str) -> None:
     choices = get_args(FIELDS[name].annotation)
     for choice in choices:
         assert getattr(Hyperparameters.parse({name: choice}), name) == choice
@@ -122,23 +120,23 @@ def test_each_choice_is_accepted_and_another_names_them_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("metric", VALIDATION_METRICS)
-def test_the_best_epoch_may_be_chosen_by_any_validation_metric(metric: str) -> None:
+def test_best_metric_may_be_any_validation_metric(metric: str) -> None:
     assert parse(best_metric=metric).best_metric == metric
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "test:accuracy", "train:loss"])
-def test_the_best_epoch_may_not_be_chosen_by_another_metric(metric: str) -> None:
+def test_best_metric_must_be_a_validation_metric(metric: str) -> None:
     with pytest.raises(ConfigError, match=r"^hyperparameter best_metric='.*': should be one of validation:loss, "):
         parse(best_metric=metric)
 
 
 @pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0", 0), ("4", 4), ("256", 256), ('"3"', 3)])
-def test_workers_are_a_number_or_left_to_the_machine(text: str, value: object) -> None:
+def test_num_workers_is_a_number_or_auto(text: str, value: object) -> None:
     assert parse(num_workers=text).num_workers == value
 
 
 @pytest.mark.parametrize("text", ["-1", "257", "all", "1.5", "nan"])
-def test_a_wrong_number_of_workers_is_explained_once(text: str) -> None:
+def test_invalid_num_workers_is_reported_once(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(num_workers=text)
     expected = f"hyperparameter num_workers='{text}': should be 'auto' or a whole number from 0 to 256"
@@ -153,28 +151,28 @@ def test_a_wrong_number_of_workers_is_explained_once(text: str) -> None:
         *((spelling, False) for spelling in ("false", "False", "FALSE", "0", "no", "No", "off", "Off")),
     ],
 )
-def test_every_spelling_of_a_boolean_is_understood(text: str, value: bool, quoted: str) -> None:
+def test_spellings_of_booleans(text: str, value: bool, quoted: str) -> None:
     assert parse(pretrained=quoted.format(text)).pretrained is value
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_a_boolean_of_json_is_understood(value: bool) -> None:
+def test_json_booleans(value: bool) -> None:
     assert parse(pretrained=value).pretrained is value
 
 
 @pytest.mark.parametrize("value", ["", "2", "-1", "t", "maybe", "None", None, 1.0, []])
-def test_anything_else_is_no_boolean(value: object) -> None:
+def test_other_values_are_not_booleans(value: object) -> None:
     with pytest.raises(ConfigError, match=r"^hyperparameter pretrained=.*: should be true or false$"):
         parse(pretrained=value)
 
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
-def test_an_alias_is_its_name(alias: str, name: str) -> None:
+def test_aliases(alias: str, name: str) -> None:
     assert getattr(Hyperparameters.parse({alias: "2"}), name) == 2
 
 
 @pytest.mark.parametrize("name", [name for name in (*FIELDS, *ALIASES) if "_" in name])
-def test_dashes_are_underscores(name: str) -> None:
+def test_dashes_are_accepted_for_underscores(name: str) -> None:
     default = FIELDS[ALIASES.get(name, name)].default
     assert Hyperparameters.parse({name.replace("_", "-"): str(default)}) == Hyperparameters()
 
@@ -182,17 +180,17 @@ def test_dashes_are_underscores(name: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "value"), [('"0.01390030725982051"', 0.01390030725982051), ("0.01390030725982051", 0.01390030725982051)]
 )
-def test_a_value_of_the_tuner_is_read_to_the_last_digit(raw: str, value: float) -> None:
+def test_tuned_value_is_read_exactly(raw: str, value: float) -> None:
     assert parse(lr=raw).lr == value
 
 
 @pytest.mark.parametrize(("name", "value"), [("model", "resnet50"), ("batch_size", 256), ("optimizer", "sgd")])
-def test_a_value_quoted_twice_is_the_value(name: str, value: object) -> None:
+def test_value_quoted_twice(name: str, value: object) -> None:
     assert getattr(Hyperparameters.parse({name: f'"{value}"'}), name) == value
 
 
 @pytest.mark.parametrize("name", ["sagemaker_program", "sagemaker_submit_directory", "_tuning_objective_metric"])
-def test_the_platforms_own_keys_are_ignored(name: str) -> None:
+def test_reserved_keys_are_ignored(name: str) -> None:
     assert Hyperparameters.parse({name: '"validation:accuracy"'}) == Hyperparameters()
 
 
@@ -207,29 +205,29 @@ def test_the_platforms_own_keys_are_ignored(name: str) -> None:
         ("optimiser", "optimizer"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_known_one(wrong: str, meant: str) -> None:
+def test_unknown_name_is_an_error_with_a_suggestion(wrong: str, meant: str) -> None:
     with pytest.raises(
-        ConfigError, match=f"^unknown hyperparameter '{wrong}' \\(did you mean '{meant}'\\?\\); known are "
+        ConfigError, match=f"^unknown hyperparameter '{wrong}' \\(did you mean '{meant}'\\?\\); choose from "
     ):
         Hyperparameters.parse({wrong: "1"})
 
 
 @pytest.mark.parametrize("name", ["", "zzz", "_tuning", "Sagemaker_x"])
-def test_an_unknown_name_that_is_near_to_none_is_refused_with_all_names(name: str) -> None:
+def test_unknown_name_without_a_near_one_is_an_error_with_all_names(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Hyperparameters.parse({name: "1"})
-    assert str(caught.value) == f"unknown hyperparameter {name!r}; known are {', '.join(FIELDS)}"
+    assert str(caught.value) == f"unknown hyperparameter {name!r}; choose from {', '.join(FIELDS)}"
 
 
 @pytest.mark.parametrize(
     ("first", "second"), [("lr", "learning_rate"), ("batch-size", "mini_batch_size"), ("image_size", "image-size")]
 )
-def test_a_value_given_under_two_names_is_refused(first: str, second: str) -> None:
+def test_value_given_under_two_names_is_an_error(first: str, second: str) -> None:
     with pytest.raises(ConfigError, match=f"given twice: '{second}' is another name for it$"):
         Hyperparameters.parse({first: "32", second: "32"})
 
 
-def test_all_wrong_values_are_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(lr="-1", epochs="0", model="resnet18")
     assert str(caught.value) == (
@@ -238,23 +236,21 @@ def test_all_wrong_values_are_told_at_once() -> None:
     )
 
 
-def test_a_frozen_backbone_must_be_pretrained() -> None:
+def test_frozen_backbone_requires_pretrained_weights() -> None:
     with pytest.raises(
-        ConfigError, match=r"^hyperparameters: freeze=backbone keeps what was pretrained, and pretrained=false"
+        ConfigError, match=r"^hyperparameters: freeze=backbone needs pretrained weights, but pretrained=false"
     ):
         parse(freeze="backbone", pretrained="false")
 
 
 @pytest.mark.parametrize("warmup", ["3", "3.5"])
-def test_the_warm_up_must_leave_something_of_the_epochs(warmup: str) -> None:
-    with pytest.raises(
-        ConfigError, match=f"^hyperparameters: warmup_epochs={warmup} leaves nothing of epochs=3: lower it$"
-    ):
+def test_warm_up_must_be_shorter_than_the_training(warmup: str) -> None:
+    with pytest.raises(ConfigError, match=f"^hyperparameters: warmup_epochs={warmup} should be less than epochs=3$"):
         parse(warmup_epochs=warmup, epochs="3")
     assert parse(warmup_epochs="2.9", epochs="3").warmup_epochs == 2.9
 
 
-def test_values_can_not_be_changed_behind_the_trainings_back() -> None:
+def test_values_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Hyperparameters().epochs = 3  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -267,13 +263,13 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, *ALIASES]) | st.text(max_size=10), json_values, max_size=4))
-def test_whatever_json_holds_is_values_or_a_config_error(raw: dict[str, object]) -> None:
+def test_any_json_is_valid_or_a_config_error(raw: dict[str, object]) -> None:
     with suppress(ConfigError):
         Hyperparameters.parse(raw)
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_the_description_has_a_row_for_each_field_with_default_and_bounds(name: str) -> None:
+def test_description_has_a_row_for_each_hyperparameter(name: str) -> None:
     rows = [row.strip("| ").split(" | ") for row in describe().splitlines() if row.startswith(f"| `{name}` |")]
     assert len(rows) == 1
     _, values, default, scale, text = rows[0]
@@ -284,5 +280,42 @@ def test_the_description_has_a_row_for_each_field_with_default_and_bounds(name: 
     assert scale.strip() in ("", "linear", "logarithmic", "categorical")
 
 
-def test_the_description_names_the_aliases() -> None:
+# Values, default and tuning scale, as documented: a change breaks configurations and tuning jobs of users.
+DOCUMENTED = {
+    "model": ("a name", "resnet18", "categorical"),
+    "pretrained": ("`true`, `false`", "true", ""),
+    "freeze": ("`none`, `backbone`", "none", "categorical"),
+    "image_size": ("32 ≤ x ≤ 1024", "224", ""),
+    "epochs": ("1 ≤ x ≤ 1000", "10", "linear"),
+    "batch_size": ("2 ≤ x ≤ 4096", "32", "logarithmic"),
+    "lr": ("0 < x ≤ 10", "0.001", "logarithmic"),
+    "scheduler": ("`constant`, `step`, `cosine`, `onecycle`", "cosine", "categorical"),
+    "warmup_epochs": ("0 ≤ x ≤ 100", "0.0", "linear"),
+    "optimizer": ("`sgd`, `adam`, `adamw`", "adamw", "categorical"),
+    "momentum": ("0 ≤ x < 1", "0.9", "linear"),
+    "weight_decay": ("0 ≤ x ≤ 1", "0.01", "logarithmic"),
+    "eps": ("0 < x ≤ 1", "1e-08", "logarithmic"),
+    "precision": ("`auto`, `fp32`, `bf16`, `fp16`", "auto", ""),
+    "augmentation": ("`none`, `flip`, `standard`, `strong`", "standard", "categorical"),
+    "label_smoothing": ("0 ≤ x < 1", "0.0", "linear"),
+    "class_weights": ("`none`, `balanced`", "none", "categorical"),
+    "early_stopping_patience": ("0 ≤ x ≤ 1000", "0", ""),
+    "validation_split": ("0 < x ≤ 0.9", "0.2", ""),
+    "truncated_images": ("`skip`, `load`", "skip", ""),
+    "max_bad_images": ("0 ≤ x ≤ 1", "0.05", ""),
+    "num_workers": ("`auto`, 0 … 256", "auto", ""),
+    "optimize_for_cpu": ("`true`, `false`", "true", ""),
+    "debug": ("`true`, `false`", "false", ""),
+    "profile": ("`true`, `false`", "false", ""),
+    "seed": ("0 ≤ x ≤ 4294967295", "0", ""),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_values_default_and_tuning_scale_are_as_documented(name: str) -> None:
+    values, default, scale = DOCUMENTED[name]
+    assert f"| `{name}` | {values} | `{default}` | {scale} | " in describe()
+
+
+def test_description_lists_the_aliases() -> None:
     assert all(f"`{alias}` for `{name}`" in describe() for alias, name in ALIASES.items())

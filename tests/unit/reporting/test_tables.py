@@ -1,17 +1,18 @@
-"""Numbers that other programs read."""
+"""CSV and JSON files of metrics."""
 
 import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from classifier.reporting.tables import write_history, write_metrics
+from classifier.reporting.tables import class_scores, write_history, write_metrics
 
 ROWS = [{"epoch": 1, "train:loss": 0.1 + 0.2, "lr": 1e-7}, {"epoch": 2, "train:loss": 0.25, "lr": 1e-8}]
 
 
-def test_the_history_is_read_back_to_the_last_digit(tmp_path: Path) -> None:
+def test_history_is_read_back_exactly(tmp_path: Path) -> None:
     path = tmp_path / "new" / "history.csv"
     write_history(path, ROWS)
     with path.open(newline="", encoding="utf-8") as file:
@@ -19,7 +20,7 @@ def test_the_history_is_read_back_to_the_last_digit(tmp_path: Path) -> None:
     assert rows == ROWS
 
 
-def test_the_history_is_replaced_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_history_is_replaced_without_leftovers(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     write_history(path, ROWS)
     write_history(path, ROWS[:1])
@@ -27,12 +28,21 @@ def test_the_history_is_replaced_and_leaves_nothing_beside_it(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_epochs_are_an_empty_history(tmp_path: Path) -> None:
+def test_history_without_epochs_is_empty(tmp_path: Path) -> None:
     write_history(tmp_path / "history.csv", [])
     assert (tmp_path / "history.csv").read_text(encoding="utf-8").strip() == ""
 
 
 @pytest.mark.parametrize("metrics", [{}, {"test:accuracy": 0.1 + 0.2, "validation:loss": 1e-7}])
-def test_metrics_are_json_by_their_names(tmp_path: Path, metrics: dict[str, float]) -> None:
+def test_metrics_are_json_by_name(tmp_path: Path, metrics: dict[str, float]) -> None:
     write_metrics(tmp_path / "new" / "metrics.json", metrics)
     assert json.loads((tmp_path / "new" / "metrics.json").read_text(encoding="utf-8")) == metrics
+
+
+def test_class_scores_are_computed_from_the_confusion_matrix() -> None:
+    confusion = np.array([[8, 2, 0], [4, 6, 0], [0, 0, 0]])
+    first, second, empty = class_scores(confusion, ["a", "b", "c"])
+    assert (first.name, first.support, first.predicted) == ("a", 10, 12)
+    assert (first.precision, first.recall, first.f1) == pytest.approx((8 / 12, 0.8, 16 / 22))
+    assert (second.precision, second.recall, second.f1) == pytest.approx((6 / 8, 0.6, 12 / 18))
+    assert (empty.precision, empty.recall, empty.f1, empty.support) == (0, 0, 0, 0)

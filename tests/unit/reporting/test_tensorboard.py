@@ -1,4 +1,4 @@
-"""Event files, read by TensorBoard itself."""
+"""Event files, read with TensorBoard."""
 
 import math
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 
 from classifier.reporting.tensorboard import EventFile
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # tensorboard's own
+pytestmark = pytest.mark.filterwarnings("ignore")  # raised by tensorboard itself
 
 
-def test_tensorboard_reads_every_scalar_at_its_step(tmp_path: Path) -> None:
+def test_scalars_are_read_at_their_steps(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
 
     events = EventFile(tmp_path / "new")
@@ -27,7 +27,7 @@ def test_tensorboard_reads_every_scalar_at_its_step(tmp_path: Path) -> None:
     assert math.isinf(reader.Scalars("validation/loss")[0].value)
 
 
-def test_nothing_told_is_no_file(tmp_path: Path) -> None:
+def test_no_file_without_scalars(tmp_path: Path) -> None:
     events = EventFile(tmp_path)
     events.flush()
     events.close()

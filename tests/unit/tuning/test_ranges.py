@@ -121,7 +121,7 @@ def test_default_scaling_is_the_hyperparameter_tables(path: Path, content: objec
             {"AutoParameters": [{"Name": "lr", "ValueHint": "1"}]},
             "AutoParameters[0] (lr): automatic ranges are not supported: give MinValue and MaxValue",
         ),
-        (continuous(Name="warmup_epochs", MinValue="10", MaxValue="20"), "leaves nothing of epochs=10: lower it"),
+        (continuous(Name="warmup_epochs", MinValue="10", MaxValue="20"), "should be less than epochs=10"),
     ],
 )
 def test_mistakes_are_reported_with_their_place(path: Path, content: object, message: str) -> None:
@@ -140,7 +140,7 @@ def test_tuned_hyperparameters_cannot_be_fixed_too(path: Path) -> None:
 def test_ranges_are_validated_with_the_fixed_hyperparameters(path: Path) -> None:
     warmup = continuous(Name="warmup_epochs", MinValue="10", MaxValue="20")
     assert read(path, warmup, epochs="30").names == ("warmup_epochs",)
-    with pytest.raises(ConfigError, match="freeze=backbone keeps what was pretrained"):
+    with pytest.raises(ConfigError, match="freeze=backbone needs pretrained weights"):
         read(path, categorical("backbone", name="freeze"), pretrained="false")
 
 

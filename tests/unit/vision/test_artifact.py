@@ -1,4 +1,4 @@
-"""What was trained is what is loaded: same bytes, same logits; nothing unpickled."""
+"""Saving and loading of artifacts, and errors in them."""
 
 import json
 import math
@@ -20,7 +20,7 @@ CLASSES = tuple(ClassLabel(folder=f"{n:03}.{name}", label=f"{n:03}", class_name=
 PREPROCESSING = Preprocessing(resize=36, crop=32, interpolation="bicubic", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 
 
-def card_of(architecture: str, **others: object) -> ModelManifest:
+def manifest_of(architecture: str, **others: object) -> ModelManifest:
     return ModelManifest.model_validate(
         {
             "architecture": architecture,
@@ -42,45 +42,45 @@ def network(architecture: str, seed: int = 0) -> nn.Module:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A trained model of the smallest kind."""
-    artifact.save(tmp_path / "model", network("squeezenet1_1"), card_of("squeezenet1_1"))
+    """An artifact of the smallest architecture."""
+    artifact.save(tmp_path / "model", network("squeezenet1_1"), manifest_of("squeezenet1_1"))
     return tmp_path / "model"
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "mnasnet0_5", "squeezenet1_1"])
-def test_a_loaded_model_gives_the_same_logits(tmp_path: Path, architecture: str) -> None:
+def test_loaded_model_computes_the_same_logits(tmp_path: Path, architecture: str) -> None:
     module = Classifier(network(architecture), PREPROCESSING)
     pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
     module.train()
     module(pixels)  # batch statistics are part of what is saved
     module.eval()
-    artifact.save(tmp_path, module.network, card_of(architecture))
+    artifact.save(tmp_path, module.network, manifest_of(architecture))
     loaded, manifest = artifact.load(tmp_path)
-    assert manifest == card_of(architecture)
+    assert manifest == manifest_of(architecture)
     assert not loaded.training
     with torch.inference_mode():
         assert torch.equal(loaded(pixels), module(pixels))
 
 
-def test_pixels_are_normalised_as_the_card_says() -> None:
+def test_pixels_are_normalized_by_mean_and_std() -> None:
     pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
-    normalised = Classifier(nn.Identity(), PREPROCESSING)(pixels)
+    normalized = Classifier(nn.Identity(), PREPROCESSING)(pixels)
     for channel, (mean, std) in enumerate(zip(PREPROCESSING.mean, PREPROCESSING.std, strict=True)):
         expected = (pixels[:, channel] / 255 - mean) / std
-        torch.testing.assert_close(normalised[:, channel], expected)
-    assert normalised.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(normalized[:, channel], expected)
+    assert normalized.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_floats_of_the_same_range_are_the_same_pixels() -> None:
+def test_uint8_and_float_pixels_are_equivalent() -> None:
     module = Classifier(nn.Identity(), PREPROCESSING)
     pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
     assert torch.equal(module(pixels), module(pixels.float()))
 
 
-def test_same_weights_and_card_give_the_same_bytes(tmp_path: Path) -> None:
+def test_same_weights_and_manifest_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        artifact.save(tmp_path / name, network("squeezenet1_1"), card_of("squeezenet1_1"))
-    artifact.save(tmp_path / "other", network("squeezenet1_1", seed=1), card_of("squeezenet1_1"))
+        artifact.save(tmp_path / name, network("squeezenet1_1"), manifest_of("squeezenet1_1"))
+    artifact.save(tmp_path / "other", network("squeezenet1_1", seed=1), manifest_of("squeezenet1_1"))
     first, second, other = [
         [(tmp_path / name / file).read_bytes() for file in (WEIGHTS_FILE, MANIFEST_FILE)]
         for name in ("first", "second", "other")
@@ -90,49 +90,60 @@ def test_same_weights_and_card_give_the_same_bytes(tmp_path: Path) -> None:
     assert first[1] == other[1]
 
 
-def test_the_layout_in_memory_does_not_change_the_bytes(tmp_path: Path) -> None:
+def test_memory_format_does_not_change_the_bytes(tmp_path: Path) -> None:
     plain = network("squeezenet1_1")
-    artifact.save(tmp_path / "plain", plain, card_of("squeezenet1_1"))
-    artifact.save(tmp_path / "last", Classifier(plain, PREPROCESSING).network, card_of("squeezenet1_1"))
+    artifact.save(tmp_path / "plain", plain, manifest_of("squeezenet1_1"))
+    artifact.save(tmp_path / "last", Classifier(plain, PREPROCESSING).network, manifest_of("squeezenet1_1"))
     assert (tmp_path / "plain" / WEIGHTS_FILE).read_bytes() == (tmp_path / "last" / WEIGHTS_FILE).read_bytes()
 
 
-def test_an_artifact_is_replaced_whole_and_holds_two_files(folder: Path) -> None:
-    artifact.save(folder, network("squeezenet1_1", seed=1), card_of("squeezenet1_1"))
+def test_artifact_is_replaced_completely_and_consists_of_two_files(folder: Path) -> None:
+    artifact.save(folder, network("squeezenet1_1", seed=1), manifest_of("squeezenet1_1"))
     assert {path.name for path in folder.iterdir()} == {WEIGHTS_FILE, MANIFEST_FILE}
     expected = network("squeezenet1_1", seed=1).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in load_file(folder / WEIGHTS_FILE).items())
 
 
+def test_weights_are_readable_by_other_users(folder: Path) -> None:
+    assert (folder / WEIGHTS_FILE).stat().st_mode & 0o777 == 0o644
+
+
+def test_manifest_without_classes_is_an_artifact_error(folder: Path) -> None:
+    content = json.loads((folder / MANIFEST_FILE).read_bytes())
+    (folder / MANIFEST_FILE).write_text(json.dumps({**content, "classes": []}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=rf"{MANIFEST_FILE}: classes: "):
+        ModelManifest.read(folder)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_metric_that_is_no_number_does_not_cost_the_model(tmp_path: Path, value: float) -> None:
-    manifest = card_of("squeezenet1_1", metrics={"validation:loss": value})
+def test_non_finite_metrics_are_saved_as_valid_json(tmp_path: Path, value: float) -> None:
+    manifest = manifest_of("squeezenet1_1", metrics={"validation:loss": value})
     artifact.save(tmp_path, network("squeezenet1_1"), manifest)
     read = ModelManifest.read(tmp_path).metrics["validation:loss"]
     assert read == value or (math.isnan(read) and math.isnan(value))
 
-    def refuse(constant: str) -> None:
+    def fail(constant: str) -> None:
         pytest.fail(f"{constant} is not JSON")
 
-    json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"), parse_constant=refuse)
+    json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"), parse_constant=fail)
 
 
-def test_names_of_any_language_survive(tmp_path: Path) -> None:
+def test_class_names_in_any_language_are_read_back(tmp_path: Path) -> None:
     name = 'Größe 犬 "quoted"'
-    manifest = card_of("resnet18", classes=[ClassLabel(folder=name, label=name, class_name=name)])
+    manifest = manifest_of("resnet18", classes=[ClassLabel(folder=name, label=name, class_name=name)])
     manifest.write(tmp_path)
     assert ModelManifest.read(tmp_path) == manifest
 
 
 @pytest.mark.parametrize("name", [MANIFEST_FILE, WEIGHTS_FILE])
-def test_a_missing_file_is_an_artifact_error(folder: Path, name: str) -> None:
+def test_missing_file_is_an_artifact_error(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(ArtifactError, match=f"^{folder} holds no {name}"):
         artifact.load(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"{}"])
-def test_a_card_that_can_not_be_read_is_an_artifact_error(folder: Path, content: bytes) -> None:
+def test_unreadable_manifest_is_an_artifact_error(folder: Path, content: bytes) -> None:
     (folder / MANIFEST_FILE).write_bytes(content)
     with pytest.raises(ArtifactError, match=f"^{folder / MANIFEST_FILE}: ") as caught:
         artifact.load(folder)
@@ -159,7 +170,7 @@ def test_a_card_that_can_not_be_read_is_an_artifact_error(folder: Path, content:
         ("metrics", {"validation:loss": "low"}),
     ],
 )
-def test_a_tampered_card_is_an_artifact_error(folder: Path, place: str, value: object) -> None:
+def test_invalid_manifest_is_an_artifact_error(folder: Path, place: str, value: object) -> None:
     manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
     manifest[place] = value
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
@@ -170,7 +181,7 @@ def test_a_tampered_card_is_an_artifact_error(folder: Path, place: str, value: o
         artifact.load(folder)
 
 
-def test_a_truncated_weights_file_is_an_artifact_error(folder: Path) -> None:
+def test_truncated_weights_are_an_artifact_error(folder: Path) -> None:
     data = (folder / WEIGHTS_FILE).read_bytes()
     for length in (0, 4, len(data) // 2, len(data) - 1):
         (folder / WEIGHTS_FILE).write_bytes(data[:length])
@@ -178,21 +189,21 @@ def test_a_truncated_weights_file_is_an_artifact_error(folder: Path) -> None:
             artifact.load(folder)
 
 
-def test_a_pickle_in_the_place_of_the_weights_is_not_read(folder: Path) -> None:
+def test_pickled_weights_are_an_artifact_error(folder: Path) -> None:
     torch.save(network("squeezenet1_1").state_dict(), folder / WEIGHTS_FILE)
     with pytest.raises(ArtifactError, match=f"^{folder / WEIGHTS_FILE}: "):
         artifact.load(folder)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
-def test_weights_that_do_not_fit_their_card_are_an_artifact_error(folder: Path, change: str) -> None:
+def test_weights_that_do_not_match_the_manifest_are_an_artifact_error(folder: Path, change: str) -> None:
     state = load_file(folder / WEIGHTS_FILE)
     name = "classifier.1.bias"
     match change:
         case "missing":
             del state[name]
         case "unknown":
-            state["stranger"] = torch.zeros(1)
+            state["unknown"] = torch.zeros(1)
         case "shape":
             state[name] = torch.zeros(7)
     save_file(state, folder / WEIGHTS_FILE)

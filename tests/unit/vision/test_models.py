@@ -1,4 +1,4 @@
-"""Every architecture of torchvision, by name, with a head for the classes at hand."""
+"""Construction, heads and preprocessing of torchvision's architectures."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from classifier.vision import artifact
 from classifier.vision.manifest import ClassLabel, ModelManifest
 from classifier.vision.models import architectures, build, check_architecture, head_name, preprocessing_for
 
-# What each architecture's head is called, one of each family.
+# The name of the head of one architecture of each family.
 HEADS = {
     "alexnet": "classifier.6",
     "convnext_tiny": "classifier.2",
@@ -42,25 +42,25 @@ SMALL = (
 
 
 @pytest.mark.parametrize("architecture", SMALL)
-def test_an_architecture_tells_apart_as_many_classes_as_there_are(architecture: str) -> None:
+def test_small_architectures_compute_logits_of_the_requested_classes(architecture: str) -> None:
     check_logits(architecture, 64)
 
 
 @pytest.mark.parametrize("architecture", [name for name in architectures() if not name.startswith("regnet")])
-def test_every_architecture_of_torchvision_can_be_built(architecture: str) -> None:
-    with torch.device("meta"):  # shapes without numbers, which would take minutes
+def test_every_architecture_can_be_built(architecture: str) -> None:
+    with torch.device("meta"):  # shapes only: real weights would take minutes
         check_logits(architecture, 224)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", [name for name in architectures() if name.startswith("regnet")])
-def test_every_regnet_of_torchvision_can_be_built(architecture: str) -> None:
-    check_logits(architecture, 224)  # works its widths out of numbers, and so needs them
+def test_every_regnet_can_be_built(architecture: str) -> None:
+    check_logits(architecture, 224)  # computes its widths with tensors, so needs real ones
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", HEADS)
-def test_a_model_of_every_family_is_saved_and_loaded(tmp_path: Path, architecture: str) -> None:
+def test_every_family_is_saved_and_loaded(tmp_path: Path, architecture: str) -> None:
     network = build(architecture, num_classes=3, image_size=224)
     manifest = ModelManifest(
         architecture=architecture,
@@ -77,7 +77,7 @@ def check_logits(architecture: str, image_size: int) -> None:
     module = build(architecture, num_classes=3, image_size=image_size).eval()
     with torch.inference_mode():
         assert module(torch.zeros(2, 3, image_size, image_size)).shape == (2, 3)
-    # MobileNetV3's own 0.01 would still remember the untrained network after hundreds of steps.
+    # With MobileNetV3's own 0.01, the statistics would lag by hundreds of steps.
     assert {layer.momentum for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)} <= {0.1}
     head = module.get_submodule(head_name(module))
     assert isinstance(head, nn.Linear | nn.Conv2d)
@@ -85,13 +85,13 @@ def check_logits(architecture: str, image_size: int) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "name"), HEADS.items())
-def test_the_head_is_the_layer_that_makes_the_logits(architecture: str, name: str) -> None:
+def test_head_is_the_layer_that_computes_the_logits(architecture: str, name: str) -> None:
     with torch.device("meta"):
         module = build(architecture, num_classes=3, image_size=224)
     assert head_name(module) == name
 
 
-def test_the_list_holds_classifiers_only() -> None:
+def test_architectures_are_classifiers() -> None:
     names = architectures()
     assert set(HEADS) <= set(names)
     assert not any(name.startswith(("fasterrcnn", "deeplab", "r3d", "raft", "quantized")) for name in names)
@@ -101,8 +101,8 @@ def test_the_list_holds_classifiers_only() -> None:
     ("wrong", "hint"),
     [("resnet_50", " (did you mean 'resnet50'?)"), ("mobilnet_v2", " (did you mean 'mobilenet_v2'?)"), ("Q", "")],
 )
-def test_an_unknown_architecture_is_refused_with_the_nearest(wrong: str, hint: str) -> None:
-    expected = f"unknown model '{wrong}'{hint}; `train --models` lists the {len(architectures())} known"
+def test_unknown_architecture_is_an_error_with_a_suggestion(wrong: str, hint: str) -> None:
+    expected = f"unknown model '{wrong}'{hint}; `train --models` lists all {len(architectures())}"
     for function in (
         lambda: check_architecture(wrong),
         lambda: build(wrong, num_classes=2, image_size=64),
@@ -114,13 +114,13 @@ def test_an_unknown_architecture_is_refused_with_the_nearest(wrong: str, hint: s
 
 
 @pytest.mark.parametrize(("architecture", "image_size"), [("vit_b_16", 100), ("maxvit_t", 100)])
-def test_a_size_that_an_architecture_can_not_take_is_refused(architecture: str, image_size: int) -> None:
+def test_unsupported_image_size_is_an_error(architecture: str, image_size: int) -> None:
     with pytest.raises(ConfigError, match=f"^{architecture} can't take image_size={image_size}: "):
         build(architecture, num_classes=2, image_size=image_size)
 
 
 @pytest.mark.parametrize("image_size", [32, 64])
-def test_a_vision_transformer_is_built_for_its_image_size(image_size: int) -> None:
+def test_vision_transformer_is_built_for_its_image_size(image_size: int) -> None:
     with torch.device("meta"):
         module = build("vit_b_32", num_classes=2, image_size=image_size)
     assert module.get_parameter("encoder.pos_embedding").shape[1] == (image_size // 32) ** 2 + 1
@@ -137,7 +137,7 @@ def test_a_vision_transformer_is_built_for_its_image_size(image_size: int) -> No
         ("maxvit_t", 224, 224, "bicubic"),
     ],
 )
-def test_pixels_are_those_of_the_published_weights_in_proportion(
+def test_preprocessing_is_that_of_the_published_weights_in_proportion(
     architecture: str, image_size: int, resize: int, interpolation: str
 ) -> None:
     preprocessing = preprocessing_for(architecture, image_size)
@@ -146,7 +146,7 @@ def test_pixels_are_those_of_the_published_weights_in_proportion(
 
 
 @pytest.mark.parametrize("architecture", architectures())
-def test_the_crop_fits_into_what_is_resized(architecture: str) -> None:
+def test_crop_fits_into_the_resized_image(architecture: str) -> None:
     for image_size in (32, 33, 225, 1024):
         preprocessing = preprocessing_for(architecture, image_size)
         assert preprocessing.resize >= preprocessing.crop == image_size

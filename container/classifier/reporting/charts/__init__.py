@@ -1,1 +1,1 @@
-"""Figures → what plotly.js draws. A colour is ``@name``, which the page looks up in its theme, light or dark."""
+"""Figures of the report for plotly.js. Colors are given as ``@name`` and resolved by the page in its theme."""

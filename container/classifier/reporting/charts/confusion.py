@@ -1,33 +1,39 @@
-"""The confusion matrix as a heat map: hits in one colour, mistakes in another, each by its share of the row."""
+"""Chart of the confusion matrix, with correct predictions and mistakes in different colors."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from classifier.reporting.charts.figure import Figure, axis, plain
+from classifier.reporting.charts.figure import Figure, axis, escape
 
-_MOST_WITH_COUNTS, _MOST_WITH_NAMES, _MOST_CHARACTERS = 25, 60, 22
+# Class counts up to which the cells show counts and the axes show names, and the length of those names.
+_MAX_WITH_COUNTS, _MAX_WITH_NAMES, _MAX_NAME_LENGTH = 25, 60, 22
 
 
 def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """Counts (true class, predicted class)."""
+    """Draw a confusion matrix, colored by the share of the true class.
+
+    Args:
+        counts: photos by true and predicted class, integers (C, C).
+        names: the display names of the C classes.
+    """
     num_classes = len(names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     diagonal = np.eye(num_classes, dtype=bool)
     ticks: dict[str, Any] = {"showticklabels": False, "ticks": ""}
-    if num_classes <= _MOST_WITH_NAMES:
+    if num_classes <= _MAX_WITH_NAMES:
         ticks = {
             "tickvals": list(range(num_classes)),
-            "ticktext": [plain(_shorten(name)) for name in names],
+            "ticktext": [escape(_shorten(name)) for name in names],
             "ticks": "",
         }
-    if num_classes > 25:
+    if num_classes > _MAX_WITH_COUNTS:
         ticks["tickfont"] = {"size": 9}
     shared = {"showgrid": False, "zeroline": False, "constrain": "domain", **ticks}
     return Figure(
         name="confusion",
-        label=f"Confusion matrix of {num_classes} classes: {_share_right(counts):.1%} of the photos on the diagonal.",
+        label=f"Confusion matrix of {num_classes} classes: {_accuracy(counts):.1%} of the photos are on the diagonal.",
         traces=[
             _cells(counts, shares, diagonal, names, "@right"),
             _cells(counts, shares, ~diagonal & (counts > 0), names, "@wrong"),
@@ -43,36 +49,36 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def _cells(
-    counts: np.ndarray, shares: np.ndarray, shown: np.ndarray, names: Sequence[str], colour: str
+    counts: np.ndarray, shares: np.ndarray, shown: np.ndarray, names: Sequence[str], color: str
 ) -> dict[str, Any]:
-    """Only the cells that are ``shown``, so that a thousand classes make no page of a million numbers."""
+    """Build a trace of the cells in the mask ``shown`` only, as a full matrix of 1,000 classes has a million cells."""
     rows, columns = np.nonzero(shown)
-    # A mistake is seen though it is rare: a tenth of a class is full colour.
-    values = shares[rows, columns] if colour == "@right" else np.minimum(1, 0.15 + 6 * shares[rows, columns])
+    # Rare mistakes must remain visible: 14 % of a class gives the full color.
+    values = shares[rows, columns] if color == "@right" else np.minimum(1, 0.15 + 6 * shares[rows, columns])
     cells = [
         [int(row), int(column), round(float(value), 3), int(counts[row, column]), round(float(share), 4)]
         for row, column, value, share in zip(rows, columns, values, shares[rows, columns], strict=True)
     ]
     return {
         "type": "heatmap",
-        "cells": cells,  # which the page lays out as z, text and customdata
-        "names": [plain(name) for name in names],
-        "colorscale": [[0, "@manifest"], [1, colour]],
+        "cells": cells,  # expanded by page.js into z, text and customdata
+        "names": [escape(name) for name in names],
+        "colorscale": [[0, "@surface"], [1, color]],
         "zmin": 0,
         "zmax": 1,
         "showscale": False,
-        "xgap": 1 if len(names) <= _MOST_WITH_NAMES else 0,
-        "ygap": 1 if len(names) <= _MOST_WITH_NAMES else 0,
-        "texttemplate": "%{text}" if len(names) <= _MOST_WITH_COUNTS else "",
+        "xgap": 1 if len(names) <= _MAX_WITH_NAMES else 0,
+        "ygap": 1 if len(names) <= _MAX_WITH_NAMES else 0,
+        "texttemplate": "%{text}" if len(names) <= _MAX_WITH_COUNTS else "",
         "hovertemplate": "%{customdata}<extra></extra>",
     }
 
 
-def most_confused(counts: np.ndarray, names: Sequence[str], most: int = 8) -> list[dict[str, Any]]:
-    """The pairs of classes that are taken for each other most often, by their number of photos."""
+def most_confused(counts: np.ndarray, names: Sequence[str], num_pairs: int = 8) -> list[dict[str, Any]]:
+    """Return the pairs of true and predicted class with the most photos, from counts (C, C), largest first."""
     wrong = counts * ~np.eye(len(names), dtype=bool)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = [divmod(int(place), len(names)) for place in order]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:num_pairs]
+    pairs = [divmod(int(index), len(names)) for index in order]
     return [
         {
             "true": names[true],
@@ -86,8 +92,8 @@ def most_confused(counts: np.ndarray, names: Sequence[str], most: int = 8) -> li
 
 
 def _shorten(name: str) -> str:
-    return name if len(name) <= _MOST_CHARACTERS else f"{name[: _MOST_CHARACTERS - 1]}…"
+    return name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 1]}…"
 
 
-def _share_right(counts: np.ndarray) -> float:
+def _accuracy(counts: np.ndarray) -> float:
     return float(counts.trace() / max(1, counts.sum()))

@@ -1,26 +1,27 @@
-"""Loss, accuracy and learning rate over the steps."""
+"""Charts of loss, accuracy and learning rate over the steps."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classifier.reporting.charts.figure import PERCENT, Figure, Point, axis, line, smooth, thin, upright
+from classifier.reporting.charts.figure import PERCENT, Figure, Point, axis, line, smooth, thin, vertical_line
 
-# Times the first loss: beyond, a linear axis would show nothing but the last steps.
+# Ratio of the largest to the first loss above which the axis is logarithmic, as a linear one would hide most steps.
 _EXPLODED = 100
-_FEW = 60  # steps that are shown as they are
+# Up to this many steps, each is drawn as a point without smoothing.
+_MAX_UNSMOOTHED = 60
 
 Rows = Sequence[Mapping[str, float]]
 
 
-def curves(steps: Rows, history: Rows, best_epoch: int | None) -> list[Figure]:
-    """From the rows of ``steps.csv`` and ``history.csv``; without the first, over the epochs."""
+def curve_figures(steps: Rows, history: Rows, best_epoch: int | None) -> list[Figure]:
+    """Draw the rows of ``steps.csv`` and ``history.csv``; without steps, the x axis is the epoch."""
     ends = {row["epoch"]: row["step"] for row in steps}  # the last step of each epoch
     x_title = "step" if steps else "epoch"
     place = {row["epoch"]: ends.get(row["epoch"], row["epoch"]) for row in history}
 
     def mark(at: float) -> dict[str, Any]:
-        return upright(place[best_epoch], f"best, epoch {best_epoch}", at=at) if best_epoch in place else {}
+        return vertical_line(place[best_epoch], f"best, epoch {best_epoch}", at=at) if best_epoch in place else {}
 
     if not steps:
         steps = [{"step": row["epoch"], "loss": row["train:loss"], "lr": row["lr"]} for row in history]
@@ -41,14 +42,14 @@ def curves(steps: Rows, history: Rows, best_epoch: int | None) -> list[Figure]:
     return [
         Figure(
             name="loss",
-            label=_told("Loss", history, "validation:loss", ".3f"),
+            label=_label("Loss", history, "validation:loss", ".3f"),
             traces=loss,
             layout={"xaxis": axis(x_title), "yaxis": _loss_axis(per_step("loss")), **mark(at=1)},
             height=330,
         ),
         Figure(
             name="accuracy",
-            label=_told("Accuracy", history, "validation:accuracy", ".1%"),
+            label=_label("Accuracy", history, "validation:accuracy", ".1%"),
             traces=accuracy,
             layout={"xaxis": axis(x_title), "yaxis": axis(**PERCENT, range=[0, 1.02]), **mark(at=0)},
             height=330,
@@ -71,22 +72,22 @@ def _loss_axis(points: Sequence[Point]) -> dict[str, Any]:
 
 
 def _training(points: Sequence[Point]) -> list[dict]:
-    """Each step faintly, and the course of them."""
+    """Draw each step, and if there are many, their moving average over them."""
     points = thin(points)
-    if len(points) <= _FEW:
+    if len(points) <= _MAX_UNSMOOTHED:
         return [line(points, "training", "@quiet", mode="lines+markers", marker={"size": 4})]
     faint = line(points, "each step", "@faint", width=1, hoverinfo="skip")
     return [faint, line(smooth(points, len(points) // 60), "training", "@quiet")]
 
 
-def _validation(points: Sequence[Point], name: str, colour: str, dash: str = "solid") -> dict:
+def _validation(points: Sequence[Point], name: str, color: str, dash: str = "solid") -> dict:
     markers = {"mode": "lines+markers", "marker": {"size": 6 if len(points) <= 40 else 3}}
-    return line(points, name, colour, dash=dash, **markers)
+    return line(points, name, color, dash=dash, **markers)
 
 
-def _told(what: str, history: Rows, metric: str, form: str) -> str:
+def _label(quantity: str, history: Rows, metric: str, form: str) -> str:
     values = [row[metric] for row in history if metric in row]
     if not values:
-        return f"{what} over the training steps."
-    course = f"from {values[0]:{form}} after the first epoch to {values[-1]:{form}} after the last"
-    return f"{what} over the training steps; on validation {course}."
+        return f"{quantity} over the training steps."
+    change = f"from {values[0]:{form}} after the first epoch to {values[-1]:{form}} after the last"
+    return f"{quantity} over the training steps; on validation {change}."

@@ -1,4 +1,4 @@
-"""A figure, and what all of them share."""
+"""The figure type, traces and axes shared by all charts."""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +6,20 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-MOST_POINTS = 1_200  # of a line; more can't be told apart on a page
+# Points of a line; more are indistinguishable on a page.
+MAX_POINTS = 1_200
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Traces and a layout as plotly.js takes them; ``label`` says in words what is drawn."""
+    """Traces and layout for plotly.js.
+
+    Attributes:
+        label: description for screen readers.
+        height: in pixels.
+    """
 
     name: str
     label: str
@@ -22,24 +28,24 @@ class Figure:
     height: int = 300
 
 
-def plain(text: str) -> str:
-    """A stranger's text as plotly.js shows it letter by letter: no markup, and no colour of the theme."""
+def escape(text: str) -> str:
+    """Escape untrusted text, which plotly.js would parse as markup and the page as a color (``@``)."""
     for letter, entity in {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}.items():
         text = text.replace(letter, entity)
     return text
 
 
-def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """At most so many points, each the mean of its neighbours."""
-    if len(points) <= most:
+def thin(points: Sequence[Point], num_points: int = MAX_POINTS) -> list[Point]:
+    """Reduce a line to at most ``num_points`` points, each the mean of a group of neighbors."""
+    if len(points) <= num_points:
         return list(points)
-    size = math.ceil(len(points) / most)
+    size = math.ceil(len(points) / num_points)
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
 def smooth(points: Sequence[Point], reach: int) -> list[Point]:
-    """Each value's mean with its neighbours, ``reach`` on either side; what is not finite is passed over."""
+    """Return the moving average over ``reach`` points on either side; non-finite values are left out."""
     points = [point for point in points if math.isfinite(point[1])]
     sums = [0.0, *accumulate(value for _, value in points)]
     windows = [(max(0, place - reach), min(len(points), place + reach + 1)) for place in range(len(points))]
@@ -48,15 +54,15 @@ def smooth(points: Sequence[Point], reach: int) -> list[Point]:
     ]
 
 
-def line(points: Sequence[Point], name: str, colour: str, **options: Any) -> dict[str, Any]:
-    """A trace of ``(x, y)``; options of its line come as ``width`` and ``dash``."""
-    style = {"color": colour, "width": options.pop("width", 2), "dash": options.pop("dash", "solid")}
+def line(points: Sequence[Point], name: str, color: str, **options: Any) -> dict[str, Any]:
+    """Build a line trace. The options ``width`` and ``dash`` style the line; others belong to the trace."""
+    style = {"color": color, "width": options.pop("width", 2), "dash": options.pop("dash", "solid")}
     xs, ys = [x for x, _ in points], [y for _, y in points]
     return {"type": "scatter", "mode": "lines", "name": name, "x": xs, "y": ys, "line": style, **options}
 
 
-def upright(x: float, text: str, *, at: float) -> dict[str, Any]:
-    """A dotted line over the whole height, and its name at the top (1) or the bottom (0): a part of a layout."""
+def vertical_line(x: float, text: str, *, at: float) -> dict[str, Any]:
+    """Build the part of a layout that draws a dotted line, labeled at the top (``at=1``) or the bottom (``at=0``)."""
     style = {"color": "@quiet", "width": 1, "dash": "dot"}
     return {
         "shapes": [{"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": style}],
@@ -68,6 +74,7 @@ def upright(x: float, text: str, *, at: float) -> dict[str, Any]:
 
 
 def axis(title: str = "", **options: Any) -> dict[str, Any]:
+    """Build an axis of a layout."""
     return {"title": {"text": title}, **options}
 
 

@@ -143,8 +143,8 @@ def test_a_gpu_gets_a_host_whose_driver_fits_the_image() -> None:
         spec = EndpointSpec(config_name="config", model_name="model", instance_type=instance)
         return config_request(spec)["ProductionVariants"][0]
 
-    assert variant("ml.g5.xlarge")["InferenceAmiVersion"] == INFERENCE_AMI == driver._NEW_ENOUGH_AMI
-    assert TRANSFORM_AMI == driver._NEW_ENOUGH_BATCH_AMI
+    assert variant("ml.g5.xlarge")["InferenceAmiVersion"] == INFERENCE_AMI == driver.INFERENCE_AMI
+    assert TRANSFORM_AMI == driver.TRANSFORM_AMI
     assert "InferenceAmiVersion" not in variant("ml.m5.large")
     assert variant("ml.m5.large")["RoutingConfig"] == {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
 
