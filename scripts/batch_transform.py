@@ -23,15 +23,14 @@ from launch.transform.watch import start, stop, watch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     options = _parse(arguments)
     return run_command("batch_transform", lambda: _run(options))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = create_parser("batch_transform.py", __doc__)
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="artifact's address, or name of a training job"
-    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="artifact's address, or name of a training job")
     parser.add_argument("photos", metavar="PHOTOS", nargs="?", help="s3://…, or with --local a folder")
     parser.add_argument("--output", metavar="PLACE", help="where the answers go: s3://…, or with --local a folder")
     parser.add_argument("--name", help="the job's name (default: one with the time in it)")

@@ -38,6 +38,7 @@ from launch.terminal import as_json, command, print_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     options = _parse(arguments)
     return run_command("deploy", lambda: _run(options))
 

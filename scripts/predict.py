@@ -32,6 +32,7 @@ _ACCEPT = "application/json;verbose"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     options = _parse(arguments)
     return run_command("predict", lambda: _run(options))
 

@@ -20,6 +20,7 @@ from launch.terminal import print_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     options = _parse(arguments)
     return run_command("teardown", lambda: _run(options))
 

@@ -34,6 +34,7 @@ from launch.training.watch import TrainingWatch, start, stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     options = _parse(arguments)
     return run_command("train", lambda: _run(options))
 

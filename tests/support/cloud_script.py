@@ -1,6 +1,7 @@
-"""An HTTP server before moto's, which answers chosen operations by a script: what moto can't do, and what goes wrong.
+"""An HTTP proxy in front of moto that returns scripted answers: errors, and operations that moto lacks.
 
-Moto never refuses, its jobs are complete at once, and it has no StopTrainingJob, StopTransformJob and UpdateEndpoint.
+Moto never returns an error of its own, completes jobs at once, and has no StopTrainingJob, StopTransformJob and
+UpdateEndpoint.
 """
 
 import http.client
@@ -20,7 +21,7 @@ _HOP = {"transfer-encoding", "connection", "content-length", "server", "date"}
 
 
 class Cloud:
-    """Forwards to ``target`` (a port), but for what :meth:`refuse`, :meth:`answer` and :meth:`change` say."""
+    """Forwards requests to a port, except those scripted with :meth:`refuse`, :meth:`answer` and :meth:`change`."""
 
     def __init__(self, target: int) -> None:
         self.requests: list[tuple[str, dict[str, Any]]] = []
@@ -33,32 +34,34 @@ class Cloud:
         self._thread.start()
 
     def refuse(self, operation: str, code: str, message: str = "no", *, times: int | None = None) -> None:
-        """Answer with an error; always, or so many times before all is as before."""
+        """Answer with an error, always or the next ``times`` times."""
         self.answer(operation, {"__type": code, "message": message}, status=400, times=times)
 
     def refuse_query(self, operation: str, code: str) -> None:
-        """Refuse as the services do that speak XML, such as IAM."""
+        """Answer with an error in XML, as IAM does."""
         error = f"<Error><Code>{code}</Code><Message>no</Message></Error>"
         self._always[operation] = f"<ErrorResponse>{error}</ErrorResponse>"
 
     def answer(self, operation: str, body: Mapping[str, Any], *, status: int = 200, times: int | None = None) -> None:
+        """Answer with a document, always or the next ``times`` times."""
         if times is None:
             self._always[operation] = (status, body)
         else:
             self._script[operation].extend([(status, body)] * times)
 
     def change(self, operation: str, *changes: Change, always: bool = False) -> None:
-        """Change moto's own answers, one after the other."""
+        """Apply changes to moto's answers: each to one answer in turn, or the first to all."""
         if always:
             self._always[operation] = changes[0]
         else:
             self._script[operation].extend(changes)
 
     def bodies(self, operation: str) -> list[dict[str, Any]]:
-        """What was sent to an operation."""
+        """Return the requests that were sent to an operation."""
         return [body for name, body in self.requests if name == operation]
 
     def scripted(self, operation: str) -> Scripted | None:
+        """Return the answer for the next request, or None if it is to be forwarded."""
         waiting = self._script[operation]
         return waiting.popleft() if waiting else self._always.get(operation)
 
@@ -78,7 +81,7 @@ class Cloud:
 
 
 def _action(body: bytes) -> str:
-    """The operation that a form names; those are short."""
+    """Return the operation that a form names; forms are short."""
     return urllib.parse.parse_qs(body.decode("ascii", "replace")).get("Action", [""])[0] if len(body) < 10_000 else ""
 
 
@@ -117,7 +120,7 @@ def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing: the tests' output is their own."""
+            """Log nothing, to keep the tests' output readable."""
 
     return Handler
 
@@ -132,7 +135,7 @@ def scripted_cloud(moto_url: str) -> Iterator[Cloud]:
 
 
 def aws_environment(url: str, home: os.PathLike[str]) -> dict[str, str]:
-    """The environment in which a program speaks to ``url``, and to nothing of the machine's own."""
+    """Return an environment that points AWS clients at ``url``, with no other AWS configuration."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     return {
         **kept,

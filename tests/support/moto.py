@@ -1,4 +1,4 @@
-"""AWS on this machine: moto's server in a process of its own, and connections to it that break."""
+"""A moto server in a process of its own, and a proxy that breaks connections to it."""
 
 import os
 import socket
@@ -35,7 +35,7 @@ def moto_server(port: int, environment: Mapping[str, str] | None = None) -> Iter
 
 
 def speak_to(url: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """The environment in which every AWS client speaks to this server, and to nothing of the machine's own."""
+    """Point every AWS client at a server, with no other AWS configuration."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in {
@@ -60,7 +60,7 @@ def _wait_for(url: str) -> None:
 
 
 class Proxy:
-    """A TCP proxy that breaks each of its first ``num_broken`` connections after some bytes towards the server."""
+    """A TCP proxy that breaks its first ``num_broken`` connections after ``after_bytes`` bytes to the server."""
 
     def __init__(self, target: int, num_broken: int, after_bytes: int) -> None:
         self.num_connections = 0
@@ -87,7 +87,7 @@ class Proxy:
                 thread.start()
 
     def close(self) -> None:
-        """Break every connection, and take no more."""
+        """Break all connections and stop listening."""
         for end in self._sockets:
             _close(end)
         for thread in self._threads:
@@ -95,7 +95,7 @@ class Proxy:
 
 
 def _close(end: socket.socket) -> None:
-    # shutdown() wakes a thread that waits for the socket; close() alone would not.
+    # shutdown() wakes a thread that is blocked on the socket; close() alone does not.
     with suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
     end.close()
@@ -106,6 +106,6 @@ def _pump(source: socket.socket, sink: socket.socket, bound: int) -> None:
         while bound > 0 and (data := source.recv(min(65536, bound))):
             sink.sendall(data)
             bound -= len(data)
-    # Both pumps of a connection come here, in any order.
+    # Both pumps of a connection get here, in either order.
     _close(source)
     _close(sink)

@@ -1,5 +1,6 @@
-"""The commands as a user runs them: processes that speak HTTP to moto's server, which goes wrong where it is told."""
+"""Fixtures that run the commands as processes against moto over HTTP, with scripted errors."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,12 +20,16 @@ ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 
 @dataclass
 class Shell:
-    """Runs a command of ``scripts/`` in a folder of the test's own."""
+    """Runs commands of ``scripts/`` in a folder of the test.
+
+    Processes that :meth:`start` leaves running are killed when the test ends.
+    """
 
     folder: Path
     environment: dict[str, str]
     cloud: Cloud
     clients: list[Any] = field(default_factory=list)
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -41,22 +46,54 @@ class Shell:
         return done
 
     def start(self, script: str, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        """Start a command without waiting for its end."""
+        process = subprocess.Popen(
             self.command(script, *arguments),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
             env=self.environment,
+            stdin=subprocess.DEVNULL,
         )
+        self.processes.append(process)
+        return process
+
+    def interrupt(self, script: str, until: str, *arguments: str) -> tuple[int, str]:
+        """Start a command and press Ctrl-C after a line that begins with ``until``.
+
+        Returns:
+            The exit code and standard error.
+        """
+        process = self.start(script, *arguments)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(until):
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert "Traceback" not in errors
+        return process.returncode, errors
+
+    def close(self) -> None:
+        """Close the clients, and kill what is still running."""
+        for client in self.clients:
+            client.close()
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+            process.wait()
 
     def command(self, script: str, *arguments: str) -> list[str]:
-        # Reports are not to land in the checkout.
+        # Keeps jobs and reports out of the checkout.
         own = [] if script in ("prepare_data", "upload_data") else ["--folder", str(self.folder / "sagemaker")]
         return [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments, *own]
 
     def client(self, service: str) -> Any:
-        """A client of moto itself."""
+        """Return a boto3 client."""
         client = boto3.client(
             service,
             endpoint_url=self.cloud.url,
@@ -83,14 +120,15 @@ def cloud(moto_url: str) -> Iterator[Cloud]:
 @pytest.fixture
 def shell(cloud: Cloud, tmp_path: Path) -> Iterator[Shell]:
     shell = Shell(tmp_path, aws_environment(cloud.url, tmp_path), cloud)
-    yield shell
-    for client in shell.clients:
-        client.close()
+    try:
+        yield shell
+    finally:
+        shell.close()
 
 
 @pytest.fixture
 def bucket(shell: Shell, request: pytest.FixtureRequest) -> str:
-    """A bucket of the test's own."""
+    """A new bucket."""
     name = f"bucket-{abs(hash(request.node.nodeid))}"
     shell.client("s3").create_bucket(Bucket=name)
     return name

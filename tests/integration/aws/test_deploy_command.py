@@ -1,11 +1,10 @@
-"""deploy.py, predict.py, batch_transform.py and teardown.py on AWS: processes against moto over HTTP.
+"""deploy.py, predict.py, batch_transform.py and teardown.py on AWS, as processes against moto over HTTP.
 
-Moto's endpoints are in service at once, it does not know UpdateEndpoint, its trainings never run, and it never infers:
-these answers are scripted.
+Moto's endpoints are in service at once, it has no UpdateEndpoint, its jobs never run and it does not infer, so these
+answers are scripted.
 """
 
 import json
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +29,12 @@ def artifact(shell: Any, bucket: str) -> str:
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """An endpoint of the test's own: moto's server is shared."""
+    """A name that no other test uses, since they share moto's server."""
     return f"dogs-{abs(hash(request.node.nodeid)) % 10**8}"
 
 
 def num_models(sagemaker: Any, name: str) -> int:
-    """Moto's ListModels does not look at NameContains."""
+    """Count models; moto's ListModels ignores NameContains."""
     return sum(1 for one in sagemaker.list_models()["Models"] if name in one["ModelName"])
 
 
@@ -43,9 +42,7 @@ def deploy(shell: Any, artifact: str, name: str, *more: str) -> Any:
     return shell.run("deploy", artifact, "--name", name, *OPTIONS, *more)
 
 
-def test_a_model_is_deployed_once_and_the_same_again_changes_nothing(
-    shell: Any, cloud: "Cloud", artifact: str, name: str
-) -> None:
+def test_deploying_the_same_again_changes_nothing(shell: Any, cloud: "Cloud", artifact: str, name: str) -> None:
     done = deploy(shell, artifact, name, "--instance", "ml.g4dn.xlarge", "--max-instances", "3")
     assert done.returncode == 0, done.stderr
     assert f"endpoint    {name} is in service" in done.stdout
@@ -56,11 +53,11 @@ def test_a_model_is_deployed_once_and_the_same_again_changes_nothing(
     targets = shell.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
     assert any(one["ResourceId"] == f"endpoint/{name}/variant/AllTraffic" for one in targets["ScalableTargets"])
     again = deploy(shell, artifact, name, "--instance", "ml.g4dn.xlarge", "--max-instances", "3")
-    assert "in service with this model and these settings already" in again.stdout
+    assert "already in service with this model and configuration" in again.stdout
     assert [len(cloud.bodies(f"Create{one}")) for one in ("Model", "EndpointConfig", "Endpoint")] == [1, 1, 1]
 
 
-def test_a_new_artifact_at_the_same_address_updates_the_endpoint_in_place(
+def test_new_artifact_at_the_same_address_updates_the_endpoint_in_place(
     shell: Any, cloud: "Cloud", artifact: str, bucket: str, name: str
 ) -> None:
     assert deploy(shell, artifact, name).returncode == 0
@@ -81,7 +78,7 @@ def test_a_new_artifact_at_the_same_address_updates_the_endpoint_in_place(
     assert (policy["Type"], policy["CanarySize"]["Value"]) == ("CANARY", 10)
 
 
-def test_an_endpoint_that_fails_shows_why_and_leaves_nothing_half_made(
+def test_failed_endpoint_is_reported_with_its_log_and_rolled_back(
     shell: Any, cloud: "Cloud", artifact: str, name: str
 ) -> None:
     failed = {"EndpointStatus": "Failed", "FailureReason": "The container did not pass the ping health check."}
@@ -91,7 +88,10 @@ def test_an_endpoint_that_fails_shows_why_and_leaves_nothing_half_made(
     cloud.answer("GetLogEvents", {"events": [], "nextForwardToken": "f/1"})
     done = deploy(shell, artifact, name)
     assert done.returncode == 1
-    assert f"deploy: endpoint {name} failed: The container did not pass the ping health check.;" in done.stderr
+    assert (
+        f"deploy: endpoint {name} failed: The container did not pass the ping health check.; its resources were deleted"
+        in done.stderr
+    )
     assert "no model.json" in done.stderr
     sagemaker = shell.client("sagemaker")
     assert sagemaker.list_endpoints(NameContains=name)["Endpoints"] == []
@@ -99,14 +99,14 @@ def test_an_endpoint_that_fails_shows_why_and_leaves_nothing_half_made(
     assert num_models(sagemaker, name) == 0
 
 
-def test_an_update_that_is_rolled_back_is_a_failure_and_what_served_goes_on(
+def test_rolled_back_update_is_an_error_and_the_previous_model_keeps_serving(
     shell: Any, cloud: "Cloud", artifact: str, name: str
 ) -> None:
     assert deploy(shell, artifact, name).returncode == 0
     cloud.answer("UpdateEndpoint", {"EndpointArn": "arn"})
     done = deploy(shell, artifact, name, "--env", "A=b", "--alarm", "errors")
     assert done.returncode == 1
-    assert "what served before goes on serving" in done.stderr
+    assert "the previous model is still being served" in done.stderr
     sagemaker = shell.client("sagemaker")
     assert len(sagemaker.list_endpoint_configs(NameContains=name)["EndpointConfigs"]) == 1
     assert num_models(sagemaker, name) == 1
@@ -116,13 +116,13 @@ def test_an_update_that_is_rolled_back_is_a_failure_and_what_served_goes_on(
 @pytest.mark.parametrize(
     ("more", "present"),
     [
-        (["--serverless", "--memory", "6144"], "ServerlessConfig"),
-        (["--asynchronous", "s3://bucket/answers"], "AsyncInferenceConfig"),
-        (["--capture", "s3://bucket/captured"], "DataCaptureConfig"),
-        (["--multi-model"], "MultiModel"),
+        (["--serverless", "--memory", "6144"], '"ServerlessConfig": {"MemorySizeInMB": 6144, "MaxConcurrency": 5}'),
+        (["--asynchronous", "s3://bucket/answers"], '{"OutputConfig": {"S3OutputPath": "s3://bucket/answers"'),
+        (["--capture", "s3://bucket/captured"], '"DestinationS3Uri": "s3://bucket/captured"'),
+        (["--multi-model"], '"Mode": "MultiModel"'),
     ],
 )
-def test_each_kind_of_endpoint_is_taken(
+def test_each_kind_of_endpoint_is_deployed(
     shell: Any, cloud: "Cloud", artifact: str, name: str, more: list[str], present: str
 ) -> None:
     assert deploy(shell, artifact, name, *more).returncode == 0
@@ -133,27 +133,27 @@ def test_each_kind_of_endpoint_is_taken(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--serverless", "--capture", "s3://b/c"], "--capture does not go with --serverless"),
+        (["--serverless", "--capture", "s3://b/c"], "--capture can't be combined with --serverless"),
         (["--multi-model", "--instance", "ml.g5.xlarge"], "--multi-model is served on CPUs"),
         (["--update", "canary"], "--update canary needs at least one --alarm"),
-        (["--min-instances", "0", "--max-instances", "2"], "--min-instances 0 is for --asynchronous alone"),
+        (["--min-instances", "0", "--max-instances", "2"], "--min-instances 0 needs --asynchronous"),
         (["--vpc-subnets", "subnet-1"], "--vpc-subnets and --security-groups go together"),
     ],
 )
-def test_what_does_not_go_together_is_told(shell: Any, more: list[str], message: str) -> None:
+def test_conflicting_options_are_an_error(shell: Any, more: list[str], message: str) -> None:
     refused = deploy(shell, "s3://bucket/model.tar.gz", "dogs", *more)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert message in refused.stderr
 
 
-def test_an_artifact_that_is_not_there_is_told(shell: Any, bucket: str) -> None:
+def test_missing_artifact_is_an_error(shell: Any, bucket: str) -> None:
     refused = deploy(shell, f"s3://{bucket}/none.tar.gz", "dogs")
     assert refused.stderr == (
-        f"deploy: s3://{bucket}/none.tar.gz: there is no such object: train.py prints where an artifact lies\n"
+        f"deploy: s3://{bucket}/none.tar.gz: no such object; train.py prints an artifact's address\n"
     )
 
 
-def test_a_dry_run_prints_all_the_requests(shell: Any, cloud: "Cloud", artifact: str) -> None:
+def test_dry_run_prints_all_requests_and_sends_nothing(shell: Any, cloud: "Cloud", artifact: str) -> None:
     dry = deploy(shell, artifact, "dogs", "--dry-run", "--max-instances", "2")
     assert list(json.loads(dry.stdout)) == [
         "CreateModel",
@@ -172,7 +172,7 @@ def document(*ranked: tuple[str, float]) -> dict[str, Any]:
     return {"predictions": predictions, "labels": names, "class_names": names}
 
 
-def test_photos_are_labelled_in_the_terminal_and_drawn_by_right_and_wrong(
+def test_photos_are_labelled_in_the_terminal_and_drawn_in_green_and_red(
     shell: Any, cloud: "Cloud", tmp_path: Path
 ) -> None:
     photos = write_classes(tmp_path / "photos", photos_per_class=1)
@@ -186,7 +186,7 @@ def test_photos_are_labelled_in_the_terminal_and_drawn_by_right_and_wrong(
         "cross/0.jpg   cross 90.0%  ·  disc 10.0%",
         "disc/0.jpg    square 60.0%  ·  disc 40.0%",
         "square/0.jpg  square 70.0%",
-        "right       2 of 3, by the names of their folders (66.7%)",
+        "correct     2 of 3, by folder name (66.7%)",
         "grid        predictions.png",
     ]
     grid = Image.open(tmp_path / "predictions.png").convert("RGB")
@@ -195,7 +195,7 @@ def test_photos_are_labelled_in_the_terminal_and_drawn_by_right_and_wrong(
     assert (190, 20, 20) in colours
 
 
-def test_a_photo_that_the_endpoint_refuses_does_not_keep_the_others(shell: Any, cloud: "Cloud", tmp_path: Path) -> None:
+def test_rejected_photo_is_reported_and_the_others_are_classified(shell: Any, cloud: "Cloud", tmp_path: Path) -> None:
     photos = write_classes(tmp_path / "photos", photos_per_class=1, classes=("cross", "disc"))
     path = "/endpoints/dogs/invocations"
     said = json.dumps({"error": {"type": "ImageError", "message": "the photo is cut off"}})
@@ -204,18 +204,18 @@ def test_a_photo_that_the_endpoint_refuses_does_not_keep_the_others(shell: Any, 
     cloud.answer(path, document(("disc", 0.8)), times=1)
     done = shell.run("predict", "dogs", str(photos))
     assert done.returncode == 1
-    assert "cross/0.jpg  refused (422): the photo is cut off" in done.stderr
+    assert "cross/0.jpg  rejected (422): the photo is cut off" in done.stderr
     assert "disc/0.jpg   disc 80.0%" in done.stdout
 
 
-def test_a_folder_is_labelled_by_a_transform_job(
+def test_folder_is_classified_by_a_transform_job(
     shell: Any, cloud: "Cloud", artifact: str, bucket: str, name: str
 ) -> None:
     options = ["--output", f"s3://{bucket}/answers", "--name", name, *OPTIONS]
     cloud.change("DescribeTransformJob", lambda one: {**one, "TransformJobStatus": "InProgress"})
     done = shell.run("batch_transform", artifact, f"s3://{bucket}/photos/", *options)
     assert done.returncode == 0, done.stderr
-    assert f"answers     s3://{bucket}/answers" in done.stdout
+    assert f"output      s3://{bucket}/answers" in done.stdout
     assert cloud.bodies("CreateTransformJob")[0]["TransformInput"]["ContentType"] == "application/x-image"
     failed = {"TransformJobStatus": "Failed", "FailureReason": "ClientError: 1 of 3"}
     cloud.change("DescribeTransformJob", lambda one: {**one, **failed})
@@ -225,7 +225,7 @@ def test_a_folder_is_labelled_by_a_transform_job(
 
 
 @pytest.mark.slow
-def test_what_is_left_is_listed_with_its_price_and_removed_on_a_yes(shell: Any, artifact: str, name: str) -> None:
+def test_resources_are_listed_with_their_price_and_removed_with_yes(shell: Any, artifact: str, name: str) -> None:
     assert deploy(shell, artifact, name, "--instances", "2", "--max-instances", "4").returncode == 0
     listed = shell.run("teardown", "--name", name)
     assert listed.returncode == 1
@@ -240,7 +240,7 @@ def test_what_is_left_is_listed_with_its_price_and_removed_on_a_yes(shell: Any, 
     assert not any(name in one["ResourceId"] for one in targets["ScalableTargets"])
 
 
-def test_what_others_made_is_left_alone(shell: Any, name: str) -> None:
+def test_untagged_resources_are_left_alone(shell: Any, name: str) -> None:
     container = {"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz"}
     shell.client("sagemaker").create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
     assert shell.run("teardown", "--name", name, "--yes").stdout == "nothing is left\n"
@@ -265,35 +265,71 @@ def test_a_running_training_is_listed_with_its_price_and_stopped(
     assert cloud.bodies("StopTrainingJob") == [{"TrainingJobName": name}]
 
 
-def interrupt(shell: Any, script: str, until: str, *arguments: str) -> tuple[int, str]:
-    """Start a command, press Ctrl-C after a line that begins so: exit code, standard error."""
-    running = shell.start(script, *arguments)
-    for line in running.stdout:
-        if line.startswith(until):
-            break
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert "Traceback" not in said
-    return running.returncode, said
-
-
-def test_ctrl_c_while_deploying_says_what_it_costs_and_what_removes_it(
+def test_ctrl_c_while_deploying_prints_the_cost_and_how_to_remove_the_endpoint(
     shell: Any, cloud: "Cloud", artifact: str, name: str
 ) -> None:
     cloud.change("DescribeEndpoint", lambda one: {**one, "EndpointStatus": "Creating"}, always=True)
-    code, said = interrupt(shell, "deploy", "endpoint", artifact, "--name", name, *OPTIONS)
+    code, errors = shell.interrupt("deploy", "endpoint", artifact, "--name", name, *OPTIONS)
     assert code == 130
-    assert "the endpoint comes up all the same" in said
-    assert "it costs about $0.12 an hour" in said
-    assert "remove it with .venv/bin/python scripts/teardown.py" in said
+    assert "stopped waiting; the deployment continues" in errors
+    assert "it costs about $0.12 an hour" in errors
+    assert "remove it with .venv/bin/python scripts/teardown.py" in errors
 
 
-def test_ctrl_c_while_a_folder_is_labelled_says_what_goes_on(
+def test_ctrl_c_during_a_transform_job_prints_its_cost_and_how_to_stop_it(
     shell: Any, cloud: "Cloud", artifact: str, name: str
 ) -> None:
     cloud.change("DescribeTransformJob", lambda one: {**one, "TransformJobStatus": "InProgress"}, always=True)
     options = ("--output", "s3://bucket/answers", "--name", name, *OPTIONS)
-    code, said = interrupt(shell, "batch_transform", "job", artifact, "s3://bucket/photos/", *options)
+    code, errors = shell.interrupt("batch_transform", "job", artifact, "s3://bucket/photos/", *options)
     assert code == 130
-    assert f"{name} goes on, about $0.23 an hour" in said
-    assert f"batch_transform.py --stop {name}" in said
+    assert "the job keeps running: 1 × ml.m5.xlarge, about $0.23 an hour" in errors
+    assert f"batch_transform.py --stop {name}" in errors
+
+
+def test_dry_run_of_a_transform_prints_its_requests_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
+    options = ("--output", "s3://bucket/answers", "--name", "dogs", "--concurrent", "7", "--kms-key", "key", *OPTIONS)
+    dry = shell.run("batch_transform", "s3://bucket/model.tar.gz", "s3://bucket/photos/", *options, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    requests = json.loads(dry.stdout)
+    assert list(requests) == ["CreateModel", "CreateTransformJob"]
+    assert requests["CreateModel"]["PrimaryContainer"]["ModelDataUrl"] == "s3://bucket/model.tar.gz"
+    job = requests["CreateTransformJob"]
+    assert job["ModelName"] == requests["CreateModel"]["ModelName"]
+    assert (job["TransformJobName"], job["MaxConcurrentTransforms"]) == ("dogs", 7)
+    assert job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] == "s3://bucket/photos/"
+    assert (job["TransformOutput"]["S3OutputPath"], job["TransformOutput"]["KmsKeyId"]) == (
+        "s3://bucket/answers",
+        "key",
+    )
+    assert cloud.requests == []
+
+
+def test_dry_run_of_a_prediction_prints_its_requests_and_sends_nothing(
+    shell: Any, cloud: "Cloud", tmp_path: Path
+) -> None:
+    photos = write_classes(tmp_path / "photos", photos_per_class=2)
+    dry = shell.run("predict", "dogs", str(photos), "--num", "3", "--target-model", "a.tar.gz", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    requests = json.loads(dry.stdout)
+    assert [Path(request.pop("Body")).parent.name for request in requests] == ["cross", "disc", "square"]
+    common = {"EndpointName": "dogs", "ContentType": "application/x-image", "TargetModel": "a.tar.gz"}
+    assert requests == [{**common, "Accept": "application/json;verbose"}] * 3
+    assert cloud.requests == []
+    assert not (tmp_path / "predictions.png").exists()
+
+
+def test_dry_run_of_a_teardown_lists_resources_and_removes_nothing(shell: Any, name: str) -> None:
+    container = {"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz"}
+    tags = [{"Key": "project", "Value": "image-classifier"}]
+    sagemaker = shell.client("sagemaker")
+    sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container, Tags=tags)
+    dry = shell.run("teardown", "--name", name, "--yes", "--dry-run")
+    assert (dry.returncode, dry.stdout.split()) == (0, ["model", name, "free"])
+    assert num_models(sagemaker, name) == 1
+    # Without a terminal and without --yes, nothing is removed either.
+    refused = shell.run("teardown", "--name", name)
+    assert (refused.returncode, num_models(sagemaker, name)) == (1, 1)
+    assert "--yes removes without asking" in refused.stderr
+    assert shell.run("teardown", "--name", name, "--yes").stdout.endswith(f"removed   model {name}\n")
+    assert num_models(sagemaker, name) == 0

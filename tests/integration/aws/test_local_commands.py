@@ -1,9 +1,8 @@
-"""The commands with --local: real jobs and real servers on this machine, described in the platform's words."""
+"""The commands with --local: real jobs and servers on this machine, with the platform's descriptions."""
 
 import io
 import json
 import shutil
-import signal
 import tarfile
 import time
 from pathlib import Path
@@ -35,7 +34,7 @@ def train(shell: Any, *more: str) -> list[str]:
     return ["--local", "--data", str(photos), "--name", "job", "model=squeezenet1_1", "pretrained=false", *more]
 
 
-def test_a_dry_run_on_this_machine_prints_the_request(shell: Any) -> None:
+def test_local_dry_run_prints_the_request(shell: Any) -> None:
     dry = shell.run("train", *train(shell, "--dry-run", "--instances", "2", "--spot"))
     request = json.loads(dry.stdout)
     assert request["AlgorithmSpecification"]["TrainingImage"] == "local"
@@ -44,7 +43,7 @@ def test_a_dry_run_on_this_machine_prints_the_request(shell: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_tells_its_reason(shell: Any) -> None:
+def test_failed_job_is_reported_with_its_reason(shell: Any) -> None:
     arguments = train(shell)
     for photo in (shell.folder / "photos").rglob("*.jpg"):
         photo.write_bytes(b"no photo")
@@ -55,21 +54,15 @@ def test_a_job_that_fails_tells_its_reason(shell: Any) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(shell: Any) -> None:
-    running = shell.start("train", *train(shell, "image_size=32", "epochs=1000"))
-    for line in running.stdout:
-        if line.startswith("epoch"):
-            break
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "the training goes on: this machine" in said
-    command = f"train.py --stop job --local --folder {shell.folder}/sagemaker"
-    assert command in said
+def test_ctrl_c_leaves_the_job_running_and_prints_how_to_stop_it(shell: Any) -> None:
+    code, errors = shell.interrupt("train", "epoch", *train(shell, "image_size=32", "epochs=1000"))
+    assert code == 130
+    assert "the job keeps running: this machine" in errors
+    assert f"train.py --stop job --local --folder {shell.folder}/sagemaker" in errors
     assert shell.run("train", "--stop", "job", "--local").returncode == 0
     watched = shell.run("train", "--watch", "job", "--local")
     assert watched.returncode == 0, watched.stderr
-    assert "stopped     as asked" in watched.stdout
+    assert "stopped     on request" in watched.stdout
     assert "artifact    file://" in watched.stdout
 
 
@@ -85,7 +78,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Endpoints:
-    """Makes models and endpoints of a local client."""
+    """Creates models and endpoints of a local client."""
 
     def __init__(self, folder: Path) -> None:
         self.client = LocalClient(folder)
@@ -131,14 +124,12 @@ def endpoints(tmp_path: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_an_endpoint_serves_until_deleted_and_an_update_that_fails_leaves_it_serving(
-    endpoints: Endpoints, archives: Path
-) -> None:
+def test_endpoint_serves_until_it_is_deleted_and_through_a_failed_update(endpoints: Endpoints, archives: Path) -> None:
     endpoints.config("first", (archives / "a.tar.gz").as_uri())
     endpoints.config("wrong", (archives / "a.tar.gz").as_uri(), environment={"SERVE_MAX_INSTANCES": "many"})
     endpoints.config("second", (archives / "b.tar.gz").as_uri())
     assert endpoints.create("first")["EndpointStatus"] == "InService"
-    # Another process would see the same, and the caller's own mistake is told as the platform tells it.
+    # Another client sees the same endpoint, and a client error has the platform's form.
     other = Endpoints(endpoints.client.folder)
     before = other.invoke(drawn_photos(1)[0])
     with pytest.raises(ClientError) as refused:
@@ -158,7 +149,7 @@ def test_an_endpoint_serves_until_deleted_and_an_update_that_fails_leaves_it_ser
 
 
 @pytest.mark.slow
-def test_a_multi_model_endpoint_loads_what_it_is_asked_for(endpoints: Endpoints, archives: Path) -> None:
+def test_multi_model_endpoint_loads_the_requested_model(endpoints: Endpoints, archives: Path) -> None:
     endpoints.config("many", archives.as_uri(), multi_model=True)
     assert endpoints.create("many")["EndpointStatus"] == "InService"
     photo = drawn_photos(1)[0]
@@ -168,7 +159,7 @@ def test_a_multi_model_endpoint_loads_what_it_is_asked_for(endpoints: Endpoints,
 
 
 @pytest.mark.slow
-def test_an_asynchronous_endpoint_leaves_its_answers_in_files(
+def test_asynchronous_endpoint_writes_its_answers_to_files(
     endpoints: Endpoints, archives: Path, tmp_path: Path
 ) -> None:
     endpoints.config("later", (archives / "a.tar.gz").as_uri(), asynchronous=(tmp_path / "answers").as_uri())

@@ -1,7 +1,7 @@
-"""The README's block of the SageMaker Python SDK, run as it stands by the SDK itself, up to the request that it sends.
+"""The README's example for the SageMaker Python SDK, run by the SDK itself up to the request that it sends.
 
-Moto has no SimulatePrincipalPolicy, by which the SDK looks at the role. It is refused, as to many a user, and the SDK
-goes on.
+Moto has no SimulatePrincipalPolicy, with which the SDK checks the role. The request is denied here, as it is for many
+users, and the SDK continues.
 """
 
 import json
@@ -27,15 +27,12 @@ TRUST = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"},
 def block() -> str:
     blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     found = next((one for one in blocks if "ModelTrainer" in one), None)
-    if found is None:
-        pytest.skip("README.md shows no ModelTrainer yet")
+    assert found is not None, "README.md has no example with ModelTrainer"
     return found
 
 
 @pytest.mark.slow
-def test_the_readmes_block_sends_a_training_that_the_image_takes(
-    block: str, shell: Any, cloud: "Cloud", tmp_path: Path
-) -> None:
+def test_readme_example_sends_a_valid_training_job(block: str, shell: Any, cloud: "Cloud", tmp_path: Path) -> None:
     cloud.refuse_query("SimulatePrincipalPolicy", "AccessDenied")
     _make(shell, role=re.findall(r"role/([\w+=,.@-]+)", block)[0], buckets=set(re.findall(r"s3://([\w.-]+)", block)))
     (tmp_path / "block.py").write_text(block, encoding="utf-8")
@@ -60,7 +57,7 @@ def test_the_readmes_block_sends_a_training_that_the_image_takes(
 
 
 def _make(shell: Any, role: str, buckets: set[str]) -> None:
-    """What the block takes for granted."""
+    """Create the role and the buckets that the example uses."""
     trust = json.dumps({"Version": "2012-10-17", "Statement": [TRUST]})
     shell.client("iam").create_role(RoleName=role, AssumeRolePolicyDocument=trust)
     for bucket in buckets:

@@ -1,11 +1,10 @@
-"""train.py on AWS: a process against moto over HTTP, which is told to go wrong where moto itself can't.
+"""train.py on AWS, as a process against moto over HTTP.
 
-Moto's jobs are complete at once, and it knows neither StopTrainingJob nor a job that fails: these answers are scripted.
+Moto completes every job at once and has no StopTrainingJob and no failing job, so these answers are scripted.
 """
 
 import io
 import json
-import signal
 import tarfile
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ def arguments(bucket: str, *more: str) -> list[str]:
     return ["--channel", channel, "--output", f"s3://{bucket}/models", "--role", ROLE, "--image", IMAGE, *more]
 
 
-def test_a_training_is_started_followed_and_concluded(shell: Any, cloud: "Cloud", bucket: str) -> None:
+def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, cloud: "Cloud", bucket: str) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         member = tarfile.TarInfo("report.html")
@@ -34,7 +33,7 @@ def test_a_training_is_started_followed_and_concluded(shell: Any, cloud: "Cloud"
     logs = shell.client("logs")
     logs.create_log_group(logGroupName="/aws/sagemaker/TrainingJobs")
     logs.create_log_stream(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName="one/algo-1-170")
-    # Moto keeps only what is of the last two weeks.
+    # Moto drops events older than two weeks.
     event = {"timestamp": int(time.time() * 1000), "message": "epoch   1/3  validation:accuracy=0.9"}
     logs.put_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName="one/algo-1-170", logEvents=[event])
     done = shell.run(
@@ -53,7 +52,7 @@ def test_a_training_is_started_followed_and_concluded(shell: Any, cloud: "Cloud"
     assert {"Key": "team", "Value": "dogs"} in sent["Tags"]
 
 
-def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
+def test_dry_run_prints_the_request_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
     dry = shell.run("train", *arguments("none", "--name", "dry", "--profiler", "--debugger", "--dry-run", "epochs=3"))
     assert dry.returncode == 0
     request = json.loads(dry.stdout)
@@ -63,17 +62,60 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(shell: Any, cloud
     assert cloud.requests == []
 
 
-def test_data_in_s3_is_looked_through_for_channels(shell: Any, bucket: str) -> None:
-    s3 = shell.client("s3")
-    for name in ("train", "test", "other"):
-        s3.put_object(Bucket=bucket, Key=f"dogs/{name}/a/1.jpg", Body=b"x")
-    options = ["--data", f"s3://{bucket}/dogs", "--output", f"s3://{bucket}/m", "--role", ROLE, "--image", IMAGE]
-    request = json.loads(shell.run("train", *options, "--dry-run").stdout)
-    channels = {one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"] for one in request["InputDataConfig"]}
-    assert channels == {"train": f"s3://{bucket}/dogs/train/", "test": f"s3://{bucket}/dogs/test/"}
+def put(shell: Any, bucket: str, *keys: str) -> list[str]:
+    """Create objects below ``dogs/`` and return the options of a dry run on them."""
+    for key in keys:
+        shell.client("s3").put_object(Bucket=bucket, Key=f"dogs/{key}", Body=b"x")
+    return [
+        *("--data", f"s3://{bucket}/dogs", "--output", f"s3://{bucket}/m"),
+        *("--role", ROLE, "--image", IMAGE, "--dry-run"),
+    ]
 
 
-def test_a_role_may_be_given_by_its_name(shell: Any) -> None:
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (
+            ["train/a/1.jpg", "test/a/1.jpg", "pretrained/w.pth", "report/report.html", ".cache/x"],
+            ["train", "test", "pretrained"],
+        ),
+        # A folder named like a channel that holds photos alone is a class.
+        (["train/1.jpg", "bus/1.jpg", "car/1.jpg"], None),
+        (["train/1.jpg", "train/.thumbnails/1.jpg", "bus/1.jpg"], None),
+    ],
+)
+def test_channels_in_s3_are_found_as_in_a_local_folder(
+    shell: Any, bucket: str, keys: list[str], names: list[str] | None
+) -> None:
+    done = shell.run("train", *put(shell, bucket, *keys))
+    assert done.returncode == 0, done.stderr
+    channels = {
+        one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"]
+        for one in json.loads(done.stdout)["InputDataConfig"]
+    }
+    if names is None:
+        assert channels == {"train": f"s3://{bucket}/dogs/"}
+    else:
+        assert channels == {name: f"s3://{bucket}/dogs/{name}/" for name in names}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["train/a/1.jpg", "bus/1.jpg"], "holds channels (train/) and other folders beside them (bus/)"),
+        (["test/a/1.jpg"], "holds test but no train"),
+        (["train/1.jpg"], "train holds no class folders"),
+        (["1.jpg"], "contains no folders; upload_data creates train/"),
+    ],
+)
+def test_ambiguous_data_in_s3_is_an_error(shell: Any, bucket: str, keys: list[str], message: str) -> None:
+    done = shell.run("train", *put(shell, bucket, *keys))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert message in done.stderr
+    assert done.stderr.startswith(f"train: s3://{bucket}/dogs")
+
+
+def test_role_is_looked_up_by_name(shell: Any) -> None:
     shell.client("iam").create_role(RoleName="Trainer", AssumeRolePolicyDocument="{}")
     options = ["--channel", "train=s3://b/t/", "--output", "s3://b/m", "--image", IMAGE, "--dry-run"]
     request = json.loads(shell.run("train", *options, "--role", "Trainer").stdout)
@@ -92,7 +134,7 @@ def test_a_role_may_be_given_by_its_name(shell: Any) -> None:
         ("--channel", "there is no channel train: --data PLACE"),
     ],
 )
-def test_what_is_missing_is_named_with_its_remedy(shell: Any, left_out: str, message: str) -> None:
+def test_error_about_a_missing_option_says_how_to_give_it(shell: Any, left_out: str, message: str) -> None:
     given = arguments("bucket")
     index = given.index(left_out)
     refused = shell.run("train", *given[:index], *given[index + 2 :])
@@ -101,19 +143,19 @@ def test_what_is_missing_is_named_with_its_remedy(shell: Any, left_out: str, mes
     assert refused.stderr.count("\n") == 1
 
 
-def test_a_hyperparameter_is_refused_before_anything_is_sent(shell: Any, cloud: "Cloud") -> None:
+def test_unknown_hyperparameter_is_an_error_before_anything_is_sent(shell: Any, cloud: "Cloud") -> None:
     refused = shell.run("train", *arguments("bucket", "learning_rat=0.1"))
     assert refused.returncode == 1
     assert "did you mean 'learning_rate'?" in refused.stderr
     assert cloud.requests == []
 
 
-def test_a_folder_of_this_machine_is_to_be_uploaded_first(shell: Any) -> None:
+def test_error_about_a_local_folder_says_how_to_upload_it(shell: Any) -> None:
     refused = shell.run("train", *arguments("bucket", "--channel", f"test={shell.folder}"))
     assert "upload it first: .venv/bin/python scripts/upload_data.py" in refused.stderr
 
 
-def test_a_bucket_that_does_not_exist_is_told(shell: Any) -> None:
+def test_missing_bucket_is_an_error_before_the_job_is_created(shell: Any) -> None:
     refused = shell.run("train", *arguments("no-such-bucket-anywhere"))
     assert refused.returncode == 1
     assert refused.stderr.startswith("train: s3://no-such-bucket-anywhere: there is no such bucket; `aws s3 mb`")
@@ -126,7 +168,7 @@ def test_a_bucket_that_does_not_exist_is_told(shell: Any) -> None:
         ("AWS_ACCESS_KEY_ID", "no AWS credentials are set: run `aws configure`"),
     ],
 )
-def test_a_machine_that_is_not_set_up_is_told_what_to_set(shell: Any, bucket: str, removed: str, message: str) -> None:
+def test_missing_region_or_credentials_are_named(shell: Any, bucket: str, removed: str, message: str) -> None:
     del shell.environment[removed]
     if removed == "AWS_ACCESS_KEY_ID":
         del shell.environment["AWS_SECRET_ACCESS_KEY"]
@@ -144,7 +186,7 @@ def test_a_machine_that_is_not_set_up_is_told_what_to_set(shell: Any, bucket: st
         ("ValidationException", "ValidationException: no"),
     ],
 )
-def test_what_aws_refuses_is_explained(shell: Any, cloud: "Cloud", bucket: str, code: str, message: str) -> None:
+def test_errors_of_aws_are_explained(shell: Any, cloud: "Cloud", bucket: str, code: str, message: str) -> None:
     cloud.refuse("CreateTrainingJob", code)
     refused = shell.run("train", *arguments(bucket, "--name", "refused"))
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
@@ -152,7 +194,7 @@ def test_what_aws_refuses_is_explained(shell: Any, cloud: "Cloud", bucket: str, 
     assert message in refused.stderr
 
 
-def test_throttling_is_waited_for(shell: Any, cloud: "Cloud", bucket: str) -> None:
+def test_throttled_requests_are_retried(shell: Any, cloud: "Cloud", bucket: str) -> None:
     cloud.refuse("CreateTrainingJob", "ThrottlingException", times=2)
     cloud.refuse("DescribeTrainingJob", "ThrottlingException", times=2)
     done = shell.run("train", *arguments(bucket, "--name", "throttled"))
@@ -160,7 +202,7 @@ def test_throttling_is_waited_for(shell: Any, cloud: "Cloud", bucket: str) -> No
     assert len(cloud.bodies("CreateTrainingJob")) == 3
 
 
-def test_a_job_that_fails_ends_with_its_reason_and_its_last_log_lines(shell: Any, cloud: "Cloud", bucket: str) -> None:
+def test_failed_job_is_reported_with_its_reason_and_the_end_of_its_log(shell: Any, cloud: "Cloud", bucket: str) -> None:
     failed = {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "FailureReason": "DataError: no photos\nmore"}
     cloud.change("DescribeTrainingJob", lambda job: {**job, **failed}, always=True)
     cloud.answer("DescribeLogStreams", {"logStreams": [{"logStreamName": "broken/algo-1-1"}]})
@@ -178,31 +220,27 @@ def _in_progress(job: dict[str, Any]) -> dict[str, Any]:
     return {**job, "TrainingJobStatus": "InProgress", "SecondaryStatus": "Training"}
 
 
-def test_ctrl_c_says_what_goes_on_what_it_costs_and_how_to_stop_it(shell: Any, cloud: "Cloud", bucket: str) -> None:
+def test_ctrl_c_stops_following_and_prints_the_cost_and_how_to_stop_the_job(
+    shell: Any, cloud: "Cloud", bucket: str
+) -> None:
     cloud.change("DescribeTrainingJob", _in_progress, always=True)
-    running = shell.start("train", *arguments(bucket, "--name", "long", "--instances", "2"))
-    for line in running.stdout:
-        if line.startswith("status"):
-            break
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "the training goes on: 2 × ml.g5.xlarge, about $2.82 an hour" in said
-    assert "stop it:        .venv/bin/python scripts/train.py --stop long" in said
-    assert "Traceback" not in said
+    code, errors = shell.interrupt("train", "status", *arguments(bucket, "--name", "long", "--instances", "2"))
+    assert code == 130
+    assert "the job keeps running: 2 × ml.g5.xlarge, about $2.82 an hour" in errors
+    assert "stop it:        .venv/bin/python scripts/train.py --stop long" in errors
     cloud.answer("StopTrainingJob", {})
     assert shell.run("train", "--stop", "long").returncode == 0
     assert cloud.bodies("StopTrainingJob") == [{"TrainingJobName": "long"}]
 
 
-def test_credentials_that_expire_while_watching_leave_word_of_what_goes_on(
+def test_expired_credentials_stop_following_and_print_how_to_watch_the_job_again(
     shell: Any, cloud: "Cloud", bucket: str
 ) -> None:
     cloud.change("DescribeTrainingJob", _in_progress)
     cloud.refuse("DescribeTrainingJob", "ExpiredTokenException")
     done = shell.run("train", *arguments(bucket, "--name", "expired"))
     assert done.returncode == 1
-    assert "the training goes on" in done.stderr
+    assert "the job keeps running" in done.stderr
     assert "train.py --watch expired" in done.stderr
     assert done.stderr.endswith(
         "training job expired: the credentials have expired: renew them, with `aws sso login` perhaps\n"

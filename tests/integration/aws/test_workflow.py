@@ -1,7 +1,7 @@
-"""From photos to answers on one machine: prepare, upload, tune, train, deploy, predict, label a folder, tear down.
+"""The whole workflow on one machine: prepare, upload, tune, train, deploy, predict, batch transform, tear down.
 
-Every step is the command that a user types, and takes what the step before it printed. S3 is moto's; the training and
-the server are the image's own programs.
+Each step is the command that a user types, with the output of the step before as its arguments. S3 is moto; training
+and server are the image's programs.
 """
 
 import json
@@ -26,14 +26,14 @@ FROZEN = ["model=mobilenet_v2", "freeze=backbone", "augmentation=none", "epochs=
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(shell: Any) -> Iterator[None]:
-    """A story that is cut off leaves no server running."""
+def tear_down(shell: Any) -> Iterator[None]:
+    """Stop the server of a test that failed halfway."""
     yield
     shell.run("teardown", "--local", "--yes")
 
 
-def tell(shell: Any, bucket: str, source: Path, training: list[str], **more: list[str]) -> float:
-    """The whole story; the share of test photos that the endpoint labelled right."""
+def run_workflow(shell: Any, bucket: str, source: Path, training: list[str], **more: list[str]) -> float:
+    """Run all commands; return the share of test photos that the endpoint labelled correctly."""
     local = ["--local"]
     prepared = shell.folder / "prepared"
     _run(shell, "prepare_data", str(source), str(prepared), "--jobs", "1", *more.get("preparing", []))
@@ -41,23 +41,23 @@ def tell(shell: Any, bucket: str, source: Path, training: list[str], **more: lis
     channels = [part for line in uploaded.splitlines() for part in ("--channel", line)]
     best = _tune(shell, [*local, *channels, *training])
     tuned = ["--hyperparameters", str(best), "optimize_for_cpu=false"]
-    trained = _run(shell, "train", *local, "--name", "story", *channels, *_options(training), *tuned)
+    trained = _run(shell, "train", *local, "--name", "workflow", *channels, *_options(training), *tuned)
     assert re.search(r"^metric      test:accuracy=", trained, flags=re.MULTILINE)
-    assert (shell.folder / "sagemaker" / "reports" / "story" / "metrics.json").is_file()
+    assert (shell.folder / "sagemaker" / "reports" / "workflow" / "metrics.json").is_file()
     _run(shell, "deploy", _found(r"^artifact    (file://.*)$", trained), *local)
     predicted = _run(shell, "predict", *local, "image-classifier", str(prepared / "test"), "--num", "30")
     with Image.open(shell.folder / "predictions.png") as grid:
         assert grid.width > 200
     folder = sorted((prepared / "test").iterdir())[0]
-    _run(shell, "batch_transform", *local, "story", str(folder), "--output", str(shell.folder / "answers"))
+    _run(shell, "batch_transform", *local, "workflow", str(folder), "--output", str(shell.folder / "answers"))
     assert len(list((shell.folder / "answers").iterdir())) == len(list(folder.iterdir()))
     assert "removed   endpoint image-classifier" in _run(shell, "teardown", *local, "--yes")
     assert _run(shell, "teardown", *local) == "nothing is left\n"
-    return float(_found(r"^right .*\(([0-9.]+)%\)$", predicted)) / 100
+    return float(_found(r"^correct .*\(([0-9.]+)%\)$", predicted)) / 100
 
 
 def _tune(shell: Any, arguments: list[str]) -> Path:
-    """Two trials at a time; the best hyperparameters, in a file."""
+    """Run two trials in parallel; return the file of the best hyperparameters."""
     ranges, results = shell.folder / "ranges.json", shell.folder / "tuned"
     ranges.write_text(json.dumps(RANGES))
     _run(shell, "tune", str(ranges), "--jobs", "2", "--parallel", "2", "--results", str(results), *arguments)
@@ -65,7 +65,7 @@ def _tune(shell: Any, arguments: list[str]) -> Path:
 
 
 def _options(training: list[str]) -> list[str]:
-    """What of a training is no hyperparameter: those come from the tuning's file."""
+    """Return the arguments that are no hyperparameters, which come from the tuning's file."""
     return [one for place, one in enumerate(training) if one == "--channel" or training[place - 1] == "--channel"]
 
 
@@ -82,16 +82,16 @@ def _found(pattern: str, text: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_whole_story_on_drawn_photos(shell: Any, bucket: str) -> None:
+def test_whole_workflow_on_drawn_photos(shell: Any, bucket: str) -> None:
     source = write_classes(shell.folder / "photos", photos_per_class=40)
-    assert tell(shell, bucket, source, TINY) > 0.9
+    assert run_workflow(shell, bucket, source, TINY) > 0.9
 
 
 @pytest.mark.slow
-def test_the_whole_story_on_clothing(shell: Any, bucket: str, clothing_photos: Path, imagenet_weights: Path) -> None:
-    # Without what else lies beside the photos.
+def test_whole_workflow_on_clothing(shell: Any, bucket: str, clothing_photos: Path, imagenet_weights: Path) -> None:
+    # Without the other files beside the photos.
     for name in ("train", "validation", "test"):
         shutil.copytree(clothing_photos / name, shell.folder / "clothing" / name)
     pretrained = ["--channel", f"pretrained={imagenet_weights}"]
     few = ["--max-per-class", "60", "--longer-side", "320"]
-    assert tell(shell, bucket, shell.folder / "clothing", [*pretrained, *FROZEN], preparing=few) > 0.75
+    assert run_workflow(shell, bucket, shell.folder / "clothing", [*pretrained, *FROZEN], preparing=few) > 0.75
