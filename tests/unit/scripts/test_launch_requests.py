@@ -254,8 +254,8 @@ def test_serverless_asynchronous_and_capture_settings_are_sent() -> None:
 
 
 def test_gpu_instances_get_a_host_image_with_a_recent_driver() -> None:
-    assert variant(instance_type="ml.g5.xlarge")["InferenceAmiVersion"] == INFERENCE_AMI == driver._NEW_ENOUGH_AMI
-    assert TRANSFORM_AMI == driver._NEW_ENOUGH_BATCH_AMI
+    assert variant(instance_type="ml.g5.xlarge")["InferenceAmiVersion"] == INFERENCE_AMI == driver.INFERENCE_AMI
+    assert TRANSFORM_AMI == driver.TRANSFORM_AMI
     assert "InferenceAmiVersion" not in variant(instance_type="ml.m5.large")
 
 
