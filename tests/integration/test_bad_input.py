@@ -134,13 +134,13 @@ CONFIG_FILES = [
         "inputdataconfig.json",
         "{}",
         f"there is no channel 'train': {CONFIG}/inputdataconfig.json lists no channels; "
-        "add one that holds a folder a class",
+        "add one with a folder per class",
     ),
     (
         "inputdataconfig.json",
         '{"test": {}}',
         f"there is no channel 'train': {CONFIG}/inputdataconfig.json lists only 'test'; "
-        "add one that holds a folder a class",
+        "add one with a folder per class",
     ),
     (
         "inputdataconfig.json",

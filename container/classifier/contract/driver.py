@@ -28,6 +28,7 @@ _CUDA_BY_BRANCH = {
     515: "11.7",
     525: "12.0",
 }
+# SageMaker AMIs with a new enough driver.
 INFERENCE_AMI = "al2-ami-sagemaker-inference-gpu-3-1"
 TRANSFORM_AMI = "al2-ami-sagemaker-batch-gpu-535"
 

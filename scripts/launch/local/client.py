@@ -38,12 +38,15 @@ class LocalClient:
         self._transforms = TransformJobs(self.folder, self._endpoints.models)
 
     def create_training_job(self, **request: Any) -> dict[str, Any]:
+        """Start a supervisor process that runs the job; its program is ``classifier.train`` or the image's."""
         return self._training.create(request)
 
     def describe_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
+        """Return a job's record; a job whose supervisor was killed is Failed."""
         return self._training.describe(TrainingJobName)
 
     def stop_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
+        """Ask the supervisor to stop a job, which keeps the model it has; returns at once."""
         self._training.stop(TrainingJobName)
         return {}
 
@@ -55,79 +58,100 @@ class LocalClient:
         MaxResults: int | None = None,
         **_: Any,
     ) -> dict[str, Any]:
+        """List jobs, newest first, by a part of the name and by status; other filters are ignored."""
         found = _select(self._training.summaries(), "TrainingJob", NameContains, StatusEquals)
         return {"TrainingJobSummaries": found[:MaxResults]}
 
     def create_model(self, **request: Any) -> dict[str, Any]:
+        """Record a model; its archive is read when a server starts."""
         return self._endpoints.create_model(request)
 
     def describe_model(self, *, ModelName: str) -> dict[str, Any]:
+        """Return the request of a model with its ARN and creation time."""
         return self._endpoints.models.read(ModelName)
 
     def delete_model(self, *, ModelName: str) -> dict[str, Any]:
+        """Delete a model; running endpoints keep serving it."""
         self._endpoints.models.delete(ModelName)
         return {}
 
     def list_models(self, *, NameContains: str = "", **_: Any) -> dict[str, Any]:
+        """List models, newest first, by a part of the name."""
         return {"Models": _summaries(self._endpoints.models, ("ModelName", "ModelArn"), NameContains)}
 
     def create_endpoint_config(self, **request: Any) -> dict[str, Any]:
+        """Record an endpoint config of one production variant."""
         return self._endpoints.create_config(request)
 
     def describe_endpoint_config(self, *, EndpointConfigName: str) -> dict[str, Any]:
+        """Return the request of an endpoint config with its ARN and creation time."""
         return self._endpoints.configs.read(EndpointConfigName)
 
     def delete_endpoint_config(self, *, EndpointConfigName: str) -> dict[str, Any]:
+        """Delete an endpoint config that no endpoint uses."""
         self._endpoints.delete_config(EndpointConfigName)
         return {}
 
     def list_endpoint_configs(self, *, NameContains: str = "", **_: Any) -> dict[str, Any]:
+        """List endpoint configs, newest first, by a part of the name."""
         fields = ("EndpointConfigName", "EndpointConfigArn")
         return {"EndpointConfigs": _summaries(self._endpoints.configs, fields, NameContains)}
 
     def create_endpoint(self, **request: Any) -> dict[str, Any]:
+        """Start an endpoint's server; the endpoint is Creating until the server is ready."""
         return self._endpoints.create(request)
 
     def describe_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
+        """Return an endpoint's record, after looking at its servers."""
         return self._endpoints.describe(EndpointName)
 
     def update_endpoint(self, **request: Any) -> dict[str, Any]:
+        """Start a server for another config, which replaces the present one once it is ready."""
         return self._endpoints.update(request)
 
     def delete_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
+        """Stop an endpoint's servers and delete it with its logs."""
         self._endpoints.delete(EndpointName)
         return {}
 
     def list_endpoints(self, *, NameContains: str = "", **_: Any) -> dict[str, Any]:
+        """List endpoints, newest first, by a part of the name, after looking at their servers."""
         for name in self._endpoints.records.names():
             self._endpoints.describe(name)
         fields = ("EndpointName", "EndpointArn", "EndpointStatus", "LastModifiedTime")
         return {"Endpoints": _summaries(self._endpoints.records, fields, NameContains)}
 
     def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
+        """Send a request to an endpoint's server; ``TargetModel`` is loaded first if it has to be."""
         return invoke(self._endpoints, request)
 
     def invoke_endpoint_async(self, **request: Any) -> dict[str, Any]:
+        """Answer an asynchronous request before returning; its files are on this machine."""
         return invoke_async(self._endpoints, request)
 
     def create_transform_job(self, **request: Any) -> dict[str, Any]:
+        """Start a supervisor process that sends each file of the input to a server of its own."""
         return self._transforms.create(request)
 
     def describe_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:
+        """Return a job's record; a job whose supervisor was killed is Failed."""
         return self._transforms.describe(TransformJobName)
 
     def stop_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:
+        """Ask the supervisor to stop a job after the files that are being transformed."""
         self._transforms.stop(TransformJobName)
         return {}
 
     def list_transform_jobs(
         self, *, NameContains: str = "", StatusEquals: str | None = None, **_: Any
     ) -> dict[str, Any]:
+        """List jobs, newest first, by a part of the name and by status."""
         return {
             "TransformJobSummaries": _select(self._transforms.summaries(), "TransformJob", NameContains, StatusEquals)
         }
 
     def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
+        """Return the tags that a resource was created with."""
         kind, _, name = ResourceArn.rpartition(":")[2].partition("/")
         endpoints = self._endpoints
         jobs = (self._training.records, self._transforms.records)
@@ -167,6 +191,7 @@ class LocalLogs:
         logStreamNamePrefix: str = "",
         **_: Any,
     ) -> dict[str, Any]:
+        """List a job's or an endpoint's log files as streams."""
         folder, name = self._locate(logGroupName)
         name = name or logStreamNamePrefix.partition("/")[0]
         files = sorted((folder / name / "logs").glob("*.log"))
@@ -180,6 +205,7 @@ class LocalLogs:
         nextToken: str = "0",
         **_: Any,
     ) -> dict[str, Any]:
+        """Return the whole lines of a log from ``nextToken``, a byte offset, on."""
         folder, _name = self._locate(logGroupName)
         name, _slash, stem = logStreamName.partition("/")
         start = int(nextToken)

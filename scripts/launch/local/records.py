@@ -33,6 +33,7 @@ class Records:
         self._folder = folder / f"{kind}s"
 
     def folder(self, name: str) -> Path:
+        """Return a resource's folder, which also has its logs and its supervisor's files."""
         return self._folder / name
 
     def arn(self, name: str) -> str:

@@ -120,6 +120,7 @@ class Study:
 
     @property
     def num_interrupted(self) -> int:
+        """Number of trials that do not count because they were interrupted."""
         return sum("interrupted" in frozen.user_attrs for frozen in self._study.get_trials(deepcopy=False))
 
     def add_parent(self, trials: list[Trial], parent: str) -> int:

@@ -71,9 +71,13 @@ def test_ctrl_c_stops_the_trials_and_prints_how_to_resume(ranges: Path, image_fo
     out = tmp_path / "out"
     arguments = [ranges, "--local", "--data", image_folder, "--output", out, "--folder", tmp_path / "sagemaker"]
     process = start_tune(*arguments, "--jobs", 4, "model=squeezenet1_1", "pretrained=false", "epochs=50")
-    read_until(process, "running", 2)
-    process.send_signal(signal.SIGINT)
-    out_text, err = process.communicate()
+    try:
+        read_until(process, "running", 2)
+        process.send_signal(signal.SIGINT)
+        out_text, err = process.communicate()
+    finally:
+        process.kill()
+        close(process)
     assert process.returncode == 130
     assert "0 of 4 trials completed; the running ones were stopped and do not count" in out_text
     assert "run the same command again to resume" in err
@@ -91,9 +95,11 @@ def test_twenty_trials_on_the_digits_killed_halfway_beat_the_defaults(ranges: Pa
     arguments = [ranges, "--local", "--data", digits, "--output", out, "--folder", tmp_path / "sagemaker"]
     arguments += ["--jobs", 20, "--parallel", 2, *fixed]
     killed = start_tune(*arguments)
-    read_until(killed, "  done  ", 10)
-    killed.kill()
-    close(killed)
+    try:
+        read_until(killed, "  done  ", 10)
+    finally:
+        killed.kill()
+        close(killed)
     again = tune(*arguments)
     assert again.returncode == 0, again.stderr
     assert "which do not count" in again.stdout

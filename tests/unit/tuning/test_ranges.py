@@ -59,6 +59,8 @@ def test_parameters_keep_the_files_spelling(path: Path) -> None:
         (continuous(Name="weight_decay", MinValue="0"), "Linear"),
         (continuous(Name="momentum", MaxValue="0.9"), "Linear"),
         (continuous(Name="momentum", ScalingType="ReverseLogarithmic"), "ReverseLogarithmic"),
+        (continuous(Name="momentum", MinValue="0", ScalingType="ReverseLogarithmic"), "ReverseLogarithmic"),
+        (continuous(Name="weight_decay", MinValue="1e-9"), "Logarithmic"),
     ],
 )
 def test_default_scaling_is_the_hyperparameter_tables(path: Path, content: object, scaling: str) -> None:
@@ -90,6 +92,12 @@ def test_default_scaling_is_the_hyperparameter_tables(path: Path, content: objec
         (continuous(MaxValue="inf"), "(lr).MaxValue: 'inf' is not finite"),
         (continuous(MaxValue="11"), "(lr).MaxValue: hyperparameter lr='11': should be less than or equal to 10"),
         (continuous(MinValue="0.5"), "(lr): MinValue 0.5 is not below MaxValue 0.1: swap them"),
+        (
+            continuous(MinValue="0.1"),
+            "(lr): MinValue 0.1 is not below MaxValue 0.1: swap them, or fix the value as lr=0.1",
+        ),
+        (integer(MinValue="9"), "(epochs): MinValue 9 is not below MaxValue 9"),
+        (continuous(MaxValue="1", ScalingType="ReverseLogarithmic"), "needs a range within 0 ≤ x < 1"),
         (continuous(ScalingType="Log"), "(lr).ScalingType: 'Log' is none of Auto, Linear, Logarithmic, Reverse"),
         (
             continuous(Name="weight_decay", MinValue="0", ScalingType="Logarithmic"),

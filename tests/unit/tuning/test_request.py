@@ -16,6 +16,7 @@ from classifier.errors import ConfigError
 from launch.platform.resources import Security
 from launch.training.request import Resources, TrainingSpec
 from launch.tuning.local import trial_request
+from launch.tuning.locking import cores_per_trial
 from launch.tuning.ranges import Ranges, read_ranges
 from launch.tuning.request import tuning_request
 from launch.tuning.spec import STRATEGIES, TuningSpec
@@ -155,6 +156,20 @@ def test_settings_that_the_platform_rejects_are_errors(ranges: Ranges, settings:
         tuning_request(TuningSpec(**{"name": "dogs", "ranges": ranges, **settings}), TRAINING)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "a" * 32},
+        {"jobs": 1, "parallel": 1},
+        {"max_runtime_s": 120},
+        {"no_improvement": 3},
+        {"warm_start": tuple("abcde")},
+    ],
+)
+def test_limits_of_the_platform_are_inclusive(ranges: Ranges, settings: dict[str, Any]) -> None:
+    check(tuning_request(TuningSpec(**{"name": "dogs", "ranges": ranges, **settings}), TRAINING))
+
+
 def test_grid_rejects_another_number_of_jobs(tmp_path: Path) -> None:
     ranges = write_ranges(tmp_path, {"CategoricalParameterRanges": [LR_VALUES]})
     with pytest.raises(ConfigError, match="grid tries all 3 combinations: leave --jobs 20 out"):
@@ -173,6 +188,11 @@ def test_local_trial_gets_its_share_of_the_cores(ranges: Ranges, monkeypatch: py
         "optimize_for_cpu": "false",
         "_tuning_objective_metric": "validation:accuracy",
     }
+
+
+def test_more_trials_than_cores_get_one_core_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    assert [cores_per_trial(parallel) for parallel in (1, 2, 3)] == [2, 1, 1]
 
 
 def test_given_hyperparameters_override_a_trials_defaults(ranges: Ranges) -> None:
