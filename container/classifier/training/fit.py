@@ -32,7 +32,7 @@ from classifier.vision.weights import load_pretrained
 
 
 def fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Callback) -> TrainingResult:
-    """Fine-tune as the platform's files say, and leave the best epoch's artifact in ``paths.model``.
+    """Fine-tune with the job's configuration and channels, and save the best epoch as an artifact in ``paths.model``.
 
     Raises:
         UserError: the hyperparameters, the photos, the pretrained weights or the GPU's memory don't allow it.
