@@ -96,8 +96,8 @@ def count_workers(parameters: Hyperparameters) -> int:
 
 def limit_threads() -> None:
     """Limit torch to the cgroup's CPU quota, of which it knows nothing; more threads than that stall each other."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
+    if "OMP_NUM_THREADS" not in os.environ and num_cores() < torch.get_num_threads():
+        torch.set_num_threads(num_cores())
 
 
 def _check(config: TrainingConfig, console: Console) -> None:
