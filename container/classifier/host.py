@@ -1,4 +1,4 @@
-"""The machine underneath: cores within the cgroup's quota, CPU instructions, GPU devices, malloc. Imports no torch."""
+"""The host's cores within the cgroup's quota, CPU instructions, GPU and malloc. Imports no torch."""
 
 import ctypes
 import os
@@ -11,20 +11,20 @@ GPU_DEVICE = Path("/dev/nvidiactl")
 _CGROUP = Path("/sys/fs/cgroup")
 _CPU_INFO = Path("/proc/cpuinfo")
 
-# The names of mallopt's parameters in glibc's malloc.h.
+# Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _LARGE_BLOCK = 1 << 20
 
 
 def num_cores() -> int:
-    """The number of cores this process may use: its CPU affinity, limited by the cgroup's quota (``docker --cpus``)."""
+    """Return the number of usable cores: the CPU affinity, limited by the cgroup's quota (``docker --cpus``)."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
     return available if quota is None else max(1, min(available, round(quota)))
 
 
 def _cgroup_quota() -> float | None:
-    """The CPU quota of this process's cgroup in cores, or None without one; cgroup v2, then v1."""
+    """Return the CPU quota of this process's cgroup in cores, or None without one; cgroup v2, then v1."""
     try:
         quota, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
@@ -54,7 +54,7 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether an NVIDIA GPU is visible, by its device file: asking torch would import it.
+    """Whether an NVIDIA GPU is visible, by its device file, since torch takes seconds to import.
 
     An empty ``CUDA_VISIBLE_DEVICES`` hides all GPUs.
     """
@@ -62,13 +62,13 @@ def has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def tune_malloc(workload: Literal["training", "serving"]) -> None:
-    """Fit glibc's malloc to the workload; does nothing with another C library.
+    """Tune glibc's malloc for the workload. Does nothing with another C library.
 
-    Training on a CPU allocates and frees the same large tensors at every step. By default glibc maps and unmaps each,
+    Training on a CPU allocates and frees the same large tensors in every step. By default glibc maps and unmaps each,
     and the page faults took a third to a half of the time, so freed blocks are kept for reuse.
 
-    Serving must return a large photo's memory once it is answered. By default glibc soon takes such blocks from
-    per-thread heaps and never returns them, so large blocks are mapped, and the number of heaps is bounded.
+    Serving must return the memory of a large photo after its response. By default glibc soon allocates such blocks
+    from per-thread heaps and never returns them, so large blocks are mapped, and the number of heaps is bounded.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

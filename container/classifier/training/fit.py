@@ -32,7 +32,7 @@ from classifier.vision.weights import load_pretrained
 
 
 def fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Callback) -> TrainingResult:
-    """Fine-tune as the platform's files say, and leave the best epoch's artifact in ``paths.model``.
+    """Fine-tune with the job's configuration and channels, and save the best epoch as an artifact in ``paths.model``.
 
     Raises:
         UserError: the hyperparameters, the photos, the pretrained weights or the GPU's memory don't allow it.
@@ -51,7 +51,7 @@ def fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Call
 def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Callback) -> TrainingResult:
     parameters, console = config.hyperparameters, progress.console
     torch.manual_seed(parameters.seed)
-    _limit_threads()
+    limit_threads()
     precision = choose_precision(parameters.precision)
     if precision.device.type == "cpu":
         tune_malloc("training")
@@ -94,10 +94,10 @@ def count_workers(parameters: Hyperparameters) -> int:
     return num_cores() if parameters.num_workers == "auto" else parameters.num_workers
 
 
-def _limit_threads() -> None:
+def limit_threads() -> None:
     """Limit torch to the cgroup's CPU quota, of which it knows nothing; more threads than that stall each other."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), num_cores()))
+    if "OMP_NUM_THREADS" not in os.environ and num_cores() < torch.get_num_threads():
+        torch.set_num_threads(num_cores())
 
 
 def _check(config: TrainingConfig, console: Console) -> None:

@@ -101,3 +101,54 @@ def test_random_crops_are_parts_of_the_photo_of_at_least_the_minimum_area() -> N
         crop = random_crop(ramp, PREPROCESSING, 0.5, np.random.default_rng(seed)).astype(int)
         width = (crop[:, -1, 0] - crop[:, 0, 0]).mean() * 32 / 31
         assert 250 * np.sqrt(0.5 * 3 / 4) - 3 <= width <= 253
+
+
+def draw_boxes(*, crop: int = 32, min_area: float = 0.35) -> np.ndarray:
+    """Crop a JPEG of 1024 × 1024 pixels 300 times, without resizing the crops.
+
+    Returns:
+        float64 (300, 5): left, top, width and height of the crop and the side of the decoded photo, in its pixels.
+    """
+    data, boxes = encode(draw_photo(1024, 1024)), list[tuple[float, ...]]()
+
+    class Recording(Preprocessing):
+        def resize_box(self, image: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
+            left, top, right, bottom = box
+            boxes.append((left, top, right - left, bottom - top, image.width))
+            return np.zeros((crop, crop, 3), np.uint8)
+
+    for seed in range(300):
+        random_crop(data, Recording(resize=crop, crop=crop), min_area, np.random.default_rng(seed))
+    return np.array(boxes)
+
+
+def test_random_crops_have_aspect_ratios_from_three_quarters_to_four_thirds() -> None:
+    _, _, width, height, _ = draw_boxes().T
+    aspect = width / height
+    assert 3 / 4 - 1e-9 <= aspect.min() < 0.8
+    assert 1.25 < aspect.max() <= 4 / 3 + 1e-9
+    assert 0.4 < (aspect > 1).mean() < 0.6
+
+
+def test_random_crops_have_areas_from_the_minimum_to_the_whole_photo() -> None:
+    _, _, width, height, side = draw_boxes().T
+    area = width * height / side**2
+    assert 0.35 - 1e-9 <= area.min() < 0.38
+    assert 0.97 < area.max() <= 1
+    assert 0.6 < area.mean() < 0.7
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_random_crops_are_spread_over_the_photo(axis: int) -> None:
+    boxes = draw_boxes()
+    start, margin = boxes[:, axis], boxes[:, 4] - boxes[:, axis + 2]
+    position = start[margin > 1] / margin[margin > 1]
+    assert position.min() >= 0
+    assert position.max() <= 1
+    assert np.histogram(position, bins=4, range=(0, 1))[0].min() > len(position) / 8
+
+
+def test_random_crops_are_decoded_as_large_as_needed_and_no_larger() -> None:
+    _, _, width, height, side = draw_boxes(crop=100).T
+    assert set(side) == {128, 256}  # 1/8 and 1/4 of the photo
+    assert min(width.min(), height.min()) >= 100
