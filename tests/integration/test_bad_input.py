@@ -290,8 +290,8 @@ def test_pretrained_weights_that_are_not_available(
     line = first_line(platform)
     assert line.startswith("WeightsError: pretrained weights for resnet18 are not available (")
     assert line.endswith(
-        "). Three ways: a channel 'pretrained' that holds a .safetensors or .pth state dict; an image built with "
-        "BAKED_WEIGHTS=resnet18; a network that reaches torchvision's hub. Or train from scratch: pretrained=false"
+        "). Add a channel 'pretrained' with a .safetensors or .pth state dict, build the image with "
+        "BAKED_WEIGHTS=resnet18, or allow access to torchvision's hub. Or train from scratch: pretrained=false"
     )
 
 
