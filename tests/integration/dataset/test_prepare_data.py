@@ -116,7 +116,7 @@ def test_every_kind_of_defect_is_reported_with_its_outcome(source: Path, out: Pa
         ("repeat", "kept", "square/again.jpg"),
         ("misplaced", "left out", "stray.jpg"),
     ]
-    names = {Path(place).name for place in photos(out)}
+    names = {Path(path).name for path in photos(out)}
     assert "really.jpg" in names
     assert "again.jpg" in names
     assert not names & {"truncated.jpg", "page.jpg", "tiny.jpg", "same.jpg", "really.png"}
@@ -126,7 +126,7 @@ def test_a_repaired_extension_never_replaces_another_photo(source: Path, out: Pa
     (source / "disc" / "1.png").write_bytes(encode(draw_photo(seed=5)))
     (source / "disc" / "1.JPG").write_bytes(encode(draw_photo(seed=6)))
     main([str(source), str(out), "--validation", "0", "--test", "0"])
-    names = {Path(place).name for place in photos(out) if "/disc/" in place}
+    names = {Path(path).name for path in photos(out) if "/disc/" in path}
     assert names == {*(f"{number}.jpg" for number in (0, 2, 3, 4, 5, 6, 7)), "1.JPG", "1-2.jpg", "1-3.jpg"}
 
 
@@ -205,7 +205,7 @@ def test_shards_hold_every_photo_with_its_class(source: Path, out: Path) -> None
 
 def test_links_share_space_and_scaled_photos_do_not(source: Path, tmp_path: Path) -> None:
     main([str(source), str(tmp_path / "linked"), "--link"])
-    assert all((tmp_path / "linked" / place).stat().st_nlink == 2 for place in photos(tmp_path / "linked"))
+    assert all((tmp_path / "linked" / path).stat().st_nlink == 2 for path in photos(tmp_path / "linked"))
     before = snapshot(source)
     main([str(source), str(tmp_path / "small"), "--link", "--longer-side", "28"])
     with Image.open(tmp_path / "small" / photos(tmp_path / "small")[0]) as image:
@@ -267,7 +267,7 @@ class TestOut:
         assert not out.exists()
         assert not out.with_name("out.part").exists()
         assert main([str(source), str(out), "--min-per-class", "3"]) == 0
-        assert {place.split("/")[1] for place in photos(out)} == {"cross", "disc", "square"}
+        assert {path.split("/")[1] for path in photos(out)} == {"cross", "disc", "square"}
 
     def test_a_second_run_at_the_same_time_is_refused(
         self, source: Path, out: Path, capsys: pytest.CaptureFixture[str]
