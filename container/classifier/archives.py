@@ -318,7 +318,7 @@ def _open_member(file: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise if the archive goes on: tarfile takes a damaged header for the end, which is zeros or nothing."""
+    """Raise if there is data after the end: tarfile takes a damaged header for the end, which is zeros or nothing."""
     stream: Any = tar.fileobj
     stream.seek(tar.offset)  # pyright: ignore[reportAttributeAccessIssue]
     if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):

@@ -47,7 +47,7 @@ def site() -> Iterator[Site]:
                 self.end_headers()
                 return
             start = 0
-            if requested and site.knows_ranges and self.headers.get("If-Range") == site.etag:
+            if requested and site.knows_ranges and self.headers.get("If-Range") in (None, site.etag):
                 start = int(re.fullmatch(r"bytes=(\d+)-", requested)[1])  # pyright: ignore[reportOptionalSubscript]
             self.send_response(206 if start else 200)
             if site.sends_length:

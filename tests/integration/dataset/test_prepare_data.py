@@ -55,7 +55,7 @@ def test_class_folders_become_three_splits_and_a_report(
 ) -> None:
     before = snapshot(source)
     assert main([str(source), str(out)]) == 0
-    sizes = Counter(tuple(place.split("/")[:2]) for place in photos(out))
+    sizes = Counter(tuple(path.split("/")[:2]) for path in photos(out))
     assert sizes == {
         (split, label): num
         for split, num in (("train", 6), ("validation", 1), ("test", 1))
@@ -116,7 +116,7 @@ def test_every_kind_of_defect_is_reported_with_its_outcome(source: Path, out: Pa
         ("repeat", "kept", "square/again.jpg"),
         ("misplaced", "left out", "stray.jpg"),
     ]
-    names = {Path(place).name for place in photos(out)}
+    names = {Path(path).name for path in photos(out)}
     assert "really.jpg" in names
     assert "again.jpg" in names
     assert not names & {"truncated.jpg", "page.jpg", "tiny.jpg", "same.jpg", "really.png"}
@@ -126,8 +126,18 @@ def test_a_repaired_extension_never_replaces_another_photo(source: Path, out: Pa
     (source / "disc" / "1.png").write_bytes(encode(draw_photo(seed=5)))
     (source / "disc" / "1.JPG").write_bytes(encode(draw_photo(seed=6)))
     main([str(source), str(out), "--validation", "0", "--test", "0"])
-    names = {Path(place).name for place in photos(out) if "/disc/" in place}
+    names = {Path(path).name for path in photos(out) if "/disc/" in path}
     assert names == {*(f"{number}.jpg" for number in (0, 2, 3, 4, 5, 6, 7)), "1.JPG", "1-2.jpg", "1-3.jpg"}
+
+
+def test_names_that_differ_only_in_case_do_not_collide(source: Path, out: Path) -> None:
+    for number, path in enumerate(("disc/a/photo.jpg", "disc/b/PHOTO.jpg")):
+        (source / path).parent.mkdir()
+        (source / path).write_bytes(encode(draw_photo(seed=90 + number)))
+    main([str(source), str(out), "--validation", "0", "--test", "0"])
+    names = {Path(path).name for path in photos(out)}
+    assert {"photo.jpg", "PHOTO-2.jpg"} <= names
+    assert "PHOTO.jpg" not in names
 
 
 def test_a_csv_and_its_images(source: Path, out: Path, tmp_path: Path) -> None:
@@ -150,7 +160,7 @@ def test_damaged_and_unsafe_entries_of_a_zip_are_defects(source: Path, out: Path
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("disc/damaged.jpg", b"the bytes of a photo")
         file.writestr("../escape.jpg", b"x")
-        file.writestr("__MACOSX/disc/._1.jpg", b"x")
+        file.writestr("__MACOSX/disc/._1.jpg", b"the bytes of a photo")  # damaged junk is no defect
     archive.write_bytes(archive.read_bytes().replace(b"the bytes of a photo", b"the bytes of a PHOTO"))
     assert main([str(archive), str(out)]) == 0
     assert [(row["defect"], row["path"]) for row in defects(out)] == [
@@ -195,7 +205,7 @@ def test_shards_hold_every_photo_with_its_class(source: Path, out: Path) -> None
 
 def test_links_share_space_and_scaled_photos_do_not(source: Path, tmp_path: Path) -> None:
     main([str(source), str(tmp_path / "linked"), "--link"])
-    assert all((tmp_path / "linked" / place).stat().st_nlink == 2 for place in photos(tmp_path / "linked"))
+    assert all((tmp_path / "linked" / path).stat().st_nlink == 2 for path in photos(tmp_path / "linked"))
     before = snapshot(source)
     main([str(source), str(tmp_path / "small"), "--link", "--longer-side", "28"])
     with Image.open(tmp_path / "small" / photos(tmp_path / "small")[0]) as image:
@@ -215,8 +225,8 @@ def test_a_class_missing_in_a_split_is_a_warning(tmp_path: Path, out: Path, caps
     write_classes(tmp_path / "photos" / "test", classes=("disc", "cross"), seed=1)
     main([str(tmp_path / "photos"), str(out)])
     assert "warning: test has no photo of 'square', and training needs the same classes" in capsys.readouterr().out
-    assert main([str(tmp_path / "photos"), str(tmp_path / "anew"), "--resplit"]) == 0
-    assert len({tuple(place.split("/")[:2]) for place in photos(tmp_path / "anew")}) == 9
+    assert main([str(tmp_path / "photos"), str(tmp_path / "again"), "--resplit"]) == 0
+    assert len({tuple(path.split("/")[:2]) for path in photos(tmp_path / "again")}) == 9
 
 
 class TestOut:
@@ -257,7 +267,7 @@ class TestOut:
         assert not out.exists()
         assert not out.with_name("out.part").exists()
         assert main([str(source), str(out), "--min-per-class", "3"]) == 0
-        assert {place.split("/")[1] for place in photos(out)} == {"cross", "disc", "square"}
+        assert {path.split("/")[1] for path in photos(out)} == {"cross", "disc", "square"}
 
     def test_a_second_run_at_the_same_time_is_refused(
         self, source: Path, out: Path, capsys: pytest.CaptureFixture[str]

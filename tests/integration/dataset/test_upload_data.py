@@ -203,9 +203,9 @@ def test_keys_are_compared_in_the_order_of_s3(
     s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "data"
-    for place in ("a/1", "a-b/1", "a.b", "a0", "Z/1", "é/1", "日本/1", "\U0001f600", "\uff5e/1", "a/b/c", "a/b.c"):
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / place).write_bytes(place.encode())
+    for location in ("a/1", "a-b/1", "a.b", "a0", "Z/1", "é/1", "日本/1", "\U0001f600", "\uff5e/1", "a/b/c", "a/b.c"):
+        (folder / location).parent.mkdir(parents=True, exist_ok=True)
+        (folder / location).write_bytes(location.encode())
     main([str(folder), f"s3://{bucket}"])
     main([str(folder), f"s3://{bucket}", "--delete"])
     assert "0 uploaded (0 B), 11 already there\n" in capsys.readouterr().err
@@ -318,7 +318,7 @@ def test_wrong_aws_settings_are_reported(
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize(
-    ("folder", "place", "message"),
+    ("folder", "location", "message"),
     [
         ("none", "s3://bucket", "there is no such folder"),
         (".", "bucket/prefix", "is not of the form s3://bucket/prefix"),
@@ -326,9 +326,9 @@ def test_wrong_aws_settings_are_reported(
     ],
 )
 def test_wrong_arguments_are_reported(
-    tmp_path: Path, folder: str, place: str, message: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: str, location: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(tmp_path / folder), place]) == 1
+    assert main([str(tmp_path / folder), location]) == 1
     assert message in capsys.readouterr().err
 
 

@@ -134,4 +134,6 @@ def test_a_link_shares_the_bytes_with_the_source(run: Run, photo: bytes, tmp_pat
 
 def test_a_changed_photo_is_never_linked(run: Run, photo: bytes, tmp_path: Path) -> None:
     run(photo, options=DEFAULTS._replace(link=True, longer_side=100))
+    with Image.open(tmp_path / "staged") as image:
+        assert max(image.size) == 100
     assert (tmp_path / "photo.jpg").read_bytes() == photo

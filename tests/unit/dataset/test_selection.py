@@ -116,6 +116,7 @@ def test_copies_get_the_same_split() -> None:
         }
         for item in split
     }
+    assert len(split) == 40
     assert all(len(side) == 1 for side in sides.values())
 
 
