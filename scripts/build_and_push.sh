@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the image and pushes it to ECR; `scripts/build_and_push.sh --help` says how.
+# Build the image and push it to ECR; see `scripts/build_and_push.sh --help`.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 "$root/scripts/setup.sh"
