@@ -57,7 +57,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--capture-percent", type=int, default=100, metavar="N", help="share to record, percent (default: %(default)s)"
     )
+    _add_kinds(parser)
+    _add_scaling(parser)
+    return parser.parse_args(arguments)
 
+
+def _add_kinds(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_argument_group("kinds of endpoints")
     kind = kinds.add_mutually_exclusive_group()
     kind.add_argument("--serverless", action="store_true", help="billed per request; CPU only, slow first answer")
@@ -70,6 +75,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--concurrency", type=int, default=5, metavar="N", help="with --serverless (default: %(default)s)"
     )
 
+
+def _add_scaling(parser: argparse.ArgumentParser) -> None:
     scaling = parser.add_argument_group("scaling and updates")
     scaling.add_argument("--max-instances", type=int, metavar="N", help="scale with the load, up to N instances")
     scaling.add_argument("--min-instances", type=int, metavar="N", help="with --max-instances (default: 1)")
@@ -107,7 +114,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="CloudWatch alarm that rolls an update back; repeatable",
     )
-    return parser.parse_args(arguments)
 
 
 def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:

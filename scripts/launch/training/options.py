@@ -51,7 +51,7 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
     Raises:
         ConfigError: an option is missing or invalid.
         DataError: a channel's folder does not exist, or the layout of the data is ambiguous.
-        CloudError: no role is given, or S3 can't be asked for the channels.
+        CloudError: no role is given, or S3 can't list the channels.
     """
     parsed = Hyperparameters.parse(hyperparameters)
     platform, container, monitoring = options.platform, options.container, options.monitoring
@@ -90,7 +90,7 @@ def resolve_channels(data: str | None, channels: Mapping[str, str], platform: Pl
     Raises:
         ConfigError: there is no channel ``train``, or a local folder is given for a job on AWS.
         DataError: a folder does not exist, or the layout of ``data`` is ambiguous.
-        CloudError: S3 can't be asked for the channels in ``data``.
+        CloudError: S3 can't list the channels in ``data``.
     """
     found: dict[str, str] = {}
     if data and data.startswith("s3://"):

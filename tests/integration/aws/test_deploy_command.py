@@ -198,8 +198,8 @@ def test_photos_are_labelled_in_the_terminal_and_drawn_in_green_and_red(
 def test_rejected_photo_is_reported_and_the_others_are_classified(shell: Any, cloud: "Cloud", tmp_path: Path) -> None:
     photos = write_classes(tmp_path / "photos", photos_per_class=1, classes=("cross", "disc"))
     path = "/endpoints/dogs/invocations"
-    said = json.dumps({"error": {"type": "ImageError", "message": "the photo is cut off"}})
-    refusal = {"__type": "ModelError", "message": "…", "OriginalStatusCode": 422, "OriginalMessage": said}
+    body = json.dumps({"error": {"type": "ImageError", "message": "the photo is cut off"}})
+    refusal = {"__type": "ModelError", "message": "…", "OriginalStatusCode": 422, "OriginalMessage": body}
     cloud.answer(path, refusal, status=424, times=1)
     cloud.answer(path, document(("disc", 0.8)), times=1)
     done = shell.run("predict", "dogs", str(photos))

@@ -1,4 +1,4 @@
-"""Requests to AWS: valid by botocore's own validator and service model, with the values that were asked for."""
+"""Requests to AWS: valid by botocore's own validator and service model, with the values of the specification."""
 
 from dataclasses import replace
 from typing import Any
