@@ -215,6 +215,8 @@ print(",".join(HyperparameterTuningJobAnalytics(sys.argv[1], session).dataframe(
 """
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_the_table_has_the_columns_that_the_sdk_makes_of_the_same_trials(
     tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch
 ) -> None:
