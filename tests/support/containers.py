@@ -71,7 +71,7 @@ class Container:
 
     @property
     def own_address(self) -> tuple[str, int]:
-        """Its server on the engine's network; the proxy of a published port accepts connections before the server does."""
+        """Its server on the engine's network: the proxy of a published port accepts connections that nobody answers."""
         return docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", self.name), 8080
 
     def address(self) -> tuple[str, int]:

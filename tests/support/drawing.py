@@ -60,7 +60,7 @@ def write_classes(
     size: tuple[int, int] = (56, 48),
     seed: int = 0,
 ) -> Path:
-    """Write a channel of class folders, ``cross/0.jpg`` and so on, and return it; each class is one shape and colour."""
+    """Write a channel of class folders, ``cross/0.jpg`` and so on, and return it; a class is one shape and colour."""
     for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for number in range(photos_per_class):
