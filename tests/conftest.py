@@ -67,7 +67,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.stash.get(_failed, False):
         # They keep the frames of the failed test, and all that is open in them.
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):
-            vars(sys).pop(name, None)
+            if hasattr(sys, name):
+                delattr(sys, name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             gc.collect()
