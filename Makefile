@@ -1,6 +1,9 @@
 .PHONY: setup check test test-gate test-all image test-docker mutations measures bench-train bench-serve fuzz-serve \
 	soak-serve bench-debugger bench-profiler fix lock readme
 bin := .venv/bin
+# One more than there are cores: a third of a run is spent waiting for processes that the tests start.
+workers := $(shell expr $$(nproc) + 1)
+pytest := $(bin)/pytest -n $(workers) --dist worksteal
 
 setup:  ## create .venv or update it
 	scripts/setup.sh
@@ -12,13 +15,13 @@ check: setup  ## style, types, and which package may import which
 	PYTHONPATH=scripts $(bin)/lint-imports --no-logo
 
 test: .venv/compiled  ## the default suite
-	$(bin)/pytest -n auto --dist worksteal -m "not slow and not docker"
+	$(pytest) -m "not slow and not docker"
 
 test-gate: .venv/compiled  ## the slow tests that CI runs: README's commands, photos to predictions, the SDK, accuracy
-	$(bin)/pytest -n auto --dist worksteal -m "gate and not docker"
+	$(pytest) -m "gate and not docker"
 
 test-all: .venv/compiled  ## the default suite and all slow tests
-	$(bin)/pytest -n auto --dist worksteal -m "not docker"
+	$(pytest) -m "not docker"
 
 # Where PYTHONDONTWRITEBYTECODE is set, every process started by a test would compile thousands of modules again.
 .venv/compiled: tests/requirements.txt | setup

@@ -10,6 +10,8 @@ import torch
 from classifier.vision import artifact
 from support.jobs import FROZEN, Platform
 
+pytestmark = [pytest.mark.slow, pytest.mark.gate]
+
 
 def accuracy_of(folder: Path, photos: Path) -> float:
     """Return the share of photos that an artifact, loaded from its folder, classifies correctly."""
@@ -47,7 +49,6 @@ def test_few_real_photos_are_enough(
     assert accuracy_of(job.paths.model, channels["test"]) == pytest.approx(job.metrics["test:accuracy"])
 
 
-@pytest.mark.slow
 def test_clothing_is_classified_as_well_as_with_a_reference_loop(
     platform: Platform, clothing_photos: Path, imagenet_weights: Path
 ) -> None:

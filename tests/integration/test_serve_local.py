@@ -6,6 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from support.jobs import Platform
 from support.servers import free_port
 
@@ -38,6 +40,8 @@ def wait_for(process: subprocess.Popen[bytes], photo: Path, port: int) -> subpro
     return done
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_a_trained_model_labels_photos(platform: Platform, image_folder: Path) -> None:
     job = platform.train({"train": image_folder}, model="resnet18", epochs="8", lr="0.001", optimize_for_cpu="true")
     assert job.exit_code == 0

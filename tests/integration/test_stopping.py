@@ -10,6 +10,8 @@ from classifier.vision import artifact
 from support.drawing import write_classes
 from support.jobs import Platform
 
+pytestmark = [pytest.mark.slow, pytest.mark.gate]
+
 
 def read_until(process: subprocess.Popen[str], prefix: str) -> str:
     """Return the log up to the first line with this prefix."""
@@ -41,7 +43,6 @@ def test_a_stop_after_an_epoch_keeps_the_best_model(platform: Platform, image_fo
     assert (platform.paths.output_data / "curves.png").exists()
 
 
-@pytest.mark.slow
 def test_a_stop_in_the_first_epoch_saves_the_current_weights(platform: Platform, tmp_path: Path) -> None:
     train = write_classes(tmp_path / "train", photos_per_class=300)
     platform.lay_out({"train": train}, {"model": "resnet18", "image_size": "128", "batch_size": "2"})
@@ -54,7 +55,6 @@ def test_a_stop_in_the_first_epoch_saves_the_current_weights(platform: Platform,
     assert manifest.metrics == {}
 
 
-@pytest.mark.slow
 def test_a_stop_before_the_first_step_is_not_a_failure(platform: Platform, image_folder: Path) -> None:
     platform.lay_out({"train": image_folder}, {"epochs": "1000"})
     process = platform.start()

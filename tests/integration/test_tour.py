@@ -1,7 +1,7 @@
-"""README.md, typed by a newcomer: a fresh clone, and each of its commands as it stands there, from top to bottom.
+"""The README tour: every command of README.md, as written and in order, in a fresh clone.
 
-The photos are drawn and the weights are random; most of what the commands of "On AWS" would send is printed instead of
-sent, since no server but AWS's own does all of it (the tests in aws/ and tuning/ send it to what there is).
+The photos are drawn and the weights are random. Most commands of "On AWS" run with ``--dry-run``, since no server but
+AWS's own implements all of their operations; the tests in aws/ and tuning/ send what moto supports.
 """
 
 import json
@@ -21,9 +21,9 @@ from support.moto import moto_server
 from support.readme import README, ROOT, Command, commands
 from support.servers import free_port
 
-# What is not run here, and who runs it.
+# Commands that are not run here, and what runs them.
 ELSEWHERE = {
-    "make test": "this is part of it",
+    "make test": "includes this test",
     "docker build": "tests/docker",
     "image-classifier": "tests/docker",
     "make test-docker": "tests/docker",
@@ -38,14 +38,14 @@ TRUST = json.dumps(
         ],
     }
 )
-# What is added to a command of "On AWS", by its script; to the others --dry-run.
+# Arguments added to the commands of "On AWS", by script; all others get --dry-run.
 ADDED = {"upload_data.py": "", "train.py": "--no-wait"}
 WEIGHTS = ("resnet18", "resnet50", "mobilenet_v2")
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as it is committed, with the photos and weights that the README speaks of."""
+    """A clone of the last commit, with the photos and weights that the README mentions."""
     project = tmp_path_factory.mktemp("newcomer") / "project"
     subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
     (project / ".venv").symlink_to(ROOT / ".venv")
@@ -58,7 +58,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _save_weights(hub: Path, channel: Path) -> None:
-    """Random weights under the names of torchvision's, as a hub that was reached before leaves them."""
+    """Save random weights under torchvision's file names: a hub cache, and a channel."""
     import torch  # noqa: PLC0415
     from torchvision.models import get_model, get_model_weights  # noqa: PLC0415
 
@@ -72,7 +72,7 @@ def _save_weights(hub: Path, channel: Path) -> None:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """A server that is asked what there is, and keeps what is uploaded."""
+    """URL of a moto server with the bucket and the role that the README names."""
     with moto_server(free_port()) as url:
         session = boto3.Session("none", "none", region_name="us-east-1")
         session.client("s3", endpoint_url=url).create_bucket(Bucket="my-bucket")
@@ -101,13 +101,14 @@ def _tour() -> Iterator[Command]:
             yield command
 
 
-def test_the_tour_is_all_there() -> None:
+def test_tour_covers_every_section() -> None:
     sections = {command.section for command in _tour()}
     assert {"Two commands", "Prepare your photos", "Train", "See inside", "Serve", "Tune", "On AWS"} <= sections
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_does_what_it_says(clone: Path, environment: Mapping[str, str]) -> None:
+@pytest.mark.gate
+def test_every_command_of_the_readme_succeeds(clone: Path, environment: Mapping[str, str]) -> None:
     environment = dict(environment)
     servers: list[subprocess.Popen[bytes]] = []
     try:
@@ -123,8 +124,8 @@ def test_every_command_of_the_readme_does_what_it_says(clone: Path, environment:
         for server in servers:
             server.send_signal(signal.SIGINT)
             server.wait(60)
-    made = ["prepared/report/samples.jpg", "local_test/opt_ml/output/data/report.html", "answers"]
-    assert [name for name in made if not (clone / name).exists()] == []
+    outputs = ["prepared/report/samples.jpg", "local_test/opt_ml/output/data/report.html", "answers"]
+    assert [name for name in outputs if not (clone / name).exists()] == []
 
 
 def _start(command: Command, clone: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -21,6 +21,8 @@ def train_local(*arguments: object, **environment: str) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_class_folders_become_a_model(image_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "hyperparameters.json"
     file.write_text(json.dumps({"epochs": 3, "lr": "0.01"}))

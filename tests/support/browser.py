@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to over a pipe by the DevTools protocol; no driver and no library."""
+"""A headless Chromium, driven over a pipe with the DevTools protocol; needs no driver and no library."""
 
 import base64
 import json
@@ -27,8 +27,8 @@ ARGUMENTS = (
     "--remote-debugging-pipe",
 )
 
-# A browser reads descriptor 3 and writes descriptor 4.
-_PLUG = """
+# Chromium reads commands from descriptor 3 and writes answers to descriptor 4.
+_LAUNCHER = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.dup2(int(sys.argv[2]), 4)
@@ -37,7 +37,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Browser:
-    """One page. ``complaints``: exceptions and errors of the page that is open; ``requests``: the URLs it asked for."""
+    """One page. ``complaints`` holds its exceptions, errors and warnings; ``requests`` the URLs that it fetched."""
 
     def __init__(self, to_browser: IO[bytes], from_browser: IO[bytes]) -> None:
         self._to = to_browser
@@ -52,7 +52,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command and its result; of the events in between, what the page complains of and asks for is kept."""
+        """Send a command and return its result; complaints and requests that arrive meanwhile are recorded."""
         self._number += 1
         command = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -60,11 +60,12 @@ class Browser:
         self._to.write(json.dumps(command).encode() + b"\0")
         self._to.flush()
         while (answer := self._read()).get("id") != self._number:
-            self._notice(answer.get("method"), answer.get("params", {}))
+            self._record(answer.get("method"), answer.get("params", {}))
         assert "error" not in answer, answer
         return answer["result"]
 
     def open(self, url: str, *, width: int = 1000, height: int = 900, dark: bool = False) -> None:
+        """Load a page in a window of so many CSS pixels, in the light or dark colour scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -75,32 +76,34 @@ class Browser:
         self.wait_for("document.readyState === 'complete'")
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression."""
+        """Return the value of a JavaScript expression."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def wait_for(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true; fail after WAIT_S seconds."""
         deadline = time.monotonic() + WAIT_S
         while not self.evaluate(expression):
             assert time.monotonic() < deadline, self.evaluate("document.body.innerText")
             time.sleep(0.05)
 
     def choose_files(self, selector: str, *paths: Path) -> None:
-        """What a person does in the dialog of a file input."""
+        """Select files in a file input."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
     def print(self) -> bytes:
-        """The page on A4, as a PDF."""
+        """Print the page on A4 and return the PDF."""
         paper = {"paperWidth": 8.27, "paperHeight": 11.69, "preferCSSPageSize": True, "printBackground": True}
         return base64.b64decode(self.call("Page.printToPDF", **paper)["data"])
 
     def screenshot(self, path: Path) -> None:
+        """Save the whole page as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
 
-    def _notice(self, event: str | None, parameters: dict[str, Any]) -> None:
+    def _record(self, event: str | None, parameters: dict[str, Any]) -> None:
         if event == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]
             self.complaints.append(details.get("exception", {}).get("description", details["text"]))
@@ -117,7 +120,7 @@ class Browser:
         message = bytearray()
         while (byte := self._from.read(1)) not in (b"\0", b""):
             message += byte
-        assert message, "the browser has gone"
+        assert message, "the browser closed the pipe"
         return json.loads(message)
 
 
@@ -134,11 +137,11 @@ def find_browser() -> str:
 
 @contextmanager
 def browsing(profile: Path) -> Iterator[Browser]:
-    """A browser with a profile of its own, for as long as it is needed."""
+    """Run a browser with its own profile folder; it is killed on exit."""
     program = find_browser()
     in_read, in_write = os.pipe()
     out_read, out_write = os.pipe()
-    command = [sys.executable, "-c", _PLUG, str(in_read), str(out_write), program, *ARGUMENTS]
+    command = [sys.executable, "-c", _LAUNCHER, str(in_read), str(out_write), program, *ARGUMENTS]
     command.append(f"--user-data-dir={profile}")
     process = subprocess.Popen(
         command, pass_fds=(in_read, out_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""The image in a real engine: started as the platform starts it, and looked at from outside."""
+"""Containers of the image in a real Docker engine, started as SageMaker starts them."""
 
 import http.client
 import json
@@ -16,13 +16,13 @@ from launch.local.opt_ml import lay_out
 
 # The smallest training that is one.
 TINY = {"model": "squeezenet1_1", "pretrained": "false", "image_size": "32", "epochs": "1", "batch_size": "8"}
-# A small one that learns to tell the drawn shapes apart.
+# A small one that learns the drawn shapes.
 RESNET = {**TINY, "model": "resnet18", "epochs": "6", "batch_size": "16", "lr": "0.003", "augmentation": "none"}
 PATIENCE_S = 150.0
 
 
 def docker(*arguments: str | Path, check: bool = True) -> str:
-    """What a docker command prints, of both streams."""
+    """Run a docker command and return its output, standard error included."""
     ran = subprocess.run(
         ["docker", *map(str, arguments)], check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -31,53 +31,60 @@ def docker(*arguments: str | Path, check: bool = True) -> str:
 
 
 def wait_until(happened: Callable[[], bool], what: str) -> None:
+    """Poll a condition; fail after PATIENCE_S seconds."""
     end = time.monotonic() + PATIENCE_S
     while not happened():
-        assert time.monotonic() < end, f"{what} has not come in {PATIENCE_S:.0f} s"
+        assert time.monotonic() < end, f"no {what} within {PATIENCE_S:.0f} s"
         time.sleep(0.2)
 
 
 @dataclass
 class Container:
-    """One container, running or ended."""
+    """One container, running or exited."""
 
     name: str
     paths: Paths = field(default_factory=Paths)
 
     def wait(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait until it exits and return its exit code."""
         return int(docker("wait", self.name))
 
     @property
     def log(self) -> str:
+        """Its output so far, standard error included."""
         return docker("logs", self.name)
 
     @property
     def failure(self) -> str | None:
-        """The file that the platform shows the reason from."""
+        """Content of ``output/failure``, which SageMaker shows as the reason of a failed job."""
         return self.paths.failure.read_text(encoding="utf-8") if self.paths.failure.exists() else None
 
     @property
     def is_running(self) -> bool:
+        """Whether its process has not exited."""
         return docker("inspect", "--format", "{{.State.Running}}", self.name) == "true"
 
     def stop(self, within_s: int) -> int:
-        """SIGTERM, then SIGKILL after so many seconds; its exit code."""
+        """Send SIGTERM, then SIGKILL after so many seconds; return the exit code."""
         docker("stop", "--time", str(within_s), self.name)
         return self.wait()
 
     @property
     def own_address(self) -> tuple[str, int]:
-        """Its server on the engine's own network. The proxy before a published port takes calls that nobody answers."""
+        """Its server on the engine's network: the proxy of a published port accepts connections that nobody answers."""
         return docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", self.name), 8080
 
     def address(self) -> tuple[str, int]:
-        """Where its server's port lies on this machine."""
+        """Host and port on which this machine reaches its server."""
         host, _, port = docker("port", self.name).splitlines()[-1].rpartition(" ")[2].rpartition(":")
         return host, int(port)
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        """Ask its server. Raises OSError where no whole answer comes."""
+        """Send a request to its server.
+
+        Raises:
+            OSError: no complete response was received.
+        """
         connection = http.client.HTTPConnection(*self.address(), timeout=60)
         try:
             connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -87,17 +94,21 @@ class Container:
             connection.close()
 
     def predict(self, photo: bytes) -> dict[str, Any]:
+        """Classify an image; fails unless the answer is 200."""
         status, body = self.request("POST", "/invocations", photo, Content_Type="application/x-image")
         assert status == 200, body
         return json.loads(body)
 
     def answers_ping(self) -> bool:
+        """Whether GET /ping is answered with 200."""
         try:
             return self.request("GET", "/ping")[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 
     def wait_for_ping(self) -> None:
+        """Wait until the server is healthy; fail if the container exits first."""
+
         def is_up() -> bool:
             assert self.is_running, self.log
             return self.answers_ping()
@@ -106,18 +117,19 @@ class Container:
 
 
 class Image:
-    """Starts containers of an image, and removes them all in the end."""
+    """Starts containers of an image and removes all of them at the end."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._started: list[str] = []
 
     def run(self, *command: str, options: tuple[str, ...] = ()) -> tuple[int, str]:
-        """A command in a fresh container: its exit code, and what it printed."""
+        """Run a command in a new container; return its exit code and output."""
         container = self.start(*command, options=options)
         return container.wait(), container.log
 
     def start(self, *command: str, options: tuple[str, ...] = (), paths: Paths | None = None) -> Container:
+        """Start a command in a new container, without waiting for it."""
         name = f"test-{uuid.uuid4().hex[:12]}"
         self._started.append(name)
         docker("run", "--detach", "--name", name, *options, self.name, *command)
@@ -133,7 +145,12 @@ class Image:
         config: Mapping[str, str] | None = None,
         owner: int | None = None,
     ) -> Container:
-        """``train`` on a laid-out folder. ``config`` replaces files of ``input/config``; ``owner`` owns the folder."""
+        """Start ``train`` on a folder laid out as /opt/ml.
+
+        Args:
+            config: contents of files of ``input/config``, by name, which replace those written.
+            owner: user and group ID that own the folder.
+        """
         lay_out(base, channels, {**TINY, **(hyperparameters or {})}, links=False)
         paths = Paths(base)
         for name, content in (config or {}).items():
@@ -146,10 +163,11 @@ class Image:
         return self.start("train", options=(*mounts, *options), paths=paths)
 
     def start_serving(self, model: Path, *, options: tuple[str, ...] = ()) -> Container:
-        """``serve`` on a model folder, read-only as on the platform, at a free port of this machine."""
+        """Start ``serve`` on a model folder, mounted read-only as SageMaker does, on a free local port."""
         mounts = ("--publish=127.0.0.1::8080", f"--volume={model}:/opt/ml/model:ro")
         return self.start("serve", options=(*mounts, *options))
 
     def remove_containers(self) -> None:
+        """Kill and remove every container that was started."""
         while self._started:
             docker("rm", "--force", self._started.pop(), check=False)

@@ -1,4 +1,4 @@
-"""Photos drawn for the tests: a lit background and a coloured shape on it. Imports no torch."""
+"""Synthetic photos: a coloured shape on a gradient. Imports no torch."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ def draw_photo(
     colour: tuple[int, int, int] | None = None,
     seed: int = 0,
 ) -> Image.Image:
-    """An RGB photo: a gradient that tells every corner from the others, and a shape somewhere near the middle."""
+    """Draw an RGB image of width x height pixels: a gradient whose corners all differ, and a shape near the middle."""
     rng = np.random.default_rng(seed)
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     levels = np.stack([60 + 150 * x, 70 + 130 * y, 90 + 60 * (1 - x) * (1 - y)], axis=-1)
@@ -46,7 +46,7 @@ def _draw_shape(
 
 
 def encode(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
-    """An image as the bytes of a file."""
+    """Encode an image as the bytes of a file; JPEG quality is 90 unless given."""
     buffer = io.BytesIO()
     image.save(buffer, format, **({"quality": 90} if format == "JPEG" else {}) | options)
     return buffer.getvalue()
@@ -60,7 +60,7 @@ def write_classes(
     size: tuple[int, int] = (56, 48),
     seed: int = 0,
 ) -> Path:
-    """A channel of class folders, ``cross/0.jpg`` and so on; each class is one shape in one colour."""
+    """Write a channel of class folders, ``cross/0.jpg`` and so on, and return it; a class is one shape and colour."""
     for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for number in range(photos_per_class):
@@ -70,5 +70,5 @@ def write_classes(
 
 
 def _seed(*parts: int) -> int:
-    """One seed out of several numbers, the same on every machine."""
+    """Combine several numbers into one seed, the same on every machine."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""README.md as a program: its shell commands, section by section, in order."""
+"""Fenced blocks and shell commands of README.md."""
 
 import re
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ README = ROOT / "README.md"
 
 @dataclass(frozen=True)
 class Command:
-    """One command, with its continuation lines, as it stands in a ```sh block."""
+    """One command of a ```sh block, its continuation lines joined, and the section that it is in."""
 
     section: str
     text: str
 
 
 def commands(text: str) -> Iterator[Command]:
-    """Every command of every ```sh block; a line that ends in a backslash goes on."""
+    """Yield every command of every ```sh block, in order; comment lines are left out."""
     for section, block in blocks(text, "sh"):
         for line in re.sub(r"\\\n\s*", "", block).splitlines():
             if line.strip() and not line.lstrip().startswith("#"):
@@ -26,7 +26,7 @@ def commands(text: str) -> Iterator[Command]:
 
 
 def blocks(text: str, language: str) -> Iterator[tuple[str, str]]:
-    """The fenced blocks of a language, each with the heading that it stands under."""
+    """Yield the fenced blocks of a language, each with the second-level heading above it."""
     section, lines, inside = "", [], None
     for line in text.splitlines():
         if inside is None and line.startswith("## "):

@@ -19,6 +19,8 @@ from classifier.contract.metrics import METRICS
 if TYPE_CHECKING:
     from support.cloud_script import Cloud
 
+pytestmark = pytest.mark.gate
+
 README = Path(__file__).resolve().parents[3] / "README.md"
 TRUST = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
 

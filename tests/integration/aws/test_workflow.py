@@ -16,6 +16,8 @@ from PIL import Image
 
 from support.drawing import write_classes
 
+pytestmark = pytest.mark.gate
+
 TINY = ["model=resnet18", "pretrained=false", "image_size=32", "epochs=6", "batch_size=16"]
 RANGES = {
     "ContinuousParameterRanges": [

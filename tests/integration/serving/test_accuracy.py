@@ -8,6 +8,8 @@ import pytest
 from support.jobs import FROZEN, Platform
 from support.servers import Server, exchange, running
 
+pytestmark = pytest.mark.gate
+
 POINTS = 0.003
 
 

@@ -213,6 +213,8 @@ print(",".join(HyperparameterTuningJobAnalytics(sys.argv[1], session).dataframe(
 """
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_csv_has_the_sdks_columns_for_the_same_trials(
     tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch
 ) -> None:
