@@ -1,5 +1,5 @@
 #!/bin/sh
-# Asks the server on this machine about photos; `local_test/predict.sh --help` says how.
+# Classifies photos with the server on this machine; see `local_test/predict.sh --help`.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 "$root/scripts/setup.sh"

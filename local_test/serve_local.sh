@@ -1,5 +1,5 @@
 #!/bin/sh
-# Serves a trained model on this machine; `local_test/serve_local.sh --help` says how.
+# Serves a trained model on this machine; see `local_test/serve_local.sh --help`.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 "$root/scripts/setup.sh"

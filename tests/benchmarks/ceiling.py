@@ -30,12 +30,12 @@ def measure(folder: Path, photo: bytes, seconds: float, threads_a_core: int) -> 
     counts = [0] * num_cores() * threads_a_core
     end = time.perf_counter() + seconds
 
-    def work(lane: int) -> None:
+    def work(slot: int) -> None:
         while time.perf_counter() < end:
-            engine.infer(lane, manifest.preprocessing.pixels_of(photo)[None])
-            counts[lane] += 1
+            engine.infer(slot, manifest.preprocessing.pixels_of(photo)[None])
+            counts[slot] += 1
 
-    threads = [threading.Thread(target=work, args=(lane,)) for lane in range(len(counts))]
+    threads = [threading.Thread(target=work, args=(slot,)) for slot in range(len(counts))]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -33,7 +33,7 @@ import numpy as np
 
 from benchmarks.processes import Usage
 from support.drawing import draw_photo, encode
-from support.servers import Server, drawn_photos, export_artifact, running, write_artifact
+from support.servers import ServerProcess, drawn_photos, export_artifact, running, write_artifact
 
 NUM_CALLERS = 16
 RECEIVE_TIMEOUT_S = 2
@@ -72,7 +72,7 @@ def main() -> None:
         base = Path(name)
         export_artifact(write_artifact(base / "model"))
         with running(base, base / "log", SERVE_RECEIVE_TIMEOUT_S=str(RECEIVE_TIMEOUT_S)) as server:
-            result = fuzz(server, options.count, options.seed, say=lambda text: print(text, flush=True))
+            result = fuzz(server, options.count, options.seed, log=lambda text: print(text, flush=True))
     print(f"{options.count:,} hostile requests in {result.seconds:.0f} s")
     print("answers: " + ", ".join(f"{status}: {num:,}" for status, num in sorted(result.statuses.items())))
     print(f"the worker's memory: {result.before / 1e6:.0f} MB before, {result.after / 1e6:.0f} MB after")
@@ -86,7 +86,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def fuzz(server: Server, count: int, seed: int = 0, *, say: Callable[[str], None] = lambda _text: None) -> Fuzz:
+def fuzz(server: ServerProcess, count: int, seed: int = 0, *, log: Callable[[str], None] = lambda _text: None) -> Fuzz:
     """Send ``count`` attacks, many at a time, and look at what is left."""
     [worker] = server.workers()
     result = Fuzz(before=_warm(server, worker))
@@ -98,13 +98,13 @@ def fuzz(server: Server, count: int, seed: int = 0, *, say: Callable[[str], None
             for status, problem in callers.map(lambda attack: _send(server.port, attack), some):
                 result.statuses[status] += 1
                 result.problems += [problem] if problem else []
-            say(f"{result.statuses.total():>7,} sent: {Usage.of(worker)}")
+            log(f"{result.statuses.total():>7,} sent: {Usage.of(worker)}")
     result.seconds = time.monotonic() - start
     result.problems += _look_after(server, worker, result)
     return result
 
 
-def _warm(server: Server, worker: int) -> int:
+def _warm(server: ServerProcess, worker: int) -> int:
     """Good requests of every kind that reserves memory of its own; the worker's memory after them."""
     floats = _npy(np.zeros((1, 3, 64, 64), np.float32))
     with concurrent.futures.ThreadPoolExecutor(NUM_CALLERS) as callers:
@@ -113,7 +113,7 @@ def _warm(server: Server, worker: int) -> int:
     return Usage.of(worker).anonymous
 
 
-def _look_after(server: Server, worker: int, result: Fuzz) -> list[str]:
+def _look_after(server: ServerProcess, worker: int, result: Fuzz) -> list[str]:
     good = server.invoke(drawn_photos(1)[0])
     problems = [] if good.status == 200 else [f"a good photo was answered {good.status}: {good.body[:200]!r}"]
     if server.ping() != 200:

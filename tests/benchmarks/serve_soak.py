@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.processes import Usage
-from support.servers import Server, drawn_photos, exchange, export_artifact, running, write_artifact
+from support.servers import ServerProcess, drawn_photos, exchange, export_artifact, running, write_artifact
 
 NUM_CONNECTIONS = 8
 REQUESTS_A_CONNECTION = 250
@@ -58,7 +58,7 @@ def main() -> None:
         base = Path(name)
         export_artifact(write_artifact(base / "model"))
         with running(base, base / "log") as server:
-            result = soak(server, options.count, say=lambda text: print(text, flush=True))
+            result = soak(server, options.count, log=lambda text: print(text, flush=True))
     print(f"{result.num_asked:,} requests in {result.seconds:.0f} s, {result.num_asked / result.seconds:,.0f}/s")
     sys.exit("\n".join(result.judge()) or None)
 
@@ -69,7 +69,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def soak(server: Server, count: int, *, say: Callable[[str], None] = lambda _text: None) -> Soak:
+def soak(server: ServerProcess, count: int, *, log: Callable[[str], None] = lambda _text: None) -> Soak:
     """Ask ``count`` times, in so many parts that memory can be seen to stay."""
     photos = drawn_photos(16)
     [worker] = server.workers()
@@ -79,7 +79,7 @@ def soak(server: Server, count: int, *, say: Callable[[str], None] = lambda _tex
         result.problems += _ask_from_all(server, photos, part)
         result.num_asked += part * NUM_CONNECTIONS
         usage = _settled(worker)
-        say(f"{result.num_asked:>9,} requests: {usage}")
+        log(f"{result.num_asked:>9,} requests: {usage}")
         # The first tenth warms up: threads are made as they are needed, the allocator finds its size.
         if number > 0:
             result.usages.append(usage)
@@ -95,7 +95,7 @@ def _settled(worker: int) -> Usage:
     return Usage.of(worker)
 
 
-def _ask_from_all(server: Server, photos: list[bytes], part: int) -> list[str]:
+def _ask_from_all(server: ServerProcess, photos: list[bytes], part: int) -> list[str]:
     problems: list[str] = []
     threads = [
         threading.Thread(target=_ask, args=(server.port, photos, part, problems)) for _ in range(NUM_CONNECTIONS)

@@ -11,20 +11,20 @@ import sys
 import time
 from pathlib import Path
 
-from support.servers import Server, drawn_photos, exchange, free_port, running, start
+from support.servers import ServerProcess, drawn_photos, exchange, free_port, running, start
 
 # The platform waits two seconds for a ping.
 PING_S = 2.0
 
 
-def test_photos_are_answered(server: Server) -> None:
+def test_photos_are_answered(server: ServerProcess) -> None:
     for photo in drawn_photos(3):
         reply = server.invoke(photo)
         assert reply.status == 200
         assert reply.json()["predicted_label"] in ("000", "001", "002")
 
 
-def test_connections_are_kept(server: Server) -> None:
+def test_connections_are_kept(server: ServerProcess) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     for photo in drawn_photos(3):
         assert exchange(connection, "POST", "/invocations", photo, content_type="image/jpeg").status == 200
@@ -32,18 +32,18 @@ def test_connections_are_kept(server: Server) -> None:
     connection.close()
 
 
-def test_ping_has_no_body(server: Server) -> None:
+def test_ping_has_no_body(server: ServerProcess) -> None:
     reply = server.request("GET", "/ping")
     assert (reply.status, reply.body) == (200, b"")
 
 
-def test_a_large_body_is_refused_while_it_is_still_coming(server: Server) -> None:
+def test_a_large_body_is_refused_while_it_is_still_coming(server: ServerProcess) -> None:
     with server.connect() as sock:
         sock.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_caller_that_asks_first_is_told_to_go_on(server: Server) -> None:
+def test_a_caller_that_asks_first_is_told_to_go_on(server: ServerProcess) -> None:
     photo = drawn_photos(1)[0]
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nExpect: 100-continue\r\n"
     with server.connect() as sock:
@@ -53,14 +53,14 @@ def test_a_caller_that_asks_first_is_told_to_go_on(server: Server) -> None:
         assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_no_torch_is_imported(server: Server) -> None:
+def test_no_torch_is_imported(server: ServerProcess) -> None:
     (worker,) = server.workers()
     for process in (server.process.pid, worker):
         assert "libtorch" not in Path(f"/proc/{process}/maps").read_text(encoding="utf-8")
     assert "libopenvino" in Path(f"/proc/{worker}/maps").read_text(encoding="utf-8")
 
 
-def test_ping_is_prompt_while_senders_are_slow_and_the_queue_is_full(server: Server) -> None:
+def test_ping_is_prompt_while_senders_are_slow_and_the_queue_is_full(server: ServerProcess) -> None:
     photo = drawn_photos(3)[2]
     slow = [server.connect() for _ in range(100)]
     for sock in slow:
