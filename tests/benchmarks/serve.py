@@ -72,9 +72,7 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5, help="per measurement")
-    parser.add_argument(
-        "--quick", action="store_true", help="2 seconds each, one round, one setting of the other servers"
-    )
+    parser.add_argument("--quick", action="store_true", help="2 seconds each, one round, one setting per server")
     return parser.parse_args()
 
 
@@ -174,9 +172,7 @@ def _ratio(ours: Sequence[Rate], other: Side) -> float:
     """The median of the rounds' ratios; exits if the other server failed in a round."""
     rates = other.rates[COMPARED]
     if any(one.per_s == 0 or one.num_errors for one in rates):
-        sys.exit(
-            f"{other.name} had errors or no responses in a round: the machine is too busy, or see the server's log"
-        )
+        sys.exit(f"{other.name} had errors or no responses in a round; see the server's log, or use an idle machine")
     return median(one.per_s / rate.per_s for one, rate in zip(ours, rates, strict=True))
 
 

@@ -3,9 +3,9 @@
   make fuzz-serve
   PYTHONPATH=tests .venv/bin/python -m benchmarks.serve_fuzz --count 1000 --seed 7
 
-A real `serve` on a small model, on this machine only. Sends damaged photos, arrays and JSON, some with false sizes, false
-headers, and from clients that are slow or disconnect. Fails on a 5xx response (other than 503 with Retry-After), on a
-missing response, on a replaced worker process, on memory that is not freed, and if a valid photo is not answered
+A real `serve` on a small model, on this machine only. Sends damaged photos, arrays and JSON, some with false sizes,
+false headers, and from clients that are slow or disconnect. Fails on a 5xx response (other than 503 with Retry-After),
+on a missing response, on a replaced worker process, on memory that is not freed, and if a valid photo is not answered
 afterwards.
 """
 
