@@ -65,6 +65,7 @@ class ServerProcess:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def wait_until_ready(self) -> None:
+        """Wait until ``/ping`` returns 200."""
         deadline = time.monotonic() + START_S
         while self.ping() != 200:
             assert self.process.poll() is None, self.log.read_text()
@@ -77,13 +78,16 @@ class ServerProcess:
         return [int(one) for one in children.split()]
 
     def log_lines(self) -> list[dict[str, Any]]:
+        """The JSON lines of the log."""
         lines = self.log.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def terminate(self) -> None:
+        """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float = 30) -> int:
+        """Wait until it has ended; its exit code."""
         return self.process.wait(timeout_s)
 
 
@@ -97,6 +101,7 @@ def exchange(
 
 
 def free_port() -> int:
+    """A TCP port that is free now."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]

@@ -108,7 +108,7 @@ def _round(value: float) -> float:
 
 
 def _quantize_weights(layer: Node) -> None:
-    """Weights in fp32 → integers of 8 bits, and the scales that give them back."""
+    """Replace fp32 weights by int8 ones, dequantized with one scale per output channel."""
     constant = layer.input_value(1).get_node()
     weights = np.asarray(constant.data, np.float32)
     others = _other_axes(layer, weights.ndim)
