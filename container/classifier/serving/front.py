@@ -57,7 +57,7 @@ class Connection:
     is_disconnected: bool = False
     pipelined: bytearray = field(default_factory=bytearray)
     outbox: memoryview = field(default_factory=lambda: memoryview(b""))
-    held: int = 0
+    num_buffered: int = 0  # bytes of the request's body in memory
 
     def is_wanted(self) -> bool:
         """Whether the client still waits for the response."""
@@ -94,7 +94,7 @@ class Front:
         self._ready: deque[Connection] = deque()
         self._connections: dict[Connection, None] = {}
         self._num_working = 0
-        self._num_held = 0
+        self._num_buffered = 0
         self._is_draining = False
         self._swept = clock()
         self._wake_in, self._wake_out = os.pipe()
@@ -235,7 +235,7 @@ class Front:
     def _close(self, connection: Connection) -> None:
         self._listen_to(connection, 0)
         connection.state = State.CLOSED
-        self._set_held(connection, 0)
+        self._set_buffered(connection, 0)
         self._connections.pop(connection, None)
         connection.sock.close()
 
@@ -246,7 +246,7 @@ class Front:
             connection.since = self._clock()
         try:
             request = connection.reader.feed(data)
-            self._set_held(connection, len(request.body) if request else connection.reader.num_buffered)
+            self._set_buffered(connection, len(request.body) if request else connection.reader.num_buffered)
             self._check_room()
         except (RequestError, UnavailableError) as error:
             self._reject(connection, error)
@@ -256,12 +256,12 @@ class Front:
         if request is not None:
             self._dispatch(connection, request)
 
-    def _set_held(self, connection: Connection, num_bytes: int) -> None:
-        self._num_held += num_bytes - connection.held
-        connection.held = num_bytes
+    def _set_buffered(self, connection: Connection, num_bytes: int) -> None:
+        self._num_buffered += num_bytes - connection.num_buffered
+        connection.num_buffered = num_bytes
 
     def _check_room(self) -> None:
-        if self._num_held > self._settings.max_buffered:
+        if self._num_buffered > self._settings.max_buffered:
             raise BusyError("too many request bodies are in transit")
 
     def _dispatch(self, connection: Connection, request: Request) -> None:
@@ -307,7 +307,7 @@ class Front:
             return
         connection.keep_alive = request.keep_alive and not self._is_draining
         connection.state = State.WRITING
-        self._set_held(connection, 0)
+        self._set_buffered(connection, 0)
         self._send(connection, reply.encode(request, keep_alive=connection.keep_alive))
 
     def _send(self, connection: Connection, data: bytes) -> None:
