@@ -1,4 +1,4 @@
-"""Ask the server on this machine about photos, and print what it sees in each.
+"""Classify photos with the server on this machine and print the most probable classes of each.
 
 Example:
   local_test/predict.sh photos/*.jpg
@@ -20,24 +20,24 @@ NUM_SHOWN = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every photo was answered, else 1."""
+    """Classify all photos. Returns 0 if each was classified, else 1."""
     options = _parse(arguments)
     try:
-        return _ask_all(options)
+        return _predict_all(options)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read along (head, less) has seen enough. At its end Python would try to write once more.
+        # The reader (head, less) has closed the pipe. At exit Python would flush to it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
-def _ask_all(options: argparse.Namespace) -> int:
+def _predict_all(options: argparse.Namespace) -> int:
     width = max(len(path.name) for path in options.photo)
     failed = False
     for path in options.photo:
         try:
-            print(f"{path.name:<{width}}  {_describe(_ask(path, options.port))}", flush=True)
+            print(f"{path.name:<{width}}  {_describe(_predict(path, options.port))}", flush=True)
         except UserError as error:
             failed = True
             print(f"{path.name:<{width}}  {error}", file=sys.stderr, flush=True)
@@ -48,16 +48,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="predict.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photo", nargs="+", type=Path, metavar="PHOTO")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8080")), help="default: %(default)s")
+    parser.add_argument("photo", nargs="+", type=Path, metavar="PHOTO", help="image files")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=int(os.environ.get("PORT", "8080")),
+        help="port of serve_local.sh (default: %(default)s)",
+    )
     return parser.parse_args(arguments)
 
 
-def _ask(path: Path, port: int) -> list[dict[str, object]]:
-    """The labels of one photo, the likeliest first.
+def _predict(path: Path, port: int) -> list[dict[str, object]]:
+    """Classify one photo; the classes, the most probable first.
 
     Raises:
-        UserError: there is no such file, no server, or the server refuses the photo.
+        UserError: the file can't be read, no server answers, or the server rejects the photo.
     """
     url = f"http://127.0.0.1:{port}/invocations"
     try:
@@ -66,10 +71,10 @@ def _ask(path: Path, port: int) -> list[dict[str, object]]:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return json.load(response)["predictions"]
     except urllib.error.HTTPError as error:
-        raise UserError(f"refused ({error.code}): {json.load(error)['error']['message']}") from None
+        raise UserError(f"rejected ({error.code}): {json.load(error)['error']['message']}") from None
     except urllib.error.URLError as error:
         raise UserError(
-            f"no server answers on port {port} ({error.reason}): start one with local_test/serve_local.sh"
+            f"no server answers on port {port} ({error.reason}); start one with local_test/serve_local.sh"
         ) from None
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}") from None

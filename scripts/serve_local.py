@@ -1,4 +1,4 @@
-"""Serve a trained model on this machine, by the same program as on the platform, with a page to drop a photo on.
+"""Serve a trained model on this machine with the program that the platform runs, and a web page to try photos on.
 
 Examples:
   local_test/serve_local.sh
@@ -19,11 +19,12 @@ LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until stopped; 1 with a message on stderr where that is not possible."""
     options = _parse(arguments)
     try:
         if not (options.output / "model" / "model.json").is_file():
-            raise ConfigError(f"{options.output}/model holds no model: local_test/train_local.sh makes one")
-        print(f"serving {options.output / 'model'} on http://127.0.0.1:{options.port}; Ctrl-C ends it", flush=True)
+            raise ConfigError(f"{options.output}/model has no model; train one with local_test/train_local.sh")
+        print(f"serving {options.output / 'model'} on http://127.0.0.1:{options.port}; Ctrl-C stops it", flush=True)
         if options.image:
             return _run_image(options)
     except UserError as error:
@@ -36,20 +37,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="serve_local.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="an image to serve from, through docker run")
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="container image to serve with, through docker run")
     parser.add_argument(
         "--output",
         type=Path,
         default=LOCAL_TEST / "opt_ml",
         metavar="DIR",
-        help="the folder that train_local.sh used as /opt/ml (default: %(default)s)",
+        help="folder that train_local.sh used as /opt/ml (default: %(default)s)",
     )
-    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8080")), help="default: %(default)s")
+    parser.add_argument(
+        "--port", type=int, default=int(os.environ.get("PORT", "8080")), help="port on 127.0.0.1 (default: %(default)s)"
+    )
     return parser.parse_args(arguments)
 
 
 def _become_serve(options: argparse.Namespace) -> NoReturn:
-    """Hand this process over to ``serve``, so that every signal reaches it."""
+    """Replace this process by ``serve``, so that it receives every signal."""
     environment = {
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(options.output),
@@ -60,7 +63,7 @@ def _become_serve(options: argparse.Namespace) -> NoReturn:
 
 
 def _run_image(options: argparse.Namespace) -> int:
-    """Run the image's ``serve``; the model is read-only there, as on the platform."""
+    """Run ``serve`` in a container, with the model read-only as on the platform."""
     name = f"local-serving-{os.getpid()}"
     command = run_command(
         find_engine(options.image),

@@ -1,29 +1,29 @@
-"""The program `serve`: answers ``/ping`` and ``/invocations`` with what `train` made."""
+"""The program `serve`: answers ``/ping`` and ``/invocations`` with a model that `train` wrote."""
 
 import sys
 
 from classifier.contract.driver import check_driver, read_host
 from classifier.contract.paths import Paths
 from classifier.errors import UserError
-from classifier.serving.server import Server, check_port
-from classifier.serving.settings import Settings
+from classifier.serving.server import GunicornApplication, check_port
+from classifier.serving.settings import ServerSettings
 from classifier.vision.manifest import ModelManifest
 
 
 def main() -> int:
-    """Serve until SIGTERM. 0: stopped as told; 1: there is nothing to serve, and stderr says why."""
+    """Serve until SIGTERM. Returns 0, or 1 with a message on stderr if there is nothing to serve."""
     paths = Paths.from_environment()
     try:
         check_driver(read_host(), "hosting")
-        settings = Settings.from_environment()
+        settings = ServerSettings.from_environment()
         check_port(settings.port)
         if not settings.multi_model:
-            # Before anything is forked: what is wrong here will not be right in a second worker.
+            # Checked before the fork, since a second worker would fail on the same artifact.
             ModelManifest.read(paths.model)
     except UserError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
-    Server(paths, settings).run()
+    GunicornApplication(paths, settings).run()
     return 0
 
 

@@ -1,6 +1,7 @@
-"""The most that this machine could serve: decode and infer on all cores, without HTTP, in a process as lean as `serve`.
+"""The upper bound of serving on this machine: decoding and inference on all cores, without HTTP.
 
-Started by serve.py; prints photos a second. One thread a core is idle while it hands a photo over; two are not.
+Started by serve.py; prints photos per second. With one thread per core, cores idle while it hands over a photo; with
+two they do not.
 """
 
 import argparse
@@ -18,24 +19,25 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("photo", type=Path)
     parser.add_argument("seconds", type=float)
-    parser.add_argument("threads", type=int, help="for each core")
+    parser.add_argument("threads", type=int, help="per core")
     options = parser.parse_args()
     print(measure(options.model, options.photo.read_bytes(), options.seconds, options.threads))
 
 
-def measure(folder: Path, photo: bytes, seconds: float, threads_a_core: int) -> float:
+def measure(folder: Path, photo: bytes, seconds: float, threads_per_core: int) -> float:
+    """Measure photos per second over ``seconds``."""
     tune_malloc("serving")
     manifest = ModelManifest.read(folder)
     engine = open_engine(folder, manifest)
-    counts = [0] * num_cores() * threads_a_core
+    counts = [0] * num_cores() * threads_per_core
     end = time.perf_counter() + seconds
 
-    def work(lane: int) -> None:
+    def work(slot: int) -> None:
         while time.perf_counter() < end:
-            engine.infer(lane, manifest.preprocessing.pixels_of(photo)[None])
-            counts[lane] += 1
+            engine.infer(slot, manifest.preprocessing.pixels_of(photo)[None])
+            counts[slot] += 1
 
-    threads = [threading.Thread(target=work, args=(lane,)) for lane in range(len(counts))]
+    threads = [threading.Thread(target=work, args=(slot,)) for slot in range(len(counts))]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,6 +1,6 @@
-"""The other side of serve.py, started by it: an image classifier on LitServe, as its documentation writes one.
+"""An image classifier on LitServe, after its documentation; started by serve.py for comparison.
 
-Two kinds: ``torch``, the documentation's example with ResNet-18, and ``engine``, the same around our OpenVINO engine.
+Two kinds: ``torch``, the documentation's example with ResNet-18, and ``engine``, the same with this project's engine.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from classifier.vision.manifest import ModelManifest
 
 
 class _ImageClassifier(litserve.LitAPI):
-    """What both kinds share: base64 in JSON comes in, a class goes out."""
+    """The part that both kinds share: base64 in JSON as input, a class index as output."""
 
     def __init__(self, folder: Path, num_threads: int, **options: Any) -> None:
         super().__init__(**options)
@@ -47,7 +47,7 @@ class TorchClassifier(_ImageClassifier):
 
     def setup(self, device: str) -> None:
         self.transforms = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
-        # Workers that each take all cores would wait for each other at every layer, and answer next to nothing.
+        # Workers that each use all cores would stall each other at every layer.
         torch.set_num_threads(self.num_threads)
         num_classes = len(ModelManifest.read(self.folder).classes)
         self.model = torchvision.models.resnet18(num_classes=num_classes).eval().to(device)
@@ -61,7 +61,7 @@ class TorchClassifier(_ImageClassifier):
 
 
 class EngineClassifier(_ImageClassifier):
-    """Our pixels and our engine."""
+    """This project's preprocessing and engine."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's signature
         manifest = ModelManifest.read(self.folder)

@@ -1,4 +1,4 @@
-"""The servers beside ours, in an environment of their own under .bench: LitServe, and TorchServe where Java is.
+"""Other servers for comparison, in their own environment under .bench: LitServe, and TorchServe if Java is installed.
 
 LitServe runs its documentation's image classifier (litserve_side.py); TorchServe, which is no longer developed, its own
 ``image_classifier`` handler.
@@ -19,7 +19,7 @@ from support.servers import free_port
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = (HERE / "requirements.txt", HERE / "torchserve.txt")
-MODEL = '''"""One class, as torch-model-archiver wants it."""
+MODEL = '''"""A single model class, as torch-model-archiver requires."""
 from torchvision.models.resnet import BasicBlock, ResNet
 
 
@@ -30,7 +30,7 @@ class ImageClassifier(ResNet):
 
 
 def install(venv: Path) -> Path:
-    """Put the others beside what the project has installed; the environment's Python."""
+    """Install the other servers in an environment that also sees the project's packages; return its Python."""
     python, installed = venv / "bin" / "python", venv / "requirements.txt"
     wanted = b"".join(path.read_bytes() for path in REQUIREMENTS)
     if installed.exists() and installed.read_bytes() == wanted:
@@ -40,7 +40,7 @@ def install(venv: Path) -> Path:
     command = [uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", *_mirror(), *REQUIREMENTS]
     subprocess.run(command, check=True)
     [packages] = venv.glob("lib/python*/site-packages")
-    # addsitedir, unlike a mere path, also follows the project's own editable install.
+    # addsitedir, unlike a plain path, also processes the project's editable install.
     ours = next(path for path in sys.path if path.endswith("site-packages"))
     (packages / "project.pth").write_text(f"import site; site.addsitedir({ours!r})\n", encoding="utf-8")
     installed.write_bytes(wanted)
@@ -48,14 +48,14 @@ def install(venv: Path) -> Path:
 
 
 def _mirror() -> list[str]:
-    """Where pip is told to look, uv looks too."""
+    """Options that make uv use the package index that pip is configured for."""
     command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
     address = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return ["--default-index", address] if address else []
 
 
 def litserve(kind: str, model: Path, python: Path, load: Load, *, workers: int, batch: int) -> Contender:
-    """``kind``: "torch", as the documentation writes it, or "engine", the same around our engine."""
+    """LitServe with ``kind`` "torch", the documentation's example, or "engine", the same with this project's engine."""
 
     def launch() -> Running:
         port = free_port()
@@ -68,7 +68,7 @@ def litserve(kind: str, model: Path, python: Path, load: Load, *, workers: int, 
 
 
 def torchserve(store: Path, python: Path, load: Load, *, workers: int) -> Contender:
-    """TorchServe on what :func:`archive` made."""
+    """TorchServe on the model store that :func:`archive` created."""
 
     def launch() -> Running:
         port, management, metrics = free_port(), free_port(), free_port()
@@ -86,7 +86,7 @@ def torchserve(store: Path, python: Path, load: Load, *, workers: int) -> Conten
             "PATH": f"{python.parent}:{os.environ['PATH']}",
             "LOG_LOCATION": str(store.parent / "logs"),
             "METRICS_LOCATION": str(store.parent / "logs"),
-            # Workers that each take all cores would wait for each other at every layer.
+            # Workers that each use all cores would stall each other at every layer.
             "OMP_NUM_THREADS": str(max(num_cores() // workers, 1)),
         }
         with (store.parent / "torchserve.log").open("wb") as log:
@@ -96,15 +96,16 @@ def torchserve(store: Path, python: Path, load: Load, *, workers: int) -> Conten
 
 
 def has_java() -> bool:
+    """Whether Java, which TorchServe needs, is installed."""
     return shutil.which("java") is not None
 
 
 def archive(folder: Path, python: Path) -> Path:
-    """ResNet-18 with random weights → TorchServe's model store."""
+    """Write ResNet-18 with random weights as a TorchServe model store."""
     store = folder / "store"
     store.mkdir(parents=True)
     (folder / "model.py").write_text(MODEL, encoding="utf-8")
-    # As many classes as on ImageNet: the handler answers with the best five.
+    # ImageNet's number of classes, since the handler returns the top five.
     torch.save(torchvision.models.resnet18().state_dict(), folder / "weights.pth")
     command = [python.with_name("torch-model-archiver"), "--model-name", "resnet18", "--version", "1.0"]
     command += ["--model-file", folder / "model.py", "--serialized-file", folder / "weights.pth"]

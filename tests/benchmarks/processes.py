@@ -1,4 +1,4 @@
-"""What the kernel says of a running process: its memory, threads and descriptors."""
+"""Memory, threads and descriptors of a running process, from /proc."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """One look at a process. ``anonymous``: bytes that are its own, and not a file's."""
+    """Resources of a process. ``anonymous``: resident bytes that are not backed by a file."""
 
     anonymous: int
     num_threads: int
@@ -14,9 +14,10 @@ class Usage:
 
     @classmethod
     def of(cls, pid: int) -> "Usage":
-        """
+        """Read the resources of a process.
+
         Raises:
-            OSError: there is no such process any more.
+            OSError: the process has ended.
         """
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         return cls(
@@ -30,7 +31,7 @@ class Usage:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that come from it."""
+    """The PIDs of a process and all its descendants."""
     try:
         lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
@@ -39,7 +40,7 @@ def family(pid: int) -> list[int]:
 
 
 def shared_out_memory(pid: int) -> int:
-    """Bytes in memory of a process and all that come from it; what they share counts once."""
+    """Resident bytes of a process and all its descendants; shared memory counts once."""
     return sum(_proportional(member) for member in family(pid))
 
 

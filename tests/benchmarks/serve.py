@@ -1,12 +1,13 @@
-"""How fast `serve` answers, beside LitServe, TorchServe and the same work without HTTP, all in one run on this machine.
+"""Throughput and latency of `serve` beside LitServe, TorchServe and the same work without HTTP, in one run.
 
   make bench-serve
   PYTHONPATH=tests .venv/bin/python -m benchmarks.serve --seconds 10
 
-ResNet-18 at 224 pixels with random weights, one 500 × 375 JPEG of about 50 KB, callers that each wait for their answer
-(wrk, which must be installed). The others run in the best of a few settings, found at 8 connections. All servers stay
-up and are measured in turn, round after round; a ratio is the median of the rounds' ratios, since a machine's speed
-drifts. Figures at 8 connections are also written to .bench/serve.json.
+ResNet-18 at 224 pixels with random weights, one 500 × 375 JPEG of about 50 KB, closed-loop clients (wrk, which must be
+installed). The other servers run with the best of a few settings, found at 8 connections. All servers stay up and are
+measured in turn, round after round; a ratio is the median of the rounds' ratios, since a machine's speed drifts.
+Figures at 8 connections are also written to .bench/serve.json. Fails if a ``/ping`` under load takes longer than the
+platform's two seconds.
 """
 
 import argparse
@@ -40,12 +41,14 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / ".bench"
 PHOTOS = ROOT.parent / "shared" / "data" / "clothing10" / "test"
 SIDE = 224
-# Below a hundred, train would not consider integers.
+# Below a hundred, train would not consider int8.
 NUM_PHOTOS = 128
 CONNECTIONS = (1, 8, 32)
 COMPARED = 8
 ROUNDS = 5
 PHOTO_BYTES = 50_000
+# The platform's timeout of a ping.
+PING_TIMEOUT_S = 2.0
 
 
 def main() -> None:
@@ -68,13 +71,13 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5, help="for each measurement")
-    parser.add_argument("--quick", action="store_true", help="2 seconds each, one round, one setting of the others")
+    parser.add_argument("--seconds", type=float, default=5, help="per measurement")
+    parser.add_argument("--quick", action="store_true", help="2 seconds each, one round, one setting per server")
     return parser.parse_args()
 
 
 def make_photo() -> bytes:
-    """500 × 375 pixels in about 50 KB: a real photo where there is one, else a drawn one with grain."""
+    """A JPEG of 500 × 375 pixels and about 50 KB: a real photo if available, else a drawn one with noise."""
     path = next(iter(sorted(PHOTOS.rglob("*.jpg"))), None) if PHOTOS.exists() else None
     if path is None:
         grain = np.random.default_rng(0).normal(0, 12, (375, 500, 3))
@@ -93,7 +96,7 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def choose(base: Path, photo: bytes, python: Path, seconds: float, *, quick: bool) -> dict[str, Contender]:
-    """Ours, and each of the others in its best setting."""
+    """`serve`, and each of the other servers with its best setting."""
     ours = Load.write(base, "ours", photo, "image/jpeg", "/invocations", seconds)
     document = json.dumps({"image_data": base64.b64encode(photo).decode()}).encode()
     litserve = Load.write(base, "litserve", document, "application/json", "/predict", seconds)
@@ -112,7 +115,7 @@ def choose(base: Path, photo: bytes, python: Path, seconds: float, *, quick: boo
         numbers = sorted({workers for workers, _ in settings})
         found["torchserve"] = best([others.torchserve(store, python, load, workers=one) for one in numbers], COMPARED)
     else:
-        print("TorchServe is not in the run: it needs Java")
+        print("TorchServe is left out: it needs Java")
     return found
 
 
@@ -122,7 +125,7 @@ def _ours(base: Path) -> Running:
 
 
 def compare(base: Path, contenders: dict[str, Contender], seconds: float, rounds: int) -> dict[str, float]:
-    """All servers up at once and measured in turn: an idle one takes no time from the others."""
+    """Measure all servers in turn while all are up; an idle one takes no CPU time from the others."""
     with ExitStack() as stack:
         sides = {name: stack.enter_context(running(contender)) for name, contender in contenders.items()}
         ceilings: list[tuple[float, float]] = []
@@ -166,32 +169,32 @@ def _figures(sides: dict[str, Side], ceilings: Sequence[tuple[float, float]], pi
 
 
 def _ratio(ours: Sequence[Rate], other: Side) -> float:
-    """The median of the rounds' ratios; a server that answered nothing or wrongly stops the comparison."""
+    """The median of the rounds' ratios; exits if the other server failed in a round."""
     rates = other.rates[COMPARED]
     if any(one.per_s == 0 or one.num_errors for one in rates):
-        sys.exit(f"{other.name} answered nothing in a round, or errors: the machine is too busy, or its log says why")
+        sys.exit(f"{other.name} had errors or no responses in a round; see the server's log, or use an idle machine")
     return median(one.per_s / rate.per_s for one, rate in zip(ours, rates, strict=True))
 
 
 def ceiling(base: Path, seconds: float, *, threads: int) -> float:
-    """Photos a second when all cores decode and infer, with so many threads each, and nothing else is done."""
+    """Photos per second of decoding and inference alone, with ``threads`` threads per core."""
     command = [sys.executable, "-m", "benchmarks.ceiling", base / "model", base / "ours.body", str(seconds)]
     command.append(str(threads))
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def pings_under(load: Load, port: int) -> list[float]:
-    """Milliseconds that each ``/ping`` took, on a connection of its own, while the server had all the work it can take.
+    """Milliseconds of each ``/ping``, on a connection of its own, while the server is saturated.
 
     Raises:
-        OSError: one was not answered, or not with 200.
+        OSError: one was not answered with 200 within the platform's timeout.
     """
     thread = threading.Thread(target=load.run, args=(port, CONNECTIONS[-1]))
     thread.start()
     pings = []
     while thread.is_alive():
         begun = time.perf_counter()
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=PING_TIMEOUT_S).close()
         pings.append((time.perf_counter() - begun) * 1e3)
         time.sleep(0.02)
     return pings

@@ -1,12 +1,12 @@
-"""Hostile requests, the same ones for a seed: does the server refuse each, live on, and let go of its memory?
+"""Fuzz test: the server must reject hostile requests, survive them, and free their memory. Reproducible by seed.
 
   make fuzz-serve
   PYTHONPATH=tests .venv/bin/python -m benchmarks.serve_fuzz --count 1000 --seed 7
 
-A real `serve` on a small model; everything stays on this machine. Photos, arrays and JSON that were damaged or that lie
-about their size, headers that lie about the body, callers that are slow or go away. It fails on an answer of 5xx (503
-with Retry-After apart), on none where one was due, on another worker process, on memory that stays, and when a good
-photo is not answered right afterwards.
+A real `serve` on a small model, on this machine only. Sends damaged photos, arrays and JSON, some with false sizes,
+false headers, and from clients that are slow or disconnect. Fails on a 5xx response (other than 503 with Retry-After),
+on a missing response, on a replaced worker process, on memory that is not freed, and if a valid photo is not answered
+afterwards.
 """
 
 import argparse
@@ -33,17 +33,17 @@ import numpy as np
 
 from benchmarks.processes import Usage
 from support.drawing import draw_photo, encode
-from support.servers import Server, drawn_photos, export_artifact, running, write_artifact
+from support.servers import ServerProcess, drawn_photos, export_artifact, running, write_artifact
 
 NUM_CALLERS = 16
 RECEIVE_TIMEOUT_S = 2
 ANSWER_S = 30.0
-# What the allocator keeps for the next large photo, in as many arenas as there are threads.
+# Memory that the allocator keeps for the next large photo, in one arena per thread.
 MEMORY_TOLERANCE = 200 * 1024 * 1024
 
-# whole: all is sent, and an answer is due. slow: in crumbs, and an answer is due. stalled: the rest never comes, and a
-# refusal is due. gone: the caller hangs up in the middle, or without listening.
-Manner = Literal["whole", "slow", "stalled", "gone"]
+# whole: all is sent; a response is expected. slow: sent in small pieces; a response is expected. stalled: the rest is
+# never sent; an error is expected. gone: the client disconnects in the middle, or without reading.
+Delivery = Literal["whole", "slow", "stalled", "gone"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Attack:
 
     kind: str
     data: bytes
-    manner: Manner = "whole"
+    delivery: Delivery = "whole"
 
 
 @dataclass
 class Fuzz:
-    """How a server took it."""
+    """Responses and problems of a run, and the worker's memory in bytes before and after."""
 
     statuses: collections.Counter[str] = field(default_factory=collections.Counter)
     problems: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ def main() -> None:
         base = Path(name)
         export_artifact(write_artifact(base / "model"))
         with running(base, base / "log", SERVE_RECEIVE_TIMEOUT_S=str(RECEIVE_TIMEOUT_S)) as server:
-            result = fuzz(server, options.count, options.seed, say=lambda text: print(text, flush=True))
+            result = fuzz(server, options.count, options.seed, log=lambda text: print(text, flush=True))
     print(f"{options.count:,} hostile requests in {result.seconds:.0f} s")
     print("answers: " + ", ".join(f"{status}: {num:,}" for status, num in sorted(result.statuses.items())))
     print(f"the worker's memory: {result.before / 1e6:.0f} MB before, {result.after / 1e6:.0f} MB after")
@@ -86,26 +86,26 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def fuzz(server: Server, count: int, seed: int = 0, *, say: Callable[[str], None] = lambda _text: None) -> Fuzz:
-    """Send ``count`` attacks, many at a time, and look at what is left."""
+def fuzz(server: ServerProcess, count: int, seed: int = 0, *, log: Callable[[str], None] = lambda _text: None) -> Fuzz:
+    """Send ``count`` attacks, many at a time, and check the server afterwards."""
     [worker] = server.workers()
     result = Fuzz(before=_warm(server, worker))
     start = time.monotonic()
     stream, part = attacks(count, seed), max(count // 10, 1)
     with concurrent.futures.ThreadPoolExecutor(NUM_CALLERS) as callers:
-        # Part by part, so that not all of them are held at once.
+        # In parts, so that not all of them are in memory at once.
         while some := list(itertools.islice(stream, part)):
             for status, problem in callers.map(lambda attack: _send(server.port, attack), some):
                 result.statuses[status] += 1
                 result.problems += [problem] if problem else []
-            say(f"{result.statuses.total():>7,} sent: {Usage.of(worker)}")
+            log(f"{result.statuses.total():>7,} sent: {Usage.of(worker)}")
     result.seconds = time.monotonic() - start
     result.problems += _look_after(server, worker, result)
     return result
 
 
-def _warm(server: Server, worker: int) -> int:
-    """Good requests of every kind that reserves memory of its own; the worker's memory after them."""
+def _warm(server: ServerProcess, worker: int) -> int:
+    """Send valid requests of every kind that allocates memory once; return the worker's memory in bytes."""
     floats = _npy(np.zeros((1, 3, 64, 64), np.float32))
     with concurrent.futures.ThreadPoolExecutor(NUM_CALLERS) as callers:
         list(callers.map(server.invoke, drawn_photos(8) * 8))
@@ -113,13 +113,13 @@ def _warm(server: Server, worker: int) -> int:
     return Usage.of(worker).anonymous
 
 
-def _look_after(server: Server, worker: int, result: Fuzz) -> list[str]:
+def _look_after(server: ServerProcess, worker: int, result: Fuzz) -> list[str]:
     good = server.invoke(drawn_photos(1)[0])
-    problems = [] if good.status == 200 else [f"a good photo was answered {good.status}: {good.body[:200]!r}"]
+    problems = [] if good.status == 200 else [f"a valid photo got {good.status}: {good.body[:200]!r}"]
     if server.ping() != 200:
         problems.append("/ping is not 200")
     if server.workers() != [worker]:
-        return [*problems, "the worker is another one now: it died"]
+        return [*problems, "the worker died and was replaced"]
     result.after = Usage.of(worker).anonymous
     if result.after > result.before + MEMORY_TOLERANCE:
         problems.append(f"memory grew from {result.before / 1e6:.0f} to {result.after / 1e6:.0f} MB")
@@ -130,17 +130,17 @@ def _look_after(server: Server, worker: int, result: Fuzz) -> list[str]:
 
 
 def _send(port: int, attack: Attack) -> tuple[str, str | None]:
-    """The status, "none" for no answer, and what is wrong with it."""
+    """Send an attack; return the status, or "none", and the problem with it, if any."""
     try:
         answer = _exchange(port, attack)
     except TimeoutError:
         return "none", f"{attack.kind}: no answer within {ANSWER_S:.0f} s"
     except ConnectionError:
-        # The server may refuse, and close, before all has been sent.
+        # The server may reject the request and close before all has been sent.
         answer = b""
     match = re.match(rb"HTTP/1\.1 (\d{3}) ", answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n"))
     if match is None:
-        return "none", None if attack.manner == "gone" else f"{attack.kind}: no answer"
+        return "none", None if attack.delivery == "gone" else f"{attack.kind}: no answer"
     status = int(match[1])
     is_shed = status == 503 and b"\r\nRetry-After:" in answer
     return str(status), f"{attack.kind}: {status}: {answer[-300:]!r}" if status >= 500 and not is_shed else None
@@ -148,25 +148,25 @@ def _send(port: int, attack: Attack) -> tuple[str, str | None]:
 
 def _exchange(port: int, attack: Attack) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S) as sock:
-        if attack.manner == "slow":
+        if attack.delivery == "slow":
             for start in range(0, len(attack.data), max(len(attack.data) // 8, 1)):
                 sock.sendall(attack.data[start : start + max(len(attack.data) // 8, 1)])
                 time.sleep(0.02)
         else:
             _send_all(sock, attack.data)
-        return b"" if attack.manner == "gone" else _receive(sock)
+        return b"" if attack.delivery == "gone" else _receive(sock)
 
 
 def _send_all(sock: socket.socket, data: bytes) -> None:
     try:
         sock.sendall(data)
     except (BrokenPipeError, ConnectionResetError):
-        # Refused before all was sent; the answer may still be read.
+        # Rejected before all was sent; the response may still be readable.
         return
 
 
 def _receive(sock: socket.socket) -> bytes:
-    """All until the server closes."""
+    """Read until the server closes."""
     answer = b""
     try:
         while data := sock.recv(65536):
@@ -180,7 +180,7 @@ def _receive(sock: socket.socket) -> bytes:
 
 
 def attacks(count: int, seed: int = 0) -> Iterator[Attack]:
-    """So many, always the same for a seed."""
+    """Yield ``count`` attacks, reproducible by seed."""
     rng = random.Random(seed)
     photos = _photos()
     makers: list[tuple[Callable[[random.Random, list[bytes]], Attack], int]] = [
@@ -207,7 +207,7 @@ def _photos() -> list[bytes]:
 
 
 def request(body: bytes, content_type: str = "image/jpeg", *, length: int | str | None = None, **headers: str) -> bytes:
-    """An HTTP request, as it goes over the wire; what ``headers`` say is not made to fit."""
+    """An HTTP request as bytes; ``headers`` override the correct ones."""
     fields = {"Host": "localhost", "Connection": "close", "Content-Type": content_type}
     fields |= {"Content-Length": str(len(body) if length is None else length)}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -231,7 +231,7 @@ def _mutate(rng: random.Random, data: bytes, other: bytes) -> bytes:
             for _ in range(rng.choice([1, 4, 64])):
                 changed[rng.randrange(len(changed))] = rng.randrange(256)
         case 1:
-            # Most of what a decoder believes stands at the beginning.
+            # Most of the fields that a decoder relies on are at the beginning.
             for _ in range(rng.choice([1, 2, 8])):
                 changed[rng.randrange(min(len(changed), 64))] ^= 1 << rng.randrange(8)
         case 2:
@@ -257,22 +257,22 @@ def _bomb(rng: random.Random, photos: list[bytes]) -> Attack:
     side = rng.choice([7_900, 30_000, 65_535])
     match rng.randrange(7):
         case 0:
-            kind, body = "PNG that says it is huge", _png(rng.choice([30_000, 2**31 - 1]), side, b"\0" * 64)
+            kind, body = "PNG with a huge declared size", _png(rng.choice([30_000, 2**31 - 1]), side, b"\0" * 64)
         case 1 if rng.random() < 0.1:
             # Just below the limit: 49 million pixels in a few kilobytes.
             kind, body = "PNG that is huge", _png(7_000, 7_000, b"\0" * 876 * 7_000, depth=1)
         case 2:
             text = _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * 20_000_000))
-            kind, body = "PNG with a text that swells", png[:33] + text + png[33:]
+            kind, body = "PNG with a compressed text bomb", png[:33] + text + png[33:]
         case 3:
-            # The frame's header: marker, length and precision come before height and width.
+            # In the frame header, marker, length and precision precede height and width.
             start = jpeg.index(b"\xff\xc0") + 5
-            kind, body = "JPEG that says it is huge", _replace(jpeg, start, struct.pack(">HH", side, side))
+            kind, body = "JPEG with a huge declared size", _replace(jpeg, start, struct.pack(">HH", side, side))
         case 4:
-            kind, body = "GIF that says it is huge", _replace(gif, 6, struct.pack("<HH", side, side))
+            kind, body = "GIF with a huge declared size", _replace(gif, 6, struct.pack("<HH", side, side))
         case 5:
             start = webp.index(b"\x9d\x01\x2a") + 3
-            kind, body = "WebP that says it is huge", _replace(webp, start, struct.pack("<HH", 16383, 16383))
+            kind, body = "WebP with a huge declared size", _replace(webp, start, struct.pack("<HH", 16383, 16383))
         case _:
             kind, body = "PNG with many chunks", png[:33] + _chunk(b"tEXt", b"a\0b") * 20_000 + png[33:]
     return Attack(kind, request(body, "image/*"))
@@ -386,14 +386,14 @@ def _lying_length(rng: random.Random, photos: list[bytes]) -> Attack:
     match rng.randrange(4):
         case 0 if rng.random() < 0.1:
             data = request(photo, length=len(photo) + rng.choice([1, 10_000]))
-            return Attack("less than was announced", data, "stalled")
+            return Attack("shorter than Content-Length", data, "stalled")
         case 1:
-            return Attack("two lengths", request(photo, content_length="5"))
+            return Attack("two Content-Lengths", request(photo, content_length="5"))
         case 2:
             length = rng.choice(["-1", "1e3", "0x10", "9" * 30, "9" * 5_000, "", "5, 5", "+5", "1 2", "26214401"])
-            return Attack("a length that is none", request(photo, length=length))
+            return Attack("invalid Content-Length", request(photo, length=length))
         case _:
-            return Attack("more than was announced", request(photo, length=rng.randrange(len(photo))))
+            return Attack("longer than Content-Length", request(photo, length=rng.randrange(len(photo))))
 
 
 def _lying_headers(rng: random.Random, photos: list[bytes]) -> Attack:
@@ -408,13 +408,13 @@ def _lying_headers(rng: random.Random, photos: list[bytes]) -> Attack:
             return Attack("bad chunks", head + rng.choice(chunks))
         case 2:
             encoding = rng.choice(["chunked", "gzip", "x"])
-            return Attack("chunks and a length", request(b"0\r\n\r\n", Transfer_Encoding=encoding))
+            return Attack("chunks and Content-Length", request(b"0\r\n\r\n", Transfer_Encoding=encoding))
         case 3:
             return Attack("an expectation", request(photo, Expect=rng.choice(["100-continue", "200", ""])))
         case _:
             head = request(photo).split(b"\r\n")
             line = rng.choice([b"a b: c", b": c", b" folded", b"\0: \0", b"X: " + b"y" * 9_000])
-            return Attack("a header that is none", b"\r\n".join([*head[:2], line, *head[2:]]))
+            return Attack("invalid header", b"\r\n".join([*head[:2], line, *head[2:]]))
 
 
 def _odd_headers(rng: random.Random, photos: list[bytes]) -> Attack:
@@ -438,19 +438,19 @@ def _odd_headers(rng: random.Random, photos: list[bytes]) -> Attack:
             return Attack("odd path", request(photos[0]).replace(b"/invocations", rng.choice(paths), 1))
         case _:
             start = request(photos[0])
-            return Attack("no HTTP", _mutate(rng, start[:200], photos[1]) + b"\r\n\r\n", "gone")
+            return Attack("not HTTP", _mutate(rng, start[:200], photos[1]) + b"\r\n\r\n", "gone")
 
 
 def _slow(rng: random.Random, photos: list[bytes]) -> Attack:
     data = request(rng.choice(photos))
     if rng.random() < 0.7:
-        return Attack("a slow sender", data, "slow")
-    return Attack("a sender that stops", data[: rng.randrange(1, len(data))], "stalled")
+        return Attack("slow sender", data, "slow")
+    return Attack("stalled sender", data[: rng.randrange(1, len(data))], "stalled")
 
 
 def _gone(rng: random.Random, photos: list[bytes]) -> Attack:
     data = request(rng.choice(photos))
-    return Attack("a caller that goes", data[: rng.choice([0, 1, 60, len(data) // 2, len(data), len(data)])], "gone")
+    return Attack("disconnecting client", data[: rng.choice([0, 1, 60, len(data) // 2, len(data), len(data)])], "gone")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Many requests over kept connections: is the server's memory flat, and do its threads and descriptors stay as many?
+"""Soak test: many requests over keep-alive connections must not grow the server's memory, threads or descriptors.
 
   make soak-serve
   PYTHONPATH=tests .venv/bin/python -m benchmarks.serve_soak --count 20000
 
-A real `serve` on a small model; everything stays on this machine. A line for each tenth; it fails when the last look at
-the worker shows more than the first one after the warm-up. A connection carries a few hundred requests, then another
-takes its place.
+A real `serve` on a small model, on this machine only. Prints a line after each tenth, and fails if the worker uses more
+at the end than after the warm-up. A connection carries a few hundred requests and is then replaced.
 """
 
 import argparse
@@ -19,28 +18,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.processes import Usage
-from support.servers import Server, drawn_photos, exchange, export_artifact, running, write_artifact
+from support.servers import ServerProcess, drawn_photos, exchange, export_artifact, running, write_artifact
 
 NUM_CONNECTIONS = 8
-REQUESTS_A_CONNECTION = 250
-NUM_LOOKS = 10
-# The allocator's own ups and downs; a leak of 200 bytes a request shows among 100,000.
+REQUESTS_PER_CONNECTION = 250
+NUM_SAMPLES = 10
+# Fluctuations of the allocator; a leak of 200 bytes per request shows after 100,000.
 MEMORY_TOLERANCE = 16 * 1024 * 1024
-# The pool adds a thread when none is known to be idle, which one that has just answered may not be yet.
+# The pool adds a thread if none is known to be idle; one that has just answered may not be counted yet.
 THREADS_TOLERANCE = 4
 
 
 @dataclass
 class Soak:
-    """What was seen of the worker, at equal distances, once its memory had settled."""
+    """Resources of the worker, sampled at equal intervals after the warm-up."""
 
-    num_asked: int
+    num_sent: int
     seconds: float
     usages: list[Usage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def judge(self) -> list[str]:
-        """What has grown, or went wrong."""
+        """The problems found: growth, and failed requests."""
         first, last = self.usages[0], self.usages[-1]
         problems = list(self.problems)
         if last.anonymous > first.anonymous + MEMORY_TOLERANCE:
@@ -58,8 +57,8 @@ def main() -> None:
         base = Path(name)
         export_artifact(write_artifact(base / "model"))
         with running(base, base / "log") as server:
-            result = soak(server, options.count, say=lambda text: print(text, flush=True))
-    print(f"{result.num_asked:,} requests in {result.seconds:.0f} s, {result.num_asked / result.seconds:,.0f}/s")
+            result = soak(server, options.count, log=lambda text: print(text, flush=True))
+    print(f"{result.num_sent:,} requests in {result.seconds:.0f} s, {result.num_sent / result.seconds:,.0f}/s")
     sys.exit("\n".join(result.judge()) or None)
 
 
@@ -69,36 +68,36 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def soak(server: Server, count: int, *, say: Callable[[str], None] = lambda _text: None) -> Soak:
-    """Ask ``count`` times, in so many parts that memory can be seen to stay."""
+def soak(server: ServerProcess, count: int, *, log: Callable[[str], None] = lambda _text: None) -> Soak:
+    """Send ``count`` requests, sampling the worker's resources after each tenth."""
     photos = drawn_photos(16)
     [worker] = server.workers()
-    part = max(count // NUM_LOOKS // NUM_CONNECTIONS, 1)
+    part = max(count // NUM_SAMPLES // NUM_CONNECTIONS, 1)
     result, start = Soak(0, 0.0), time.monotonic()
-    for number in range(NUM_LOOKS):
-        result.problems += _ask_from_all(server, photos, part)
-        result.num_asked += part * NUM_CONNECTIONS
+    for number in range(NUM_SAMPLES):
+        result.problems += _send_all(server, photos, part)
+        result.num_sent += part * NUM_CONNECTIONS
         usage = _settled(worker)
-        say(f"{result.num_asked:>9,} requests: {usage}")
-        # The first tenth warms up: threads are made as they are needed, the allocator finds its size.
+        log(f"{result.num_sent:>9,} requests: {usage}")
+        # The first tenth is the warm-up: threads are started on demand, and the allocator reaches its size.
         if number > 0:
             result.usages.append(usage)
     result.seconds = time.monotonic() - start
     if server.workers() != [worker]:
-        result.problems.append("the worker is another one now")
+        result.problems.append("the worker died and was replaced")
     return result
 
 
 def _settled(worker: int) -> Usage:
-    # The server closes its end of a connection a moment after the caller has.
+    # The server closes its end of a connection a moment after the client.
     time.sleep(0.2)
     return Usage.of(worker)
 
 
-def _ask_from_all(server: Server, photos: list[bytes], part: int) -> list[str]:
+def _send_all(server: ServerProcess, photos: list[bytes], part: int) -> list[str]:
     problems: list[str] = []
     threads = [
-        threading.Thread(target=_ask, args=(server.port, photos, part, problems)) for _ in range(NUM_CONNECTIONS)
+        threading.Thread(target=_send, args=(server.port, photos, part, problems)) for _ in range(NUM_CONNECTIONS)
     ]
     for thread in threads:
         thread.start()
@@ -107,7 +106,7 @@ def _ask_from_all(server: Server, photos: list[bytes], part: int) -> list[str]:
     return problems
 
 
-def _ask(port: int, photos: list[bytes], part: int, problems: list[str]) -> None:
+def _send(port: int, photos: list[bytes], part: int, problems: list[str]) -> None:
     try:
         for size in _sizes(part):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -122,9 +121,9 @@ def _ask(port: int, photos: list[bytes], part: int, problems: list[str]) -> None
 
 
 def _sizes(part: int) -> Iterator[int]:
-    """``part`` requests, connection by connection."""
-    for start in range(0, part, REQUESTS_A_CONNECTION):
-        yield min(REQUESTS_A_CONNECTION, part - start)
+    """The numbers of requests per connection that add up to ``part``."""
+    for start in range(0, part, REQUESTS_PER_CONNECTION):
+        yield min(REQUESTS_PER_CONNECTION, part - start)
 
 
 if __name__ == "__main__":

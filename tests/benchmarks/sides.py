@@ -1,4 +1,4 @@
-"""Servers under load: each a process of its own, asked by wrk, in closed loops."""
+"""Servers under load: processes measured with wrk in closed loops."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk sends, to where, and for how long."""
+    """The request that wrk sends, its path, and the duration."""
 
     script: Path
     path: str
@@ -51,14 +51,14 @@ class Load:
 
     @classmethod
     def write(cls, folder: Path, name: str, body: bytes, content_type: str, path: str, seconds: float) -> "Load":
-        """Put the request where wrk finds it."""
+        """Write the request's body and the script that makes wrk send it."""
         file, script = folder / f"{name}.body", folder / f"{name}.lua"
         file.write_bytes(body)
         script.write_text(SCRIPT.replace("{path}", str(file)).replace("{content_type}", content_type), encoding="utf-8")
         return cls(script, path, seconds)
 
     def run(self, port: int, connections: int, seconds: float | None = None) -> Rate:
-        """Keep so many connections asking, each waiting for its answer."""
+        """Send requests on ``connections`` connections, each waiting for its response before the next."""
         url = f"http://127.0.0.1:{port}{self.path}"
         duration = f"{max(round(seconds or self.seconds), 1)}s"
         command = ["wrk", "-t1", f"-c{connections}", f"-d{duration}", "--timeout", "20s", "-s", str(self.script), url]
@@ -73,7 +73,7 @@ Running = tuple[subprocess.Popen[bytes], int]
 
 @dataclass(frozen=True)
 class Contender:
-    """A server that can be started: ``launch`` gives its process and port; ``ping`` answers once it is ready."""
+    """A server to start: ``launch`` returns its process and port; the path ``ping`` responds once it is ready."""
 
     name: str
     launch: Callable[[], Running]
@@ -83,7 +83,7 @@ class Contender:
 
 @dataclass
 class Side:
-    """One running server and its figures, by the number of connections."""
+    """A running server and its measurements by number of connections."""
 
     name: str
     pid: int
@@ -94,17 +94,19 @@ class Side:
     rates: dict[int, list[Rate]] = field(default_factory=dict)
 
     def warm_up(self) -> None:
-        """Ask until it answers: TorchServe says that it is well before its workers have a model."""
+        """Send requests until all succeed: TorchServe reports to be healthy before its workers have a model."""
         deadline = time.monotonic() + START_S
         while (rate := self.load.run(self.port, 8, 1)).per_s == 0 or rate.num_errors:
             if time.monotonic() > deadline:
                 sys.exit(f"{self.name} does not answer")
 
     def measure(self, connections: int) -> None:
+        """Add one measurement with this number of connections."""
         self.rates.setdefault(connections, []).append(self.load.run(self.port, connections))
         self.rss_mb = shared_out_memory(self.pid) / 1e6
 
     def lines(self) -> list[str]:
+        """The medians as a text table, one line per number of connections."""
         return [
             f"{self.name:<34} {number:>5} {median(one.per_s for one in rates):>10.1f} "
             f"{median(one.p50_ms for one in rates):>9.1f} {median(one.p99_ms for one in rates):>9.1f} "
@@ -115,7 +117,7 @@ class Side:
 
 @contextmanager
 def running(contender: Contender) -> Iterator[Side]:
-    """A server that is ready and warm, for as long as it is needed."""
+    """Start a server, warm it up, and stop it at the end."""
     begun = time.perf_counter()
     process, port = contender.launch()
     try:
@@ -128,7 +130,7 @@ def running(contender: Contender) -> Iterator[Side]:
 
 
 def best(contenders: list[Contender], connections: int) -> Contender:
-    """Of one server in several settings the one that answers most."""
+    """The setting of a server with the highest throughput."""
     if len(contenders) == 1:
         return contenders[0]
     rates: list[float] = []
@@ -141,7 +143,7 @@ def best(contenders: list[Contender], connections: int) -> Contender:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end; then see that its workers have, too, since LitServe's outlive their server."""
+    """Stop a server and kill any workers left, since LitServe's outlive it."""
     members = family(process.pid)
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):

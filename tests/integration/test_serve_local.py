@@ -1,4 +1,4 @@
-"""``local_test/serve_local.sh`` and ``predict.sh``: from a trained model to a photo's label, as a newcomer types it."""
+"""``local_test/serve_local.sh`` and ``predict.sh``, from a trained model to the label of a photo."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def predict(*photos: Path, port: int) -> subprocess.CompletedProcess[str]:
 
 
 def predict_until_read(photo: Path, port: int) -> str:
-    """What is told when whoever reads the labels goes after the first of many, as ``head`` does."""
+    """The stderr of a run whose reader closes the pipe after the first of many labels, as ``head`` does."""
     command = [LOCAL_TEST / "predict.sh", "--port", str(port), *[photo] * 20]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -42,7 +42,7 @@ def wait_for(process: subprocess.Popen[bytes], photo: Path, port: int) -> subpro
 
 @pytest.mark.slow
 @pytest.mark.gate
-def test_a_trained_model_labels_photos(platform: Platform, image_folder: Path) -> None:
+def test_trained_model_labels_photos(platform: Platform, image_folder: Path) -> None:
     job = platform.train({"train": image_folder}, model="resnet18", epochs="8", lr="0.001", optimize_for_cpu="true")
     assert job.exit_code == 0
     port, photo = free_port(), image_folder / "disc" / "0.jpg"
@@ -56,7 +56,7 @@ def test_a_trained_model_labels_photos(platform: Platform, image_folder: Path) -
         assert done.returncode == 1
         assert done.stdout.startswith("0.jpg      disc ")
         assert done.stderr.splitlines() == [
-            "notes.txt  refused (422): not an image: 8 bytes that begin with b'no photo'",
+            "notes.txt  rejected (422): not an image: 8 bytes that begin with b'no photo'",
             "none.jpg   can't be read: No such file or directory",
         ]
         assert predict_until_read(photo, port) == ""
@@ -65,7 +65,7 @@ def test_a_trained_model_labels_photos(platform: Platform, image_folder: Path) -
         assert process.wait(30) == 0
 
 
-def test_without_a_server_or_a_model_the_way_is_told(tmp_path: Path) -> None:
+def test_error_says_how_to_get_a_server_and_a_model(tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(b"")
     done = predict(photo, port=free_port())
@@ -74,4 +74,4 @@ def test_without_a_server_or_a_model_the_way_is_told(tmp_path: Path) -> None:
     command = [str(LOCAL_TEST / "serve_local.sh"), "--output", str(tmp_path)]
     serve = subprocess.run(command, capture_output=True, text=True, check=False)
     assert serve.returncode == 1
-    assert serve.stderr == f"serve_local: {tmp_path}/model holds no model: local_test/train_local.sh makes one\n"
+    assert serve.stderr == f"serve_local: {tmp_path}/model has no model; train one with local_test/train_local.sh\n"

@@ -1,4 +1,4 @@
-"""`serve` as the platform starts it: a folder laid out as /opt/ml, the program on a free port, and its callers."""
+"""`serve` as the platform starts it: on a folder laid out as /opt/ml, on a free port; and artifacts to serve."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ import numpy as np
 
 from support.drawing import SHAPES, draw_photo, encode
 
-# As long as a busy machine may take; a quiet one needs two seconds.
+# The time that a busy machine may take; an idle one needs two seconds.
 START_S = 120.0
 CALL_S = 60.0
 SIDE = 64
@@ -26,7 +26,7 @@ SIDE = 64
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -37,7 +37,7 @@ class Reply:
 
 
 @dataclass
-class Server:
+class ServerProcess:
     """A running `serve`."""
 
     process: subprocess.Popen[bytes]
@@ -55,7 +55,7 @@ class Server:
         return self.request("POST", "/invocations", body, content_type=content_type, **headers)
 
     def ping(self) -> int | None:
-        """The status, or None where nobody answers."""
+        """The status, or None if there is no answer."""
         try:
             return self.request("GET", "/ping").status
         except OSError:
@@ -65,6 +65,7 @@ class Server:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def wait_until_ready(self) -> None:
+        """Wait until ``/ping`` returns 200."""
         deadline = time.monotonic() + START_S
         while self.ping() != 200:
             assert self.process.poll() is None, self.log.read_text()
@@ -72,38 +73,42 @@ class Server:
             time.sleep(0.05)
 
     def workers(self) -> list[int]:
-        """The processes that the first one forked."""
+        """The PIDs of Gunicorn's workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
         return [int(one) for one in children.split()]
 
     def log_lines(self) -> list[dict[str, Any]]:
+        """The JSON lines of the log."""
         lines = self.log.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def terminate(self) -> None:
+        """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float = 30) -> int:
+        """Wait until it has ended; its exit code."""
         return self.process.wait(timeout_s)
 
 
 def exchange(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> Reply:
-    """One request on a connection that may have carried others. Header names are written with underscores."""
+    """Send one request on an open connection; underscores in header names become hyphens."""
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     response = connection.getresponse()
     return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
 
 
 def free_port() -> int:
+    """A TCP port that is free now."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
 
 
-def start(base: Path, log: Path, **environment: str) -> Server:
-    """The program on a model folder; not yet ready."""
+def start(base: Path, log: Path, **environment: str) -> ServerProcess:
+    """Start `serve` on a model folder, without waiting until it is ready."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("serve"))]
     everything = {
@@ -115,12 +120,12 @@ def start(base: Path, log: Path, **environment: str) -> Server:
     }
     with log.open("wb") as stream:
         process = subprocess.Popen(command, env=everything, stdout=stream, stderr=subprocess.STDOUT)
-    return Server(process, port, log)
+    return ServerProcess(process, port, log)
 
 
 @contextmanager
-def running(base: Path, log: Path, **environment: str) -> Iterator[Server]:
-    """A server that is ready, for as long as it is needed."""
+def running(base: Path, log: Path, **environment: str) -> Iterator[ServerProcess]:
+    """Start `serve`, wait until it is ready, and stop it at the end."""
     server = start(base, log, **environment)
     try:
         server.wait_until_ready()
@@ -136,22 +141,22 @@ def running(base: Path, log: Path, **environment: str) -> Iterator[Server]:
 
 
 def drawn_pixels(num_photos: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Photos of three classes as a model sees them, uint8 (N, side, side, 3), and their labels."""
+    """Drawn photos of three classes as model input, uint8 (N, side, side, 3), and their labels, integers (N,)."""
     names = sorted(SHAPES)
     photos = [draw_photo(side, side, shape=names[seed % 3], seed=seed) for seed in range(num_photos)]
     return np.stack([np.asarray(one) for one in photos]), np.arange(num_photos) % 3
 
 
 def drawn_photos(num_photos: int) -> list[bytes]:
-    """JPEG files of several sizes."""
+    """Drawn photos of several sizes as JPEG files."""
     names = sorted(SHAPES)
     sizes = [(320, 240), (90, 160), (500, 375), (64, 64)]
     return [encode(draw_photo(*sizes[seed % 4], shape=names[seed % 3], seed=seed)) for seed in range(num_photos)]
 
 
 def write_artifact(folder: Path, *, side: int = SIDE, architecture: str = "resnet18", seed: int = 0) -> Path:
-    """An artifact of random weights that are always the same, with three classes."""
-    # Programs that only talk to a server import no torch.
+    """Write an artifact of three classes with random weights, reproducible by ``seed``."""
+    # Imported here: programs that only send requests do without torch.
     import torch  # noqa: PLC0415
 
     from classifier.vision import artifact, models  # noqa: PLC0415
@@ -171,8 +176,19 @@ def write_artifact(folder: Path, *, side: int = SIDE, architecture: str = "resne
 
 
 def export_artifact(folder: Path, *, side: int = SIDE, num_photos: int = 12) -> Path:
-    """What `train` adds for a CPU, judged on drawn photos."""
+    """Add the files that `train` writes for a CPU, measured on drawn photos."""
     from classifier.engine.selection import export  # noqa: PLC0415
 
     export(folder, *drawn_pixels(num_photos, side))
     return folder
+
+
+def torch_logits(folder: Path, pixels: np.ndarray) -> np.ndarray:
+    """The logits of an artifact in torch, fp32 (N, num_classes), for pixels, uint8 (N, S, S, 3)."""
+    import torch  # noqa: PLC0415
+
+    from classifier.vision import artifact  # noqa: PLC0415
+
+    classifier, _ = artifact.load(folder)
+    with torch.inference_mode():
+        return classifier(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()

@@ -2,6 +2,6 @@
 
 import sys
 
-# OpenVINO reports each import and conversion to its makers, over the network and from a process of its own. Where the
-# reporter can't be imported, it does without.
+# OpenVINO reports every import and conversion to its vendor over the network, from a process of its own. It works
+# without the reporter when that can't be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]

@@ -1,7 +1,7 @@
-"""A batch of pixels → logits: OpenVINO on a CPU, torch on a GPU, behind one shape. Imports no torch without need.
+"""The engine protocol, the names of the files that engines read, and the precisions found safe for a model.
 
-Pixels come as uint8 (N, S, S, 3), as the decoder leaves them, or as float32 of the same range; the permutation and the
-normalisation are inside the graph. Logits leave as float32 (N, num_classes).
+Engines take pixels as uint8 (N, S, S, 3), as the decoder returns them, or as float32 of the same range; permutation and
+normalization are part of the graph. Logits are float32 (N, num_classes). This module imports no torch.
 """
 
 from pathlib import Path
@@ -16,35 +16,48 @@ from classifier.host import cpu_has_bf16, cpu_has_int8
 GRAPH_FILE = "openvino.xml"
 QUANTIZED_FILE = "openvino_int8.xml"
 CHOICE_FILE = "engine.json"
-Precision = Literal["f32", "bf16", "int8"]
+EnginePrecision = Literal["f32", "bf16", "int8"]
 
 
 class Engine(Protocol):
-    """What the batches run on.
-
-    It takes up to ``num_lanes`` batches at once, each on its own lane; a batch holds at most ``max_batch`` photos.
-    """
+    """A loaded model that runs batches of at most ``max_batch`` photos, up to ``num_slots`` of them concurrently."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def num_lanes(self) -> int: ...
-
-    @property
-    def max_batch(self) -> int: ...
-
-    def infer(self, lane: int, pixels: np.ndarray) -> np.ndarray:
-        """Pixels, uint8 or float32 (N, S, S, 3) in 0–255 → logits, float32 (N, num_classes)."""
+    def name(self) -> str:
+        """The backend and its precision, for reports."""
         ...
 
-    def close(self) -> None: ...
+    @property
+    def num_slots(self) -> int:
+        """Number of batches that may run at once, each with a slot number of its own."""
+        ...
+
+    @property
+    def max_batch(self) -> int:
+        """Largest number of photos in a batch."""
+        ...
+
+    def infer(self, slot: int, pixels: np.ndarray) -> np.ndarray:
+        """Run one batch.
+
+        Args:
+            slot: 0 to ``num_slots`` - 1; no two threads may use the same slot at once.
+            pixels: uint8 or float32 (N, S, S, 3) in 0–255.
+
+        Returns:
+            Logits, float32 (N, num_classes).
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the engine's memory; no batch may be running."""
+        ...
 
 
 class EngineChoice(BaseModel):
-    """Which precisions ``train`` found safe for this model, on photos. Holds no timing: same weights, same bytes.
+    """The precisions that ``train`` found safe for a model. Contains no timings, so equal weights give equal bytes.
 
-    bf16 that could not be tried, on a CPU without it, counts as safe; int8 must have been tried.
+    bf16 that could not be measured, on a CPU without it, counts as safe; int8 must have been measured.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,10 +67,10 @@ class EngineChoice(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "EngineChoice":
-        """The choice in an artifact's folder, or the default where it holds none.
+        """Read the choice from an artifact's folder; the default where the file is missing.
 
         Raises:
-            ArtifactError: the file does not say what it must.
+            ArtifactError: the file is malformed.
         """
         path = folder / CHOICE_FILE
         try:
@@ -68,10 +81,11 @@ class EngineChoice(BaseModel):
             raise ArtifactError(f"{path}: {error.errors()[0]['msg']}") from None
 
     def write(self, folder: Path) -> None:
+        """Write the choice into an artifact's folder."""
         (folder / CHOICE_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
-    def precision(self) -> Precision:
-        """The fastest that is safe for the model and that this CPU computes in itself."""
+    def precision(self) -> EnginePrecision:
+        """The fastest precision that is safe for the model and that this CPU supports natively."""
         if self.int8 and cpu_has_int8():
             return "int8"
         return "bf16" if self.bf16 and cpu_has_bf16() else "f32"

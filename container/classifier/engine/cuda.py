@@ -1,7 +1,7 @@
-"""torch on a GPU: channels last, half precision, and one CUDA graph for each size of batch that is run.
+"""torch on a GPU: channels last, half precision, and one CUDA graph per batch size.
 
-A batch is filled up to the next size that has a graph; what is filled in is thrown away. Every graph is captured, and
-so run, before the engine is handed out.
+A batch is padded to the next size that has a graph, and the padding's logits are dropped. All graphs are captured while
+the engine is constructed.
 """
 
 import threading
@@ -22,7 +22,7 @@ WARM_UPS = 3
 
 @dataclass(frozen=True)
 class _Graph:
-    """One captured batch size: its input and output stay where they are, and a replay goes from one to the other."""
+    """One captured batch size, with the fixed input and output buffers that a replay reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     pixels: Tensor
@@ -30,12 +30,12 @@ class _Graph:
 
 
 def bucket_for(num_photos: int, buckets: tuple[int, ...]) -> int:
-    """The smallest bucket that holds so many photos."""
+    """The smallest of the (ascending) buckets that fits ``num_photos``."""
     return next(size for size in buckets if size >= num_photos)
 
 
 class TorchEngine:
-    """A classifier on a device. On a CPU, where tests run it, it is the same but for the graphs."""
+    """A classifier on a device. On a CPU, as in tests, it runs without CUDA graphs."""
 
     def __init__(
         self, classifier: Classifier, *, device: torch.device, side: int, buckets: tuple[int, ...] = BUCKETS
@@ -45,20 +45,20 @@ class TorchEngine:
         self._buckets = buckets
         self._dtype = _choose_dtype(self._classifier, device, side)
         self._classifier.network.to(self._dtype)
-        # One replay at a time: the graphs share their memory.
+        # One replay at a time: the graphs share memory.
         self._lock = threading.Lock()
         self._graphs: dict[int, _Graph] = {}
         if device.type == "cuda":
-            # The largest first, so that the smaller ones find their memory already there.
+            # The largest first, so that the smaller ones reuse its memory.
             for size in sorted(buckets, reverse=True):
                 self._graphs[size] = self._capture(size, side)
 
     @classmethod
     def open(cls, folder: Path, manifest: ModelManifest) -> "TorchEngine":
-        """An artifact on the first GPU.
+        """Load an artifact onto the first GPU.
 
         Raises:
-            ArtifactError: the folder does not hold what its manifest says.
+            ArtifactError: the folder has no artifact, or one whose files do not match.
         """
         device = torch.device("cuda")
         torch.backends.cudnn.benchmark = True
@@ -67,19 +67,22 @@ class TorchEngine:
 
     @property
     def name(self) -> str:
+        """``torch``, the precision and the device."""
         return f"torch {str(self._dtype).removeprefix('torch.')} on {self._device.type}"
 
     @property
-    def num_lanes(self) -> int:
+    def num_slots(self) -> int:
+        """1: a batch has the whole GPU."""
         return 1
 
     @property
     def max_batch(self) -> int:
+        """The largest batch size that has a graph."""
         return self._buckets[-1]
 
-    def infer(self, lane: int, pixels: np.ndarray) -> np.ndarray:
-        """Pixels, uint8 or float32 (N, S, S, 3) in 0–255, N ≤ ``max_batch`` → logits, float32 (N, num_classes)."""
-        assert lane == 0
+    def infer(self, slot: int, pixels: np.ndarray) -> np.ndarray:
+        """Run one batch: uint8 or float32 (N, S, S, 3) in 0–255, N ≤ ``max_batch``, to float32 (N, num_classes)."""
+        assert slot == 0
         size = bucket_for(len(pixels), self._buckets)
         with self._lock, torch.inference_mode():
             if pixels.dtype == np.uint8 and size in self._graphs:
@@ -88,24 +91,25 @@ class TorchEngine:
             return self._forward(batch).cpu().numpy()
 
     def close(self) -> None:
+        """Release the graphs and their buffers."""
         self._graphs.clear()
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        # Normalised in fp32, then halved: the pixels' own rounding stays the smaller error.
-        normalised = self._classifier.normalize(pixels.permute(0, 3, 1, 2))
-        return self._classifier.network(normalised.to(self._dtype)).float()
+        # Normalized in fp32, then cast, which keeps the rounding error of the pixels small.
+        normalized = self._classifier.normalize(pixels.permute(0, 3, 1, 2))
+        return self._classifier.network(normalized.to(self._dtype)).float()
 
     def _replay(self, captured: _Graph, pixels: np.ndarray) -> np.ndarray:
         captured.pixels[: len(pixels)].copy_(torch.from_numpy(np.ascontiguousarray(pixels)))
         captured.graph.replay()
-        # cpu() waits for the replay.
+        # cpu() synchronizes with the replay.
         return captured.logits[: len(pixels)].cpu().numpy()
 
     def _capture(self, size: int, side: int) -> _Graph:
         pixels = torch.zeros(size, side, side, 3, dtype=torch.uint8, device=self._device)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        # cuDNN looks for its fastest algorithms in the first runs, which may not be captured.
+        # cuDNN selects its fastest algorithms during the first runs, which must not be captured.
         with torch.inference_mode(), torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 self._forward(pixels)
@@ -117,7 +121,7 @@ class TorchEngine:
 
 
 def _choose_dtype(classifier: Classifier, device: torch.device, side: int) -> torch.dtype:
-    """Half precision where there is a GPU and the network stays finite in it; else single."""
+    """fp16 on a GPU if the network's logits stay finite in it; else fp32."""
     if device.type != "cuda":
         return torch.float32
     generator = torch.Generator(device="cpu").manual_seed(0)

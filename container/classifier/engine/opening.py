@@ -1,25 +1,21 @@
-"""A batch of pixels → logits: OpenVINO on a CPU, torch on a GPU, behind one shape. Imports no torch without need.
-
-Pixels come as uint8 (N, S, S, 3), as the decoder leaves them, or as float32 of the same range; the permutation and the
-normalisation are inside the graph. Logits leave as float32 (N, num_classes).
-"""
+"""Selection of the engine that serves an artifact on this machine."""
 
 from pathlib import Path
 
 import openvino
 
-from classifier.engine.base import CHOICE_FILE, GRAPH_FILE, QUANTIZED_FILE, Engine, EngineChoice, Precision
-from classifier.engine.openvino import _openvino_core, compile_graph
+from classifier.engine.base import CHOICE_FILE, GRAPH_FILE, QUANTIZED_FILE, Engine, EngineChoice, EnginePrecision
+from classifier.engine.openvino import compile_graph, openvino_core
 from classifier.errors import ArtifactError
 from classifier.host import has_gpu
 from classifier.vision.manifest import ModelManifest
 
 
 def open_engine(folder: Path, manifest: ModelManifest) -> Engine:
-    """The engine for an artifact on this machine: torch where there is a GPU, OpenVINO where there is none.
+    """Load an artifact into the engine for this machine: torch on a GPU, else OpenVINO on the CPU.
 
     Raises:
-        ArtifactError: the folder does not hold what its manifest says.
+        ArtifactError: a file of the artifact is missing, malformed or does not match the manifest.
     """
     if has_gpu():
         from classifier.engine.cuda import TorchEngine  # noqa: PLC0415 - imports torch
@@ -29,20 +25,20 @@ def open_engine(folder: Path, manifest: ModelManifest) -> Engine:
     return compile_graph(_read_graph(folder, manifest, precision), precision)
 
 
-def _read_graph(folder: Path, manifest: ModelManifest, precision: Precision) -> openvino.Model:
+def _read_graph(folder: Path, manifest: ModelManifest, precision: EnginePrecision) -> openvino.Model:
     path = folder / (QUANTIZED_FILE if precision == "int8" else GRAPH_FILE)
     if precision != "int8" and not path.exists():
-        # An artifact of before, or of elsewhere: converted now, which needs torch and a few seconds.
-        from classifier.engine.selection import graph_of  # noqa: PLC0415 - imports torch
+        # An artifact from an older version or another tool: converted now, which needs torch and a few seconds.
+        from classifier.engine.convert import convert_artifact  # noqa: PLC0415 - imports torch
 
-        return graph_of(folder)
+        return convert_artifact(folder)
     if not path.is_file():
-        raise ArtifactError(f"{folder} holds no {path.name}, which its {CHOICE_FILE} speaks of")
+        raise ArtifactError(f"{folder} has no {path.name}, which {CHOICE_FILE} refers to")
     if not path.read_bytes().startswith(b"<?xml"):
-        # OpenVINO would try it as the file of every other framework that it knows.
-        raise ArtifactError(f"{path} is no OpenVINO graph")
+        # OpenVINO would try to parse it as a model of every other framework that it supports.
+        raise ArtifactError(f"{path} is not an OpenVINO graph")
     try:
-        model = _openvino_core().read_model(path)
+        model = openvino_core().read_model(path)
     except RuntimeError as error:
         raise ArtifactError(f"{path}: {_last_line(error)}") from None
     _check_graph(model, manifest, path)
@@ -52,10 +48,10 @@ def _read_graph(folder: Path, manifest: ModelManifest, precision: Precision) -> 
 def _check_graph(model: openvino.Model, manifest: ModelManifest, path: Path) -> None:
     side, num_classes = manifest.preprocessing.crop, len(manifest.classes)
     expected = [("input", f"[?,{side},{side},3]"), ("output", f"[?,{num_classes}]")]
-    found = [("input", str(model.input().partial_shape)), ("output", str(model.output().partial_shape))]
-    for (name, wanted), (_, shape) in zip(expected, found, strict=True):
+    actual = [("input", str(model.input().partial_shape)), ("output", str(model.output().partial_shape))]
+    for (name, wanted), (_, shape) in zip(expected, actual, strict=True):
         if shape != wanted:
-            raise ArtifactError(f"{path}: its {name} is {shape}, but model.json asks for {wanted}")
+            raise ArtifactError(f"{path}: the shape of its {name} is {shape}, but model.json requires {wanted}")
 
 
 def _last_line(error: Exception) -> str:

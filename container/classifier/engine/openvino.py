@@ -1,8 +1,4 @@
-"""A batch of pixels → logits: OpenVINO on a CPU, torch on a GPU, behind one shape. Imports no torch without need.
-
-Pixels come as uint8 (N, S, S, 3), as the decoder leaves them, or as float32 of the same range; the permutation and the
-normalisation are inside the graph. Logits leave as float32 (N, num_classes).
-"""
+"""OpenVINO on the CPU's cores."""
 
 import threading
 from functools import cache
@@ -10,26 +6,25 @@ from functools import cache
 import numpy as np
 import openvino
 
-from classifier.engine.base import Precision
+from classifier.engine.base import EnginePrecision
 from classifier.host import num_cores
 
-# With a stream a core, larger batches only make the first photo wait for the last (ResNet-18 in int8, two cores, eight
-# callers: 277 photos a second one by one, 236 in batches of up to four).
+# With one stream per core, larger batches only make the first photo wait for the last (ResNet-18 in int8, two cores,
+# eight clients: 277 photos a second one by one, 236 in batches of up to four).
 MAX_BATCH = 1
-# One that a stream works on and one that it takes next: else its core is idle while threads hand it the next (ResNet-18
-# in int8, two cores, eight callers: idle for 7 % of the time with one, 1 % with two).
-LANES_A_STREAM = 2
+# One batch that the stream runs and one that it takes next; otherwise its core idles while threads hand over the next
+# (ResNet-18 in int8, two cores, eight clients: idle for 7 % of the time with one slot, 1 % with two).
+SLOTS_PER_STREAM = 2
 
 
 class OpenVinoEngine:
-    """A graph on the CPU's cores.
+    """A graph on the CPU, by default with one single-threaded stream per core.
 
-    One stream a core, each of one thread, by default: two photos on two cores wait for each other less often than two
-    threads that share one photo do.
+    Two photos on two cores wait for each other less often than two threads that share one photo.
     """
 
-    def __init__(self, model: openvino.Model, *, precision: Precision, num_streams: int) -> None:
-        # Of one fixed shape it takes 5 % less of the CPU than asking for the shape at every layer.
+    def __init__(self, model: openvino.Model, *, precision: EnginePrecision, num_streams: int) -> None:
+        # A fixed shape takes 5 % less CPU time than looking the shape up at every layer.
         self._model = model.clone()
         self._model.reshape([MAX_BATCH, *list(model.input().partial_shape)[1:]])
         self._config = {
@@ -40,42 +35,47 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,
         }
         self._precision = precision
-        self._num_lanes = num_streams * LANES_A_STREAM
+        self._num_slots = num_streams * SLOTS_PER_STREAM
         self._requests = self._compile(self._model)
         self._float_requests: list[openvino.InferRequest] | None = None
         self._float_lock = threading.Lock()
 
     @property
     def name(self) -> str:
+        """``OpenVINO`` and the precision."""
         return f"OpenVINO {self._precision}"
 
     @property
-    def num_lanes(self) -> int:
-        return self._num_lanes
+    def num_slots(self) -> int:
+        """Number of concurrent inference requests."""
+        return self._num_slots
 
     @property
     def max_batch(self) -> int:
+        """Largest number of photos in a batch."""
         return MAX_BATCH
 
-    def infer(self, lane: int, pixels: np.ndarray) -> np.ndarray:
+    def infer(self, slot: int, pixels: np.ndarray) -> np.ndarray:
+        """Run one batch: uint8 or float32 (N, S, S, 3) in 0–255 to logits, float32 (N, num_classes)."""
         requests = self._requests if pixels.dtype == np.uint8 else self._requests_for_floats()
-        return np.concatenate([_infer(requests[lane], photo[None]) for photo in pixels])
+        return np.concatenate([_infer(requests[slot], photo[None]) for photo in pixels])
 
     def close(self) -> None:
+        """Release the compiled graphs."""
         self._requests = []
         self._float_requests = None
 
     def _compile(self, model: openvino.Model) -> list[openvino.InferRequest]:
-        compiled = _openvino_core().compile_model(model, "CPU", self._config)
-        requests = [compiled.create_infer_request() for _ in range(self._num_lanes)]
-        # Each runs once here, on one thread: at its first inference OpenVINO's Python layer fills static tables, and
-        # lets go of the interpreter's lock meanwhile, so that two threads that both begin wait for each other forever.
+        compiled = openvino_core().compile_model(model, "CPU", self._config)
+        requests = [compiled.create_infer_request() for _ in range(self._num_slots)]
+        # Each runs once here, on one thread: at its first inference OpenVINO's Python layer fills static tables and
+        # releases the GIL meanwhile, so two threads that both run their first inference deadlock.
         for request in requests:
             request.infer(np.zeros(list(model.input().shape), model.input().element_type.to_dtype()))
         return requests
 
     def _requests_for_floats(self) -> list[openvino.InferRequest]:
-        # The same graph with another type at its door. Compiled when the first float tensor comes, since few ever do.
+        # The same graph with another input type. Compiled when the first float tensor arrives, since few ever do.
         with self._float_lock:
             if self._float_requests is None:
                 model = self._model.clone()
@@ -85,16 +85,19 @@ class OpenVinoEngine:
             return self._float_requests
 
 
-def _infer(request: openvino.InferRequest, pixels: np.ndarray) -> np.ndarray:
-    request.infer(pixels, share_inputs=True)
-    return request.get_output_tensor().data.astype(np.float32)
+def compile_graph(
+    model: openvino.Model, precision: EnginePrecision, *, num_streams: int | None = None
+) -> OpenVinoEngine:
+    """Compile a graph for the CPU, by default with one stream for each core that this process may use."""
+    return OpenVinoEngine(model, precision=precision, num_streams=num_streams or num_cores())
 
 
 @cache
-def _openvino_core() -> openvino.Core:
+def openvino_core() -> openvino.Core:
+    """The process's OpenVINO runtime."""
     return openvino.Core()
 
 
-def compile_graph(model: openvino.Model, precision: Precision, *, num_streams: int | None = None) -> OpenVinoEngine:
-    """A graph (an ``openvino.Model``) → an engine on all the cores that this process may use."""
-    return OpenVinoEngine(model, precision=precision, num_streams=num_streams or num_cores())
+def _infer(request: openvino.InferRequest, pixels: np.ndarray) -> np.ndarray:
+    request.infer(pixels, share_inputs=True)
+    return request.get_output_tensor().data.astype(np.float32)

@@ -1,8 +1,8 @@
-"""A graph in floating point → the same in 8-bit integers, calibrated on photos.
+"""Post-training quantization of a graph to int8, calibrated on photos.
 
-Weights are symmetric, with a scale for each output channel; activations have one a tensor, from the mean over the
-photos of each one's extremes. OpenVINO runs a convolution in integers when both its inputs are quantized, and so too
-an addition, which keeps a residual network in integers from end to end.
+Weights are symmetric, with one scale per output channel. Activations have one scale per tensor, from the mean over the
+photos of each photo's minimum and maximum. OpenVINO runs a convolution in int8 when both its inputs are quantized, and
+an addition likewise, which keeps a residual network in int8 from end to end.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ import openvino
 from openvino import Node, Output
 from openvino import opset13 as ops
 
+from classifier.engine.openvino import openvino_core
+
 BATCH = 8
 ACTIVATION_LEVELS = 256
 WEIGHT_LIMIT = 127
-# Output channels' axes of the weights, by operation.
+# The weights' axes of the output channels, by operation.
 _CHANNEL_AXES = {"Convolution": (0,), "GroupConvolution": (0, 1)}
-# They move values without changing them, so a quantized tensor stays quantized through them.
+# These move values without changing them, so a quantized tensor stays quantized through them.
 _TRANSPARENT = ("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
 
 
@@ -28,19 +30,22 @@ class _Range:
 
 
 def quantize(model: openvino.Model, pixels: np.ndarray) -> openvino.Model:
-    """A quantized copy.
+    """Quantize a copy of a graph.
 
     Args:
-        model: pixels uint8 (N, S, S, 3) → logits.
+        model: takes pixels, uint8 (N, S, S, 3), and returns logits, float32 (N, num_classes).
         pixels: photos to calibrate on, uint8 (N, S, S, 3); a hundred are enough.
+
+    Returns:
+        A graph with the same inputs and outputs.
     """
     ranges = _calibrate(model.clone(), pixels)
     copy = model.clone()
     sources = _sources(copy)
     for layer in filter(_has_weights, copy.get_ordered_ops()):
-        _quantise_weights(layer)
+        _quantize_weights(layer)
     for source, extremes in zip(sources, ranges, strict=True):
-        _quantise_activation(source, extremes)
+        _quantize_activation(source, extremes)
     copy.validate_nodes_and_infer_types()
     return copy
 
@@ -52,15 +57,15 @@ def _has_weights(node: Node) -> bool:
 
 
 def _sources(model: openvino.Model) -> list[Output]:
-    """The tensors to quantize, each once, in the graph's order: what layers and residual additions take in."""
+    """The tensors to quantize, each once, in graph order: the inputs of weighted layers and residual additions."""
     wanted: dict[tuple[str, int], Output] = {}
     for node in model.get_ordered_ops():
-        for source in map(_origin, _quantised_inputs(node)):
+        for source in map(_origin, _quantized_inputs(node)):
             wanted.setdefault((source.get_node().get_friendly_name(), source.get_index()), source)
     return list(wanted.values())
 
 
-def _quantised_inputs(node: Node) -> list[Output]:
+def _quantized_inputs(node: Node) -> list[Output]:
     if _has_weights(node):
         return [node.input_value(0)]
     inputs = [node.input_value(port) for port in range(node.get_input_size())]
@@ -79,16 +84,16 @@ def _origin(value: Output) -> Output:
 
 
 def _calibrate(model: openvino.Model, pixels: np.ndarray) -> list[_Range]:
-    """For each of the tensors to quantize, the mean over the photos of its smallest and its largest value."""
+    """For each tensor to quantize, the mean over the photos of its minimum and its maximum."""
     observed = model.add_outputs([one for source in _sources(model) for one in _extremes(source)])
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
     sums = np.zeros(len(observed))
     for start in range(0, len(pixels), BATCH):
         request.infer(pixels[start : start + BATCH])
         outputs = [request.get_tensor(one).data for one in observed]
         sums += [float(one.sum(dtype=np.float64)) for one in outputs]
-    means = [_shorten(value / len(pixels)) for value in sums]
+    means = [_round(value / len(pixels)) for value in sums]
     return [_Range(low, high) for low, high in zip(means[::2], means[1::2], strict=True)]
 
 
@@ -97,13 +102,13 @@ def _extremes(source: Output) -> list[Output]:
     return [ops.reduce_min(source, axes).output(0), ops.reduce_max(source, axes).output(0)]
 
 
-def _shorten(value: float) -> float:
-    """Three digits: what threads add up in another order moves no byte of the result."""
+def _round(value: float) -> float:
+    """Round to three digits, so that the order in which threads sum does not change the result."""
     return float(f"{value:.3g}")
 
 
-def _quantise_weights(layer: Node) -> None:
-    """Weights in fp32 → integers of 8 bits, and the scales that give them back."""
+def _quantize_weights(layer: Node) -> None:
+    """Replace fp32 weights by int8 ones, dequantized with one scale per output channel."""
     constant = layer.input_value(1).get_node()
     weights = np.asarray(constant.data, np.float32)
     others = _other_axes(layer, weights.ndim)
@@ -121,7 +126,7 @@ def _other_axes(layer: Node, num_axes: int) -> tuple[int, ...]:
     return tuple(axis for axis in range(num_axes) if axis not in channels)
 
 
-def _quantise_activation(source: Output, extremes: _Range) -> None:
+def _quantize_activation(source: Output, extremes: _Range) -> None:
     low, high = _grid(extremes)
     consumers = source.get_target_inputs()
     limits = [ops.constant(np.float32(value)) for value in (low, high)]
@@ -131,7 +136,7 @@ def _quantise_activation(source: Output, extremes: _Range) -> None:
 
 
 def _grid(extremes: _Range) -> tuple[float, float]:
-    """Limits of the 256 steps: from zero where nothing is negative, else so that zero is a step."""
+    """Limits of the 256 levels: from zero if nothing is negative, else such that zero is a level."""
     if extremes.low >= 0:
         return 0.0, max(extremes.high, 1e-6)
     step = max(-extremes.low / 128, extremes.high / 127)

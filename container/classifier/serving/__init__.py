@@ -1,1 +1,1 @@
-"""HTTP serving: request bodies in, predictions out. Imports no torch with an OpenVINO model."""
+"""HTTP serving of trained models. Imports no torch for a model with an OpenVINO graph."""

@@ -1,4 +1,7 @@
-"""The routes, and error → status in one place. The one module that imports Flask."""
+"""The Flask applications: routes of one model and of several, errors mapped to statuses, request logging.
+
+The only module that imports Flask.
+"""
 
 import time
 import traceback
@@ -12,7 +15,6 @@ from werkzeug.exceptions import HTTPException
 
 from classifier.errors import ArtifactError, ImageError, MediaTypeError, UserError
 from classifier.serving import codec
-from classifier.serving.codec import Answer, choose
 from classifier.serving.errors import (
     AcceptError,
     ModelExistsError,
@@ -23,28 +25,14 @@ from classifier.serving.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from classifier.serving.front import IS_WANTED, REFUSAL
-from classifier.serving.model_manager import Shelf, Shelved
+from classifier.serving.front import IS_WANTED, REQUEST_ERROR
+from classifier.serving.model_manager import LoadedModel, ModelManager
 from classifier.serving.predictor import Job, Predictor
-from classifier.serving.settings import MIB, Settings
+from classifier.serving.settings import MIB, ServerSettings
 from classifier.serving.telemetry import Telemetry, log_line
 from classifier.vision.manifest import ModelManifest
 
-_PAGE = Path(__file__).with_name("page.html")
-
-
-def add_page(app: Flask, manifest: ModelManifest) -> None:
-    """Serve the page at ``/``. Self-contained: it asks nothing of any other host."""
-    text = _PAGE.read_text(encoding="utf-8")
-    for name, value in {"ARCHITECTURE": manifest.architecture, "NUM_CLASSES": str(len(manifest.classes))}.items():
-        text = text.replace(f"{{{{{name}}}}}", value)
-
-    @app.get("/")
-    def page() -> Response:
-        return Response(text, content_type="text/html; charset=utf-8")
-
-
-# The first that fits; so the narrower before the wider.
+# The first match counts, so subclasses come before their bases.
 STATUS: dict[type[Exception], int] = {
     ImageError: 422,
     MediaTypeError: 415,
@@ -59,63 +47,66 @@ STATUS: dict[type[Exception], int] = {
     UnavailableError: 503,
 }
 RETRY_AFTER_S = 1
+# Routes that never wait for a model, so the transport may call them on its own thread.
 INLINE_PATHS = frozenset({"/ping", "/execution-parameters"})
 DEFAULT_TOP_K = 5
-MODELS_A_PAGE = 100
+MODELS_PER_PAGE = 100
+_PAGE = Path(__file__).with_name("page.html")
 
 
-def create_app(predictor: Predictor, settings: Settings, telemetry: Telemetry) -> Flask:
-    """One model behind ``/invocations``."""
+def create_app(predictor: Predictor, settings: ServerSettings, telemetry: Telemetry) -> Flask:
+    """Create the application that serves one model at ``/invocations``, with a page to try it on if configured."""
     app = _base_app(settings, telemetry, predictor.is_answering)
-    telemetry.show_depth(lambda: predictor.queue_depth)
+    telemetry.set_depth_source(lambda: predictor.queue_depth)
 
     @app.post("/invocations")
     def invocations() -> Response:
         return _predict(predictor, settings)
 
     if settings.page:
-        add_page(app, predictor.manifest)
+        _add_page(app, predictor.manifest)
     return app
 
 
-def create_multi_model_app(shelf: Shelf, settings: Settings, telemetry: Telemetry) -> Flask:
-    """Several models: the platform's multi-model API."""
-    app = _base_app(settings, telemetry, shelf.is_answering)
-    telemetry.show_depth(lambda: sum(one.predictor.queue_depth for one in shelf.all()))
+def create_multi_model_app(manager: ModelManager, settings: ServerSettings, telemetry: Telemetry) -> Flask:
+    """Create the application that implements the platform's multi-model API."""
+    app = _base_app(settings, telemetry, manager.is_answering)
+    telemetry.set_depth_source(lambda: sum(one.predictor.queue_depth for one in manager.all()))
 
     @app.post("/models")
     def load() -> dict[str, Any]:
         document = codec.parse_json(request.get_data())
         name, url = _field(document, "model_name"), _field(document, "url")
-        return _describe(shelf.load(name, url))
+        return _describe(manager.load(name, url))
 
     @app.get("/models")
     def models() -> dict[str, Any]:
-        return _page_of(shelf.all(), request.args.get("next_page_token", ""))
+        return _list_page(manager.all(), request.args.get("next_page_token", ""))
 
     @app.get("/models/<path:name>")
     def model(name: str) -> dict[str, Any]:
-        return _describe(shelf.get(name))
+        return _describe(manager.get(name))
 
     @app.delete("/models/<path:name>")
     def unload(name: str) -> dict[str, Any]:
-        return _describe(shelf.unload(name))
+        return _describe(manager.unload(name))
 
     @app.post("/models/<path:name>/invoke")
     def invoke(name: str) -> Response:
-        return _predict(shelf.get(name).predictor, settings)
+        return _predict(manager.get(name).predictor, settings)
 
     return app
 
 
-def _base_app(settings: Settings, telemetry: Telemetry, is_answering: Callable[[], bool]) -> Flask:
+def _base_app(settings: ServerSettings, telemetry: Telemetry, is_answering: Callable[[], bool]) -> Flask:
+    """An application with the routes, hooks and error handlers that all applications share."""
     app = Flask(__name__, static_folder=None)
-    app.before_request(_begin)
-    app.after_request(lambda response: _end(response, telemetry))
-    app.register_error_handler(UserError, _explain)
-    app.register_error_handler(UnavailableError, _explain)
-    app.register_error_handler(HTTPException, _explain_http)
-    app.register_error_handler(Exception, _hide)
+    app.before_request(_begin_request)
+    app.after_request(lambda response: _end_request(response, telemetry))
+    app.register_error_handler(UserError, _handle_error)
+    app.register_error_handler(UnavailableError, _handle_error)
+    app.register_error_handler(HTTPException, _handle_http_error)
+    app.register_error_handler(Exception, _handle_unexpected_error)
 
     @app.get("/ping")
     def ping() -> Response:
@@ -132,28 +123,32 @@ def _base_app(settings: Settings, telemetry: Telemetry, is_answering: Callable[[
     return app
 
 
-def _predict(predictor: Predictor, settings: Settings) -> Response:
-    answer = choose(request.headers.get("Accept", ""), settings.default_accept)
+# Predictions
+
+
+def _predict(predictor: Predictor, settings: ServerSettings) -> Response:
+    # Accept is checked before anything is computed.
+    response_format = codec.negotiate(request.headers.get("Accept", ""), settings.default_accept)
     top_k = _top_k(request.headers.get("X-Amzn-SageMaker-Custom-Attributes", ""))
     photos = codec.decode(request.get_data(cache=False), request.headers.get("Content-Type", ""), settings)
     g.job = Job(is_wanted=request.environ.get(IS_WANTED, lambda: True))
-    outcomes = predictor.predict(photos.items, g.job)
-    body = codec.encode(outcomes, answer, single=photos.single, top_k=top_k)
-    return Response(body, content_type=_content_type(answer))
-
-
-def _content_type(answer: Answer) -> str:
-    return f"{answer.form}; charset=utf-8" if answer.form == "text/csv" else answer.form
+    outcomes = predictor.predict(photos.instances, g.job)
+    body = codec.encode(outcomes, response_format, single=photos.single, top_k=top_k)
+    media_type = response_format.media_type
+    return Response(body, content_type=f"{media_type}; charset=utf-8" if media_type == "text/csv" else media_type)
 
 
 @lru_cache(maxsize=64)
 def _top_k(attributes: str) -> int:
-    """``top_k=3`` among the custom attributes; those of others are left alone."""
+    """Parse ``top_k=3`` from the custom attributes; other attributes are ignored."""
     pairs = (one.partition("=") for one in attributes.replace(";", ",").split(","))
     text = next((value.strip() for name, _, value in pairs if name.strip() == "top_k"), str(DEFAULT_TOP_K))
     if not text.isascii() or not text.isdigit() or len(text) > 6 or int(text) < 1:
-        raise RequestError(f"top_k should be a number from 1, not {text[:50]!r}")
+        raise RequestError(f"top_k should be an integer of at least 1, not {text[:50]!r}")
     return int(text)
+
+
+# Multi-model documents
 
 
 def _field(document: object, name: str) -> str:
@@ -163,61 +158,82 @@ def _field(document: object, name: str) -> str:
     return value
 
 
-def _describe(shelved: Shelved) -> dict[str, Any]:
-    return {"modelName": shelved.name, "modelUrl": shelved.url}
+def _describe(model: LoadedModel) -> dict[str, Any]:
+    return {"modelName": model.name, "modelUrl": model.url}
 
 
-def _page_of(models: list[Shelved], token: str) -> dict[str, Any]:
+def _list_page(models: list[LoadedModel], token: str) -> dict[str, Any]:
+    """One page of the sorted models, from the first whose name follows ``token``."""
     rest = [one for one in models if one.name > token]
-    page = {"models": [_describe(one) for one in rest[:MODELS_A_PAGE]]}
-    return page if len(rest) <= MODELS_A_PAGE else {**page, "nextPageToken": rest[MODELS_A_PAGE - 1].name}
+    page = {"models": [_describe(one) for one in rest[:MODELS_PER_PAGE]]}
+    return page if len(rest) <= MODELS_PER_PAGE else {**page, "nextPageToken": rest[MODELS_PER_PAGE - 1].name}
 
 
-def _begin() -> None:
-    g.start = time.monotonic()
-    refusal = request.environ.get(REFUSAL)
-    if refusal is not None:
-        raise refusal
+# The page
 
 
-def _explain(error: Exception) -> Response:
+def _add_page(app: Flask, manifest: ModelManifest) -> None:
+    """Serve a self-contained page at ``/``, which loads nothing from another host."""
+    text = _PAGE.read_text(encoding="utf-8")
+    for name, value in {"ARCHITECTURE": manifest.architecture, "NUM_CLASSES": str(len(manifest.classes))}.items():
+        text = text.replace(f"{{{{{name}}}}}", value)
+
+    @app.get("/")
+    def page() -> Response:
+        return Response(text, content_type="text/html; charset=utf-8")
+
+
+# Errors
+
+
+def _handle_error(error: Exception) -> Response:
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
     g.error = error
-    response = Response(codec.dump(codec.error_document(error)), status, content_type=codec.JSON)
+    response = Response(codec.dump_json(codec.error_document(error)), status, content_type=codec.JSON)
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response
 
 
-def _explain_http(error: HTTPException) -> Response:
-    """Flask's own refusals: an unknown path, a method that a path does not take."""
+def _handle_http_error(error: HTTPException) -> Response:
+    """Flask's own errors: an unknown path, or a method that a path does not support."""
     g.error = error
     document = codec.error_document(error, error.description)
     headers = [one for one in error.get_headers() if one[0] == "Allow"]
-    return Response(codec.dump(document), error.code, headers, content_type=codec.JSON)
+    return Response(codec.dump_json(document), error.code, headers, content_type=codec.JSON)
 
 
-def _hide(error: Exception) -> Response:
-    # Ours. The log has the traceback; the caller gets none of it.
+def _handle_unexpected_error(error: Exception) -> Response:
+    # A bug. The traceback goes to the log and never to the caller.
     g.error = error
     log_line(level="error", message="request failed", error=_traceback(error))
     document = {"error": {"type": "InternalError", "message": "the server failed on this request"}}
-    return Response(codec.dump(document), 500, content_type=codec.JSON)
+    return Response(codec.dump_json(document), 500, content_type=codec.JSON)
 
 
 def _traceback(error: Exception) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def _end(response: Response, telemetry: Telemetry) -> Response:
+# Hooks and logging
+
+
+def _begin_request() -> None:
+    g.start = time.monotonic()
+    error = request.environ.get(REQUEST_ERROR)
+    if error is not None:
+        raise error
+
+
+def _end_request(response: Response, telemetry: Telemetry) -> Response:
     seconds = time.monotonic() - g.start
-    telemetry.request(response.status_code, seconds)
+    telemetry.record_request(response.status_code, seconds)
     if request.path != "/ping" or response.status_code != 200:
-        _log(response.status_code, seconds)
+        _log_request(response.status_code, seconds)
     return response
 
 
-def _log(status: int, seconds: float) -> None:
+def _log_request(status: int, seconds: float) -> None:
     job: Job | None = g.get("job")
     error: Exception | None = g.get("error")
     log_line(

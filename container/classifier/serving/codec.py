@@ -1,4 +1,7 @@
-"""HTTP body ↔ images and predictions. Knows media types and limits, no web framework; nothing is ever unpickled."""
+"""Request and response bodies: content negotiation, decoding with limits, encoding of predictions.
+
+Independent of any web framework. Nothing is ever unpickled.
+"""
 
 import base64
 import binascii
@@ -15,91 +18,43 @@ import numpy as np
 
 from classifier.errors import ImageError, MediaTypeError, UserError
 from classifier.serving.errors import AcceptError, RequestError, TooLargeError
-from classifier.serving.settings import FORMS, Form, Settings
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The form of an answer, and whether it says all that is known."""
-
-    form: Form
-    verbose: bool = False
-
-
-@dataclass(frozen=True)
-class _Range:
-    kind: str
-    quality: float
-    verbose: bool
-
-
-# A server hears the same few headers again and again.
-@lru_cache(maxsize=64)
-def choose(accept: str, default: str) -> Answer:
-    """The form that the caller likes best. ``*/*``, or no header, leaves the choice to ``default``.
-
-    Raises:
-        AcceptError: none of the forms that the caller takes is written here.
-    """
-    for wanted in _ranges(accept):
-        if wanted.kind == "*/*":
-            fallback = _ranges(default)[0]
-            return Answer(_first(fallback.kind) or FORMS[0], fallback.verbose)
-        form = _first(wanted.kind)
-        if form is not None:
-            return Answer(form, wanted.verbose)
-    raise AcceptError(f"can't answer as {accept[:200]!r}; can as {', '.join(FORMS)}")
-
-
-def _first(kind: str) -> Form | None:
-    prefix = kind.removesuffix("*")
-    return next((form for form in FORMS if form == kind or (prefix != kind and form.startswith(prefix))), None)
-
-
-def _ranges(accept: str) -> list[_Range]:
-    """Best first; those of quality 0 are left out. An empty header takes anything."""
-    ranges = [_range(part) for part in accept.split(",") if part.strip()] or [_Range("*/*", 1, verbose=False)]
-    return sorted((one for one in ranges if one.quality > 0), key=lambda one: -one.quality)
-
-
-def _range(text: str) -> _Range:
-    kind, *parameters = (part.strip().lower() for part in text.split(";"))
-    quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
-    return _Range(kind, _number(quality), verbose="verbose" in parameters or "verbose=true" in parameters)
-
-
-def _number(text: str) -> float:
-    try:
-        return min(max(float(text), 0.0), 1.0)
-    except ValueError:
-        return 0.0
-
+from classifier.serving.settings import RESPONSE_TYPES, ResponseType, ServerSettings
 
 JSON = "application/json"
 JSON_LINES = ("application/jsonlines", "application/x-jsonlines", "application/jsonl")
 NPY = "application/x-npy"
+# Content types whose bodies are images in a format found from their first bytes, besides image/*.
 SNIFFED = ("application/x-image", "application/octet-stream")
-# All that is not inside strings: braces, names' quotes, spaces. A list of photos needs little of it, while a hostile
-# body of empty lists would take fifty times its size once parsed.
+# Bytes outside strings: braces, quotes of names, spaces. A list of photos needs little of it, while a hostile body of
+# empty lists would take fifty times its size once parsed.
 MAX_JSON_STRUCTURE = 64 * 1024
 MAX_JSON_DEPTH = 8
-# Possessive, and also matching a string without an end: linear in the body, whatever it holds.
+# Possessive, and also matches an unterminated string, so it takes linear time on any body.
 _JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-# One photo as it came: a file's bytes, uint8 pixels (H, W, 3), a normalised float tensor (3, H, W), or why it is none.
-Item = bytes | np.ndarray | ImageError
+
+# A photo of a request: a file's bytes, uint8 pixels (H, W, 3), a normalized float tensor (3, S, S), or its error.
+Instance = bytes | np.ndarray | ImageError
+
+
+@dataclass(frozen=True)
+class ResponseFormat:
+    """The media type of a response. ``verbose``: with the probabilities and logits of all classes."""
+
+    media_type: ResponseType
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
 class Photos:
-    """What a body asks to be predicted. ``single``: the answer is one prediction, not a list."""
+    """The photos of a request body. ``single``: respond with one prediction instead of a list."""
 
-    items: Sequence[Item]
+    instances: Sequence[Instance]
     single: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One photo's logits, float32 (num_classes,), and the classes that they are about."""
+    """The logits of one photo, float32 (num_classes,), and the labels and names of the classes in the same order."""
 
     labels: Sequence[str]
     class_names: Sequence[str]
@@ -107,7 +62,7 @@ class Prediction:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Softmax, float64 (num_classes,)."""
+        """Softmax of the logits, float64 (num_classes,)."""
         powers = np.exp(self.logits.astype(np.float64) - self.logits.max())
         return powers / powers.sum()
 
@@ -115,13 +70,73 @@ class Prediction:
 Outcome = Prediction | ImageError
 
 
-def decode(body: bytes, content_type: str, settings: Settings) -> Photos:
-    """A body → its photos, still encoded.
+# Content negotiation
+
+
+@dataclass(frozen=True)
+class _MediaRange:
+    kind: str
+    quality: float
+    verbose: bool
+
+
+# Clients send the same few headers again and again.
+@lru_cache(maxsize=64)
+def negotiate(accept: str, default: str) -> ResponseFormat:
+    """Choose the response format from an ``Accept`` header.
+
+    Args:
+        accept: the header; ``*/*``, or an empty one, selects the default.
+        default: a media type that can be written, with parameters such as ``;verbose``.
 
     Raises:
-        MediaTypeError: the content type is not read here.
-        TooLargeError: a photo, or the number of them, is over its limit.
-        RequestError: the body is not what its content type says.
+        AcceptError: none of the accepted media types can be written.
+    """
+    for wanted in _media_ranges(accept):
+        if wanted.kind == "*/*":
+            fallback = _media_ranges(default)[0]
+            return ResponseFormat(_first_match(fallback.kind) or RESPONSE_TYPES[0], fallback.verbose)
+        media_type = _first_match(wanted.kind)
+        if media_type is not None:
+            return ResponseFormat(media_type, wanted.verbose)
+    raise AcceptError(f"can't respond with {accept[:200]!r}; supported are {', '.join(RESPONSE_TYPES)}")
+
+
+def _first_match(kind: str) -> ResponseType | None:
+    prefix = kind.removesuffix("*")
+    return next((one for one in RESPONSE_TYPES if one == kind or (prefix != kind and one.startswith(prefix))), None)
+
+
+def _media_ranges(accept: str) -> list[_MediaRange]:
+    """The ranges in order of quality, without those of quality 0; an empty header accepts anything."""
+    parts = [_media_range(part) for part in accept.split(",") if part.strip()]
+    ranges = parts or [_MediaRange("*/*", 1, verbose=False)]
+    return sorted((one for one in ranges if one.quality > 0), key=lambda one: -one.quality)
+
+
+def _media_range(text: str) -> _MediaRange:
+    kind, *parameters = (part.strip().lower() for part in text.split(";"))
+    quality = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+    return _MediaRange(kind, _quality(quality), verbose="verbose" in parameters or "verbose=true" in parameters)
+
+
+def _quality(text: str) -> float:
+    try:
+        return min(max(float(text), 0.0), 1.0)
+    except ValueError:
+        return 0.0
+
+
+# Request bodies
+
+
+def decode(body: bytes, content_type: str, settings: ServerSettings) -> Photos:
+    """Split a request body into its photos, which are not decoded yet.
+
+    Raises:
+        MediaTypeError: the content type is not supported.
+        TooLargeError: a photo or the number of photos exceeds its limit.
+        RequestError: the body does not match its content type.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == JSON:
@@ -134,24 +149,26 @@ def decode(body: bytes, content_type: str, settings: Settings) -> Photos:
         _check_image_size(len(body), settings)
         return Photos([body], single=True)
     raise MediaTypeError(
-        f"can't read {content_type[:200]!r}; can read image/*, {', '.join(SNIFFED)}, {JSON}, {JSON_LINES[0]}, {NPY}"
+        f"can't read {content_type[:200]!r}; "
+        f"supported are image/*, {', '.join(SNIFFED)}, {JSON}, {JSON_LINES[0]}, {NPY}"
     )
 
 
-def _check_count(photos: Photos, settings: Settings) -> Photos:
-    if not photos.items:
-        raise RequestError("the body holds no instances")
-    if len(photos.items) > settings.max_instances:
-        raise TooLargeError(f"{len(photos.items)} instances; at most {settings.max_instances} are taken in one request")
+def _check_count(photos: Photos, settings: ServerSettings) -> Photos:
+    count = len(photos.instances)
+    if not count:
+        raise RequestError("the body has no instances")
+    if count > settings.max_instances:
+        raise TooLargeError(f"{count} instances; at most {settings.max_instances} are allowed in one request")
     return photos
 
 
-def _check_image_size(num_bytes: int, settings: Settings) -> None:
+def _check_image_size(num_bytes: int, settings: ServerSettings) -> None:
     if num_bytes > settings.max_image:
-        raise TooLargeError(f"an image of {num_bytes:,} bytes; at most {settings.max_image:,} are taken")
+        raise TooLargeError(f"an image of {num_bytes:,} bytes; at most {settings.max_image:,} are allowed")
 
 
-def _from_json(body: bytes, settings: Settings) -> Photos:
+def _from_json(body: bytes, settings: ServerSettings) -> Photos:
     document = parse_json(body)
     if not isinstance(document, dict):
         raise RequestError('the JSON should be {"image": "<base64>"} or {"instances": [{"image": "<base64>"}, …]}')
@@ -162,30 +179,31 @@ def _from_json(body: bytes, settings: Settings) -> Photos:
     return Photos(_instances(document["instances"], settings))
 
 
-def _from_json_lines(body: bytes, settings: Settings) -> Photos:
+def _from_json_lines(body: bytes, settings: ServerSettings) -> Photos:
     lines = [line for line in body.split(b"\n", settings.max_instances + 1) if line.strip()]
     if len(lines) > settings.max_instances:
-        raise TooLargeError(f"more than {settings.max_instances} lines, the most that are taken in one request")
+        raise TooLargeError(f"more than {settings.max_instances} lines, which is the limit for one request")
     return Photos(_instances([parse_json(line) for line in lines], settings))
 
 
 def parse_json(body: bytes) -> Any:
-    """
+    """Parse JSON from an untrusted client.
+
     Raises:
-        RequestError: it is no JSON, or nests deeper than any body that is read here.
-        TooLargeError: it has more structure than any body that is read here.
+        RequestError: it is not JSON, or is nested deeper than any supported body.
+        TooLargeError: it has more structure than any supported body.
     """
     structure = _JSON_STRING.sub(b'""', body)
     if len(structure) > MAX_JSON_STRUCTURE:
         raise TooLargeError(f"the JSON has {len(structure):,} bytes outside strings; at most {MAX_JSON_STRUCTURE:,}")
     if _depth(structure) > MAX_JSON_DEPTH:
-        raise RequestError(f"the JSON nests deeper than {MAX_JSON_DEPTH} levels")
+        raise RequestError(f"the JSON is nested deeper than {MAX_JSON_DEPTH} levels")
     try:
         return json.loads(body)
     except ValueError as error:
-        # Of its kinds, UnicodeDecodeError alone would repeat the whole body in its message.
+        # Among ValueErrors, only UnicodeDecodeError repeats the whole body in its message.
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)[:200]
-        raise RequestError(f"the body is no JSON: {reason}") from None
+        raise RequestError(f"the body is not JSON: {reason}") from None
 
 
 def _depth(structure: bytes) -> int:
@@ -199,19 +217,19 @@ def _depth(structure: bytes) -> int:
     return deepest
 
 
-def _instances(instances: Iterable[Any], settings: Settings) -> list[Item]:
+def _instances(instances: Iterable[Any], settings: ServerSettings) -> list[Instance]:
     return [_instance(instance, settings) for instance in instances]
 
 
-def _instance(instance: object, settings: Settings) -> Item:
-    # One bad photo must not cost its neighbours their answers; one too large is refused with the request, as a body is.
+def _instance(instance: object, settings: ServerSettings) -> Instance:
+    # An unreadable photo gets its own error and the others are classified; one over the size limit fails the request.
     try:
         return _base64_image(instance, settings)
     except ImageError as error:
         return error
 
 
-def _base64_image(instance: object, settings: Settings) -> bytes:
+def _base64_image(instance: object, settings: ServerSettings) -> bytes:
     text = instance.get("image") if isinstance(instance, dict) else None
     if not isinstance(text, str):
         raise RequestError('each instance should be {"image": "<base64>"}')
@@ -221,23 +239,23 @@ def _base64_image(instance: object, settings: Settings) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the image is no base64: {error}") from None
+        raise ImageError(f"the image is not base64: {error}") from None
 
 
-def _from_npy(body: bytes, settings: Settings) -> Photos:
+def _from_npy(body: bytes, settings: ServerSettings) -> Photos:
     array = _load_npy(body)
     _check_image_size(len(body) // max(len(array), 1) if array.ndim == 4 else len(body), settings)
     if array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[-1] == 3:
-        return _each(array)
+        return _split(array)
     if array.dtype.kind == "f" and array.ndim in (3, 4) and array.shape[-3] == 3:
-        return _each(array)
+        return _split(array)
     raise RequestError(
         f"the array is {array.dtype} {array.shape}; "
         "it should be uint8 pixels (N, H, W, 3) or a float tensor (N, 3, H, W)"
     )
 
 
-def _each(array: np.ndarray) -> Photos:
+def _split(array: np.ndarray) -> Photos:
     return Photos([array], single=True) if array.ndim == 3 else Photos([np.asarray(one) for one in array])
 
 
@@ -250,15 +268,15 @@ def _load_npy(body: bytes) -> np.ndarray:
         read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
         shape, fortran, dtype = read_header(stream)
     except Exception as error:
-        # The header is a stranger's Python literal, and on bad ones numpy raises almost anything.
-        raise RequestError(f"the body is no npy array: {str(error)[:200]}") from None
+        # The header is an untrusted Python literal, and numpy raises almost anything on malformed ones.
+        raise RequestError(f"the body is not an npy array: {str(error)[:200]}") from None
     if dtype.kind not in "uf" or dtype.hasobject:
-        raise RequestError(f"an array of {str(dtype)[:50]!r} is not read; one of uint8 or of floats is")
+        raise RequestError(f"arrays of {str(dtype)[:50]!r} are not supported; send uint8 or floats")
     return _array_of(body, stream.tell(), shape, dtype, fortran)
 
 
 def _array_of(body: bytes, start: int, shape: tuple[int, ...], dtype: np.dtype, fortran: bool) -> np.ndarray:
-    # Its own product: numpy's would wrap around on a header that lies about its size.
+    # In Python's integers: numpy's product would overflow on a header with a false shape.
     num_bytes = dtype.itemsize
     for size in shape:
         num_bytes *= size
@@ -267,38 +285,47 @@ def _array_of(body: bytes, start: int, shape: tuple[int, ...], dtype: np.dtype, 
     return np.frombuffer(body, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 
-def encode(outcomes: Sequence[Outcome], answer: Answer, *, single: bool, top_k: int) -> bytes:
-    """Predictions → a body.
+# Response bodies
+
+
+def encode(outcomes: Sequence[Outcome], response_format: ResponseFormat, *, single: bool, top_k: int) -> bytes:
+    """Write predictions as a response body.
+
+    Args:
+        outcomes: one per photo of the request, in order.
+        response_format: from ``negotiate``.
+        single: write one prediction instead of a list.
+        top_k: number of classes listed per photo, from the most probable.
 
     Raises:
-        ImageError: a photo could not be read, and either no other could or the form has no room for errors.
+        ImageError: no photo could be read, or one could not and the media type has no place for errors.
     """
-    _raise_if_unanswerable(outcomes, answer, single=single)
-    if answer.form == "text/csv":
+    _raise_if_unanswerable(outcomes, response_format, single=single)
+    if response_format.media_type == "text/csv":
         return _to_csv([one for one in outcomes if isinstance(one, Prediction)], top_k)
-    if answer.form == NPY:
-        return to_npy(np.stack([one.logits for one in outcomes if isinstance(one, Prediction)]))
-    documents = [_document(one, answer, top_k) for one in outcomes]
-    if answer.form == "application/jsonlines":
-        return "".join(dump(one) + "\n" for one in documents).encode()
-    return dump(documents[0] if single else {"predictions": documents}).encode()
+    if response_format.media_type == NPY:
+        return _to_npy(np.stack([one.logits for one in outcomes if isinstance(one, Prediction)]))
+    documents = [_document(one, response_format, top_k) for one in outcomes]
+    if response_format.media_type == "application/jsonlines":
+        return "".join(dump_json(one) + "\n" for one in documents).encode()
+    return dump_json(documents[0] if single else {"predictions": documents}).encode()
 
 
-def _raise_if_unanswerable(outcomes: Sequence[Outcome], answer: Answer, *, single: bool) -> None:
+def _raise_if_unanswerable(outcomes: Sequence[Outcome], response_format: ResponseFormat, *, single: bool) -> None:
     errors = [(index, one) for index, one in enumerate(outcomes) if isinstance(one, ImageError)]
-    has_room = answer.form in (JSON, "application/jsonlines")
+    has_room = response_format.media_type in (JSON, "application/jsonlines")
     if errors and (len(errors) == len(outcomes) or not has_room):
         index, error = errors[0]
         raise error if single else ImageError(f"instance {index}: {error}")
 
 
-def _document(outcome: Outcome, answer: Answer, top_k: int) -> dict[str, Any]:
+def _document(outcome: Outcome, response_format: ResponseFormat, top_k: int) -> dict[str, Any]:
     if isinstance(outcome, ImageError):
         return error_document(outcome)
     ranked = _top(outcome, top_k)
     best = {"predicted_label" if name == "label" else name: value for name, value in ranked[0].items()}
     document = {**best, "predictions": ranked}
-    if answer.verbose:
+    if response_format.verbose:
         document |= {
             "labels": list(outcome.labels),
             "class_names": list(outcome.class_names),
@@ -309,6 +336,7 @@ def _document(outcome: Outcome, answer: Answer, top_k: int) -> dict[str, Any]:
 
 
 def _top(prediction: Prediction, top_k: int) -> list[dict[str, Any]]:
+    """The most probable classes; equal ones in the order of the classes."""
     probabilities = prediction.probabilities
     best = np.argsort(-prediction.logits, kind="stable")[:top_k]
     return [
@@ -322,25 +350,24 @@ def _top(prediction: Prediction, top_k: int) -> list[dict[str, Any]]:
 
 
 def _to_csv(predictions: Sequence[Prediction], top_k: int) -> bytes:
-    """A line a photo: label, class name, probability, and again for each further place."""
+    """One line per photo: label, class name and probability of each listed class."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([value for place in _top(one, top_k) for value in place.values()] for one in predictions)
     return text.getvalue().encode()
 
 
-def to_npy(array: np.ndarray) -> bytes:
-    """An array as a ``.npy`` file."""
+def _to_npy(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()
 
 
 def error_document(error: UserError | Exception, message: str | None = None) -> dict[str, Any]:
-    """``{"error": {"type", "message"}}``, the body of every refusal."""
+    """``{"error": {"type", "message"}}``, the body of every error response."""
     return {"error": {"type": type(error).__name__, "message": str(error) if message is None else message}}
 
 
-def dump(document: object) -> str:
+def dump_json(document: object) -> str:
     """Compact JSON."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

@@ -1,31 +1,31 @@
-"""Why a request is not answered with predictions. No HTTP here: ``app`` maps these to statuses, in one place.
+"""Request errors, mapped to HTTP statuses in ``app``.
 
 UserError
-`-- RequestError        the request itself
-    |-- TooLargeError     a body, a photo or a list over its limit
-    |-- AcceptError       no form that the caller takes is written here
-    |-- TooSlowError      the body did not arrive in time
-    |-- UnknownModelError a model that is not loaded
-    `-- ModelExistsError  a model that is loaded already
-UnavailableError        ours: not now; the same request may succeed later
+`-- RequestError          the caller can fix the request
+    |-- TooLargeError     a body, an image or a list exceeds its limit
+    |-- AcceptError       no media type in ``Accept`` can be written
+    |-- TooSlowError      the request did not arrive in time
+    |-- UnknownModelError no model of that name is loaded
+    `-- ModelExistsError  a model of that name is already loaded
+UnavailableError          the server can't answer now; the same request may succeed later
 |-- BusyError             the queue is full
 |-- DeadlineError         the queue did not reach the request in time
-`-- OutOfMemoryError      no room for another model
+`-- OutOfMemoryError      not enough memory for another model
 """
 
 from classifier.errors import UserError
 
 
 class RequestError(UserError):
-    """A request that is not what it claims to be."""
+    """An invalid request."""
 
 
 class TooLargeError(RequestError):
-    """A body, a photo or a list over its limit."""
+    """A body, an image or a list exceeds its limit."""
 
 
 class AcceptError(RequestError):
-    """No form that the caller takes is written here."""
+    """No media type in ``Accept`` can be written."""
 
 
 class TooSlowError(RequestError):
@@ -33,15 +33,15 @@ class TooSlowError(RequestError):
 
 
 class UnknownModelError(RequestError):
-    """A model that is not loaded."""
+    """No model of that name is loaded."""
 
 
 class ModelExistsError(RequestError):
-    """A model that is loaded already."""
+    """A model of that name is already loaded."""
 
 
 class UnavailableError(Exception):
-    """Not now. The same request may succeed later."""
+    """The server can't answer now; the same request may succeed later."""
 
 
 class BusyError(UnavailableError):
@@ -53,4 +53,4 @@ class DeadlineError(UnavailableError):
 
 
 class OutOfMemoryError(UnavailableError):
-    """No room for another model."""
+    """Not enough memory for another model."""

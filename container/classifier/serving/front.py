@@ -1,7 +1,7 @@
-"""The sockets' one thread: it takes whole requests in, hands them to threads, and sends the answers.
+"""The HTTP transport: one event loop that reads complete requests, passes them to threads, and writes the responses.
 
-No thread ever waits for a caller, so no number of slow or silent ones can occupy the threads that decode photos.
-Requests that never wait for the model, such as ``/ping``, are answered here at once, whatever the load.
+Only the loop waits for clients, so slow or silent ones can't occupy the threads that decode photos. Requests that never
+wait for the model, such as ``/ping``, are answered on the loop at once, whatever the load.
 """
 
 import enum
@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 
 from classifier.serving.errors import BusyError, RequestError, TooSlowError, UnavailableError
 from classifier.serving.http import Environ, Reply, Request, RequestReader, WsgiApp, call, environ_of, failure
-from classifier.serving.settings import Settings
+from classifier.serving.settings import ServerSettings
 
-# What the application finds in its environment.
-REFUSAL = "classifier.refusal"  # the reason, an exception, why this request is not to be worked on
-IS_WANTED = "classifier.is_wanted"  # a function: is the caller still there?
+# Keys of the WSGI environment, for the application.
+REQUEST_ERROR = "classifier.error"  # an exception to answer this request with
+IS_WANTED = "classifier.is_wanted"  # a function that returns whether the client is still connected
 
 RECEIVE_BYTES = 128 * 1024
 MAX_PIPELINED = 64 * 1024
@@ -34,18 +34,18 @@ _log = logging.getLogger(__name__)
 
 
 class State(enum.Enum):
-    """Where a connection is in the cycle of a request."""
+    """The state of a connection within the cycle of a request."""
 
-    READING = enum.auto()  # idle between two requests, too
+    READING = enum.auto()  # also idle between two requests
     WORKING = enum.auto()
     WRITING = enum.auto()
-    LINGERING = enum.auto()  # answered and refused; what the caller still sends is thrown away
+    LINGERING = enum.auto()  # answered and closed for writing; further data is discarded
     CLOSED = enum.auto()
 
 
 @dataclass(eq=False)
 class Connection:
-    """One caller's socket and what has come and is to go through it."""
+    """A client's socket with its buffers and state."""
 
     sock: socket.socket
     reader: RequestReader
@@ -54,28 +54,29 @@ class Connection:
     events: int = 0
     is_late: bool = False
     keep_alive: bool = True
-    peer_has_gone: bool = False
+    is_disconnected: bool = False
     pipelined: bytearray = field(default_factory=bytearray)
     outbox: memoryview = field(default_factory=lambda: memoryview(b""))
-    held: int = 0
+    num_buffered: int = 0  # bytes of the request's body in memory
 
     def is_wanted(self) -> bool:
-        """Whether the caller still waits for the answer."""
-        return not self.peer_has_gone
+        """Whether the client still waits for the response."""
+        return not self.is_disconnected
 
 
 class Front:
-    """Listening sockets and a WSGI application → answered requests.
+    """Serves a WSGI application on listening sockets, with ``settings.max_requests`` threads.
 
     Args:
-        inline: paths that the application answers without waiting, on this thread.
+        inline: paths that the application answers without waiting, on the loop's thread.
+        max_connections: above it, the connection that has been idle longest is closed.
     """
 
     def __init__(
         self,
         listeners: Sequence[socket.socket],
         app: WsgiApp,
-        settings: Settings,
+        settings: ServerSettings,
         *,
         inline: frozenset[str] = frozenset(),
         max_connections: int = 1000,
@@ -89,11 +90,11 @@ class Front:
         self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._threads = ThreadPoolExecutor(settings.max_requests, thread_name_prefix="request")
-        self._answered: deque[tuple[Connection, Request, Reply]] = deque()
-        self._impatient: deque[Connection] = deque()
+        self._replies: deque[tuple[Connection, Request, Reply]] = deque()
+        self._ready: deque[Connection] = deque()
         self._connections: dict[Connection, None] = {}
         self._num_working = 0
-        self._num_held = 0
+        self._num_buffered = 0
         self._is_draining = False
         self._swept = clock()
         self._wake_in, self._wake_out = os.pipe()
@@ -105,35 +106,39 @@ class Front:
             self._selector.register(listener, selectors.EVENT_READ, listener)
 
     def watch(self, descriptor: int) -> None:
-        """Wake up when this becomes readable, too."""
+        """Wake up also when this file descriptor becomes readable."""
         self._selector.register(descriptor, selectors.EVENT_READ, descriptor)
 
-    def turn(self, timeout_s: float) -> None:
-        """Wait for something to happen, and see to all of it."""
-        for key, events in self._selector.select(0 if self._impatient else timeout_s):
+    def run_once(self, timeout_s: float) -> None:
+        """Wait for events, at most ``timeout_s``, and process them."""
+        for key, events in self._selector.select(0 if self._ready else timeout_s):
             if isinstance(key.data, Connection):
-                self._attend(key.data, events)
+                self._process_events(key.data, events)
             elif isinstance(key.data, int):
-                _empty(key.data)
+                _drain_pipe(key.data)
             else:
                 self._accept(key.data)
-        self._send_answers()
-        self._serve_impatient()
+        self._send_replies()
+        self._process_ready()
         self._sweep()
 
     def drain(self, *, within_s: float, receive_s: float, linger_s: float, tick: Callable[[], None]) -> None:
-        """Take nothing new; answer everything that had begun to arrive; close."""
-        self._take_last_callers()
+        """Accept nothing new and answer every request that had begun to arrive, calling ``tick`` meanwhile.
+
+        Takes at most ``within_s``; waits ``receive_s`` for partial requests, and ``linger_s`` to reject late ones.
+        """
+        self._accept_last()
         start = self._clock()
         while self._connections and (elapsed := self._clock() - start) < within_s:
             tick()
-            self.turn(0.05)
+            self.run_once(0.05)
             unfinished = [one for one in self._connections if one.state is not State.READING]
             arriving = [one for one in self._connections if one.reader.has_begun and not one.is_late]
             if not unfinished and (not arriving or elapsed > receive_s) and elapsed > linger_s:
                 break
 
     def close(self) -> None:
+        """Close all sockets; running requests are not waited for."""
         for connection in list(self._connections):
             self._close(connection)
         for listener in self._listeners:
@@ -143,8 +148,8 @@ class Front:
         os.close(self._wake_in)
         os.close(self._wake_out)
 
-    def _take_last_callers(self) -> None:
-        # Whoever the kernel has let in before the listeners close counts as accepted.
+    def _accept_last(self) -> None:
+        # A connection that the kernel accepted before the listeners close must be served.
         for listener in self._listeners:
             while self._accept(listener):
                 pass
@@ -164,7 +169,7 @@ class Front:
         try:
             sock, _ = listener.accept()
         except OSError:
-            # None is there any more, the caller has gone again, or descriptors ran out; the next turn tries again.
+            # None is left, the client has disconnected, or descriptors ran out; retried at the next iteration.
             return False
         sock.setblocking(False)
         with suppress(OSError):
@@ -177,7 +182,7 @@ class Front:
         return True
 
     def _evict(self) -> None:
-        # A flood of silent callers must not keep the next one, or a ping, out: the one that idles longest leaves.
+        # A flood of silent clients must not lock out the next one, or a ping: the longest idle one is closed.
         idle = [one for one in self._connections if one.state in (State.READING, State.LINGERING)]
         if idle:
             self._close(min(idle, key=lambda one: one.since))
@@ -193,7 +198,7 @@ class Front:
             self._selector.modify(connection.sock, events, connection)
         connection.events = events
 
-    def _attend(self, connection: Connection, events: int) -> None:
+    def _process_events(self, connection: Connection, events: int) -> None:
         if connection.state is State.CLOSED:
             return
         if events & selectors.EVENT_WRITE:
@@ -209,20 +214,20 @@ class Front:
         except OSError:
             data = b""
         if not data:
-            self._hang_up(connection)
+            self._mark_disconnected(connection)
         elif connection.state is State.READING:
-            self._feed(connection, _take(connection.pipelined) + data)
+            self._feed(connection, _take_all(connection.pipelined) + data)
         elif connection.state is State.WORKING:
-            self._keep_for_later(connection, data)
+            self._buffer_pipelined(connection, data)
 
-    def _hang_up(self, connection: Connection) -> None:
-        connection.peer_has_gone = True
+    def _mark_disconnected(self, connection: Connection) -> None:
+        connection.is_disconnected = True
         if connection.state is State.WORKING:
             self._listen_to(connection, 0)
         else:
             self._close(connection)
 
-    def _keep_for_later(self, connection: Connection, data: bytes) -> None:
+    def _buffer_pipelined(self, connection: Connection, data: bytes) -> None:
         connection.pipelined += data
         if len(connection.pipelined) > MAX_PIPELINED:
             self._listen_to(connection, 0)
@@ -230,7 +235,7 @@ class Front:
     def _close(self, connection: Connection) -> None:
         self._listen_to(connection, 0)
         connection.state = State.CLOSED
-        self._hold(connection, 0)
+        self._set_buffered(connection, 0)
         self._connections.pop(connection, None)
         connection.sock.close()
 
@@ -241,46 +246,46 @@ class Front:
             connection.since = self._clock()
         try:
             request = connection.reader.feed(data)
-            self._hold(connection, len(request.body) if request else connection.reader.num_buffered)
+            self._set_buffered(connection, len(request.body) if request else connection.reader.num_buffered)
             self._check_room()
         except (RequestError, UnavailableError) as error:
-            self._refuse(connection, error)
+            self._reject(connection, error)
             return
         if connection.reader.take_continue():
             self._send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
         if request is not None:
             self._dispatch(connection, request)
 
-    def _hold(self, connection: Connection, num_bytes: int) -> None:
-        self._num_held += num_bytes - connection.held
-        connection.held = num_bytes
+    def _set_buffered(self, connection: Connection, num_bytes: int) -> None:
+        self._num_buffered += num_bytes - connection.num_buffered
+        connection.num_buffered = num_bytes
 
     def _check_room(self) -> None:
-        if self._num_held > self._settings.max_buffered:
-            raise BusyError("too many bodies are arriving at once")
+        if self._num_buffered > self._settings.max_buffered:
+            raise BusyError("too many request bodies are in transit")
 
     def _dispatch(self, connection: Connection, request: Request) -> None:
         connection.state = State.WORKING
         extra: Environ = {IS_WANTED: connection.is_wanted}
         if self._is_draining and connection.is_late:
-            extra[REFUSAL] = UnavailableError("this server is stopping")
+            extra[REQUEST_ERROR] = UnavailableError("this server is stopping")
         elif request.path not in self._inline and self._num_working >= self._settings.max_requests:
-            extra[REFUSAL] = BusyError("the queue is full")
-        if REFUSAL in extra or request.path in self._inline:
+            extra[REQUEST_ERROR] = BusyError("the queue is full")
+        if REQUEST_ERROR in extra or request.path in self._inline:
             self._answer(connection, request, self._call(request, extra))
         else:
             self._num_working += 1
             self._threads.submit(self._work, connection, request, extra)
 
-    def _refuse(self, connection: Connection, error: Exception) -> None:
-        """Answer a request that never became whole. Where it would end is unknown, so the connection ends with it."""
+    def _reject(self, connection: Connection, error: Exception) -> None:
+        """Answer an incomplete request with an error and close: where the next request would begin is unknown."""
         connection.state = State.WORKING
         request = Request()
-        self._answer(connection, request, self._call(request, {REFUSAL: error}))
+        self._answer(connection, request, self._call(request, {REQUEST_ERROR: error}))
 
     def _work(self, connection: Connection, request: Request, extra: Environ) -> None:
-        self._answered.append((connection, request, self._call(request, extra)))
-        # A full pipe wakes the other side just as well.
+        self._replies.append((connection, request, self._call(request, extra)))
+        # If the pipe is full, the loop wakes up anyway.
         with suppress(OSError):
             os.write(self._wake_out, b"\0")
 
@@ -288,12 +293,12 @@ class Front:
         try:
             return call(self._app, environ_of(request, extra))
         except Exception:
-            _log.exception("the application failed")
+            _log.exception("the application raised an exception")
             return failure()
 
-    def _send_answers(self) -> None:
-        while self._answered:
-            connection, request, reply = self._answered.popleft()
+    def _send_replies(self) -> None:
+        while self._replies:
+            connection, request, reply = self._replies.popleft()
             self._num_working -= 1
             self._answer(connection, request, reply)
 
@@ -302,7 +307,7 @@ class Front:
             return
         connection.keep_alive = request.keep_alive and not self._is_draining
         connection.state = State.WRITING
-        self._hold(connection, 0)
+        self._set_buffered(connection, 0)
         self._send(connection, reply.encode(request, keep_alive=connection.keep_alive))
 
     def _send(self, connection: Connection, data: bytes) -> None:
@@ -328,23 +333,23 @@ class Front:
 
     def _finish(self, connection: Connection) -> None:
         connection.since = self._clock()
-        if connection.peer_has_gone:
+        if connection.is_disconnected:
             self._close(connection)
         elif connection.keep_alive:
-            self._read_on(connection)
+            self._read_next(connection)
         else:
             self._linger(connection)
 
-    def _read_on(self, connection: Connection) -> None:
+    def _read_next(self, connection: Connection) -> None:
         connection.state = State.READING
         connection.pipelined[:0] = connection.reader.next()
         self._listen_to(connection, selectors.EVENT_READ)
         if connection.pipelined:
-            # One a turn: a caller who sends a thousand requests at once is not served before everyone else.
-            self._impatient.append(connection)
+            # One per iteration: a client that pipelines a thousand requests must not delay the others.
+            self._ready.append(connection)
 
     def _linger(self, connection: Connection) -> None:
-        # Closing on unread bytes would reset the connection, and the caller might never read the answer.
+        # Closing with unread data would reset the connection before the client has read the response.
         connection.state = State.LINGERING
         try:
             connection.sock.shutdown(socket.SHUT_WR)
@@ -353,11 +358,11 @@ class Front:
             return
         self._listen_to(connection, selectors.EVENT_READ)
 
-    def _serve_impatient(self) -> None:
-        for _ in range(len(self._impatient)):
-            connection = self._impatient.popleft()
+    def _process_ready(self) -> None:
+        for _ in range(len(self._ready)):
+            connection = self._ready.popleft()
             if connection.state is State.READING and connection.pipelined:
-                self._feed(connection, _take(connection.pipelined))
+                self._feed(connection, _take_all(connection.pipelined))
 
     # Time
 
@@ -367,12 +372,12 @@ class Front:
             return
         self._swept = now
         for connection in list(self._connections):
-            self._expire(connection, now - connection.since)
+            self._close_expired(connection, now - connection.since)
 
-    def _expire(self, connection: Connection, age_s: float) -> None:
+    def _close_expired(self, connection: Connection, age_s: float) -> None:
         if connection.state is State.READING and connection.reader.has_begun:
             if age_s > self._settings.receive_timeout_s:
-                self._refuse(connection, TooSlowError("the request did not arrive in time"))
+                self._reject(connection, TooSlowError("the request did not arrive in time"))
         elif connection.state is State.READING:
             if age_s > KEEP_ALIVE_S:
                 self._close(connection)
@@ -383,13 +388,13 @@ class Front:
             self._close(connection)
 
 
-def _take(buffer: bytearray) -> bytes:
+def _take_all(buffer: bytearray) -> bytes:
     data = bytes(buffer)
     buffer.clear()
     return data
 
 
-def _empty(descriptor: int) -> None:
-    # What is left, if anything, wakes the next turn.
+def _drain_pipe(descriptor: int) -> None:
+    # Any rest wakes up the next iteration.
     with suppress(OSError):
         os.read(descriptor, 4096)

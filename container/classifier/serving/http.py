@@ -1,6 +1,6 @@
-"""Bytes of a connection → requests; a WSGI application's answer → bytes. Does no I/O.
+"""HTTP/1.1 without I/O: incremental parsing of requests, WSGI calls, and responses as bytes.
 
-Gunicorn's own incremental parser decides what is HTTP; this adds the limits of a server that takes whole bodies.
+Gunicorn's incremental parser validates the syntax; this adds the limits of a server that buffers whole bodies.
 """
 
 import io
@@ -15,7 +15,7 @@ from gunicorn.asgi.parser import ParseError, PythonProtocol
 
 from classifier.serving.errors import RequestError, TooLargeError
 
-# A body cut into crumbs costs a thousand times its size to put together again.
+# A body in tiny chunks costs a thousand times its size to reassemble.
 MIN_CHUNK = 64
 FREE_CHUNKS = 256
 
@@ -25,7 +25,7 @@ WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One whole request."""
+    """One complete request."""
 
     method: str = "GET"
     target: str = "/"
@@ -36,19 +36,20 @@ class Request:
 
     @property
     def path(self) -> str:
+        """The target without its query."""
         return self.target.partition("?")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a WSGI application answered."""
+    """A WSGI application's response."""
 
     status: str
     headers: list[tuple[str, str]]
     body: bytes
 
     def encode(self, request: Request, *, keep_alive: bool) -> bytes:
-        """The bytes to send."""
+        """The response as bytes, with its length and without a body for HEAD."""
         headers = [
             *(one for one in self.headers if one[0].lower() not in ("content-length", "connection")),
             ("Content-Length", str(len(self.body))),
@@ -59,44 +60,44 @@ class Reply:
 
 
 class RequestReader:
-    """Puts one request after another together from a connection's bytes."""
+    """Incremental reader of the requests of one connection."""
 
     def __init__(self, *, max_body: int) -> None:
         self._max_body = max_body
         self._body = bytearray()
         self._num_chunks = 0
         self._waits_for_continue = False
-        # Typed loosely: the stubs of Gunicorn are older than Gunicorn.
+        # Any: the type stubs of Gunicorn are older than the parser.
         self._parser: Any = PythonProtocol(on_headers_complete=self._check_headers, on_body=self._add)
         self.has_begun = False
 
     @property
     def num_buffered(self) -> int:
-        """Bytes of the body that have arrived."""
+        """Bytes of the body received so far."""
         return len(self._body)
 
     def feed(self, data: bytes) -> Request | None:
-        """Add bytes. The request, once it is whole.
+        """Add received bytes and return the request once it is complete.
 
         Raises:
-            RequestError: this is no HTTP.
-            TooLargeError: the body is, or claims to be, larger than any that is taken.
+            RequestError: the bytes are not valid HTTP.
+            TooLargeError: the body exceeds the limit, or its announced length does.
         """
         self.has_begun = self.has_begun or bool(data)
         try:
             self._parser.feed(data)
-        # ValueError: a length of more digits than Python turns into a number.
+        # ValueError: a length with more digits than Python converts to an integer.
         except (ParseError, ValueError) as error:
             raise RequestError(f"malformed HTTP: {str(error)[:200]}") from None
         return self._request() if self._parser.is_complete else None
 
     def take_continue(self) -> bool:
-        """Whether the caller waits for a ``100 Continue``, which has not been sent yet."""
+        """Whether to send a ``100 Continue`` now; True at most once per request."""
         waits, self._waits_for_continue = self._waits_for_continue, False
         return waits and not self._parser.is_complete
 
     def next(self) -> bytes:
-        """Make ready for the next request. The bytes that came after the last one, to be fed again."""
+        """Reset for the next request and return the bytes received after the last one, to be fed again."""
         rest = self._parser.remaining()
         self._parser.reset()
         self._num_chunks = 0
@@ -106,7 +107,7 @@ class RequestReader:
     def _check_headers(self) -> bool:
         if (self._parser.content_length or 0) > self._max_body:
             raise TooLargeError(
-                f"a body of {self._parser.content_length:,} bytes; at most {self._max_body:,} are taken"
+                f"a body of {self._parser.content_length:,} bytes; at most {self._max_body:,} are allowed"
             )
         self._waits_for_continue = any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in self._parser.headers
@@ -117,9 +118,9 @@ class RequestReader:
         self._body += chunk
         self._num_chunks += 1
         if len(self._body) > self._max_body:
-            raise TooLargeError(f"a body of more than {self._max_body:,} bytes, the most that are taken")
+            raise TooLargeError(f"a body of more than {self._max_body:,} bytes, which is the limit")
         if self._parser.is_chunked and self._num_chunks > FREE_CHUNKS + len(self._body) // MIN_CHUNK:
-            raise RequestError(f"the body comes in chunks of less than {MIN_CHUNK} bytes")
+            raise RequestError(f"the body is sent in chunks of less than {MIN_CHUNK} bytes")
 
     def _request(self) -> Request:
         parser = self._parser
@@ -135,7 +136,7 @@ class RequestReader:
 
 
 def environ_of(request: Request, extra: Environ) -> Environ:
-    """A request → a WSGI environment, as PEP 3333 says, with ``extra`` in it."""
+    """Build a request's WSGI environment (PEP 3333), including ``extra``."""
     path, _, query = request.target.partition("?")
     environ: Environ = {
         "REQUEST_METHOD": request.method,
@@ -156,7 +157,7 @@ def environ_of(request: Request, extra: Environ) -> Environ:
     }
     for name, value in request.headers:
         key = name.upper().replace("-", "_")
-        # "content_type" with an underscore would otherwise pass for the header itself.
+        # Otherwise "content_type", with an underscore, would be mistaken for the header.
         if "_" not in name and key != "CONTENT_LENGTH":
             key = key if key == "CONTENT_TYPE" else f"HTTP_{key}"
             environ[key] = f"{environ[key]},{value}" if key in environ else value
@@ -170,7 +171,7 @@ class _Started:
 
 
 def call(app: WsgiApp, environ: Environ) -> Reply:
-    """Run a WSGI application to its end."""
+    """Call a WSGI application and return its complete response."""
     started = _Started()
 
     def start_response(status: str, headers: list[tuple[str, str]], _exc_info: object = None) -> None:
@@ -187,7 +188,7 @@ def call(app: WsgiApp, environ: Environ) -> Reply:
 
 
 def failure() -> Reply:
-    """The answer when the application itself broke: no detail leaves the house."""
+    """The response for an application that raised: 500, without any detail."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     body = b'{"error":{"type":"InternalError","message":"the server failed on this request"}}'
     return Reply(status=f"{status.value} {status.phrase}", headers=[("Content-Type", "application/json")], body=body)

@@ -1,4 +1,4 @@
-"""What an operator may set, by environment variables, read once at the start."""
+"""Server settings, read from environment variables once at startup."""
 
 import os
 from collections.abc import Mapping
@@ -8,26 +8,31 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from classifier.errors import ConfigError
 
-Form = Literal["application/json", "application/jsonlines", "text/csv", "application/x-npy"]
-FORMS: tuple[Form, ...] = ("application/json", "application/jsonlines", "text/csv", "application/x-npy")
+ResponseType = Literal["application/json", "application/jsonlines", "text/csv", "application/x-npy"]
+RESPONSE_TYPES: tuple[ResponseType, ...] = (
+    "application/json",
+    "application/jsonlines",
+    "text/csv",
+    "application/x-npy",
+)
 MIB = 1024 * 1024
 
 
-def _writable(accept: str) -> str:
-    if accept.partition(";")[0].strip() not in FORMS:
-        raise ValueError(f"should be one of {', '.join(FORMS)}")
+def _check_response_type(accept: str) -> str:
+    if accept.partition(";")[0].strip() not in RESPONSE_TYPES:
+        raise ValueError(f"should be one of {', '.join(RESPONSE_TYPES)}")
     return accept
 
 
-class Settings(BaseModel):
-    """Limits and ports. Each field is the environment variable that its alias names; the rest is the platform's own."""
+class ServerSettings(BaseModel):
+    """Ports and limits. The alias of a field is its environment variable: the platform's own, or ``SERVE_…``."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     port: Annotated[int, Field(alias="SAGEMAKER_BIND_TO_PORT", ge=1, le=65535)] = 8080
-    default_accept: Annotated[str, Field(alias="SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"), AfterValidator(_writable)] = (
-        "application/json"
-    )
+    default_accept: Annotated[
+        str, Field(alias="SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"), AfterValidator(_check_response_type)
+    ] = "application/json"
     multi_model: Annotated[bool, Field(alias="SAGEMAKER_MULTI_MODEL")] = False
     page: Annotated[bool, Field(alias="SERVE_PAGE")] = False
     metrics_port: Annotated[int, Field(alias="SERVE_METRICS_PORT", ge=0, le=65535)] = 9090
@@ -42,10 +47,11 @@ class Settings(BaseModel):
     receive_timeout_s: Annotated[float, Field(alias="SERVE_RECEIVE_TIMEOUT_S", gt=0)] = 30
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "ServerSettings":
+        """Read and validate the settings; an empty variable counts as unset.
+
         Raises:
-            ConfigError: a variable holds what it can't; the message names it.
+            ConfigError: a variable is invalid; the message names it.
         """
         source = os.environ if environment is None else environment
         names = [field.alias for field in cls.model_fields.values() if field.alias]
@@ -57,16 +63,20 @@ class Settings(BaseModel):
 
     @property
     def max_body(self) -> int:
+        """Largest request body, in bytes."""
         return round(self.max_body_mb * MIB)
 
     @property
     def max_image(self) -> int:
+        """Largest encoded image, in bytes."""
         return round(self.max_image_mb * MIB)
 
     @property
     def max_pixels(self) -> int:
+        """Largest number of pixels in an image."""
         return round(self.max_megapixels * 1e6)
 
     @property
     def max_buffered(self) -> int:
+        """Bytes of all bodies in memory at once; at least one body fits."""
         return max(round(self.max_buffered_mb * MIB), self.max_body)

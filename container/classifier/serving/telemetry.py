@@ -1,4 +1,4 @@
-"""What the server tells of itself: Prometheus metrics, and one JSON line a request."""
+"""Prometheus metrics, and one JSON log line per request."""
 
 import json
 import logging
@@ -16,15 +16,20 @@ _STAGES = ("decode", "queue", "infer")
 
 
 class Telemetry:
-    """Counts and times, in a registry of its own."""
+    """The server's counters and histograms, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter("requests", "Requests answered, by status.", ["status"], registry=self.registry)
         self._seconds = Histogram(
-            "request_seconds", "Time from a whole request to its answer.", buckets=_SECONDS, registry=self.registry
+            "request_seconds",
+            "Time from a complete request to its response.",
+            buckets=_SECONDS,
+            registry=self.registry,
         )
-        stages = Histogram("stage_seconds", "Time in a stage.", ["stage"], buckets=_SECONDS, registry=self.registry)
+        stages = Histogram(
+            "stage_seconds", "Time of a request in a stage.", ["stage"], buckets=_SECONDS, registry=self.registry
+        )
         self._stages = {name: stages.labels(name) for name in _STAGES}
         self._batches = Histogram(
             "batch_size", "Photos in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry
@@ -34,33 +39,36 @@ class Telemetry:
         )
         self._depth = Gauge("queue_depth", "Photos that wait for the engine.", registry=self.registry)
 
-    def stage(self, name: str, seconds: float) -> None:
+    def record_stage(self, name: str, seconds: float) -> None:
+        """Record the time of one request in a stage: decode, queue or infer."""
         self._stages[name].observe(seconds)
 
-    def batch(self, size: int, seconds: float) -> None:
+    def record_batch(self, size: int, seconds: float) -> None:
+        """Record a batch: its number of photos and its time in the engine."""
         self._batches.observe(size)
         self._batch_seconds.observe(seconds)
 
-    def request(self, status: int, seconds: float) -> None:
+    def record_request(self, status: int, seconds: float) -> None:
+        """Record a response: its HTTP status and the time since the request was complete."""
         self._requests.labels(status).inc()
         self._seconds.observe(seconds)
 
-    def show_depth(self, depth: Callable[[], float]) -> None:
-        """Ask this for the depth of the queue whenever the metrics are read."""
+    def set_depth_source(self, depth: Callable[[], float]) -> None:
+        """Set the function that returns the queue's depth; called whenever the metrics are scraped."""
         self._depth.set_function(depth)
 
     def publish(self, port: int) -> None:
-        """Serve the metrics on a port of the loopback address. A port in use costs the metrics, not the server."""
+        """Serve the metrics on a port of the loopback address; if the port is in use, log a warning and go without."""
         try:
             start_http_server(port, addr="127.0.0.1", registry=self.registry)
         except OSError as error:
-            _log.warning("no metrics on port %d: %s", port, error)
+            _log.warning("metrics are not available on port %d: %s", port, error)
 
 
 def log_line(**fields: Any) -> None:
-    """One line of JSON on stdout. Fields that are None are left out."""
+    """Write one line of JSON to stdout, without the fields that are None."""
     line = {"time": _timestamp(), **{name: value for name, value in fields.items() if value is not None}}
-    # One write a line: threads that print would otherwise share lines.
+    # One write per line: lines of concurrent threads would otherwise be mixed.
     sys.stdout.write(json.dumps(line, ensure_ascii=True, separators=(",", ":")) + "\n")
     sys.stdout.flush()
 

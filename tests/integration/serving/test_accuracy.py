@@ -1,4 +1,4 @@
-"""What `train` printed is what is served: real photos, over HTTP."""
+"""The accuracy that `train` prints is the accuracy over HTTP, on real photos."""
 
 import http.client
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from support.jobs import FROZEN, Platform
-from support.servers import Server, exchange, running
+from support.servers import ServerProcess, exchange, running
 
 pytestmark = pytest.mark.gate
 
 POINTS = 0.003
 
 
-def accuracy_over_http(server: Server, photos: Path) -> float:
-    """The share of photos whose served label is the name of their folder."""
+def accuracy_over_http(server: ServerProcess, photos: Path) -> float:
+    """The fraction of photos whose predicted label is the name of their folder."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     right = []
     for photo in sorted(photos.rglob("*.jpg")):
@@ -26,7 +26,7 @@ def accuracy_over_http(server: Server, photos: Path) -> float:
 
 
 @pytest.mark.slow
-def test_accuracy_over_http_is_the_accuracy_that_train_printed(
+def test_accuracy_over_http_equals_the_printed_accuracy(
     platform: Platform, clothing_photos: Path, imagenet_weights: Path, tmp_path: Path
 ) -> None:
     channels = {name: clothing_photos / name for name in ("train", "validation", "test")}

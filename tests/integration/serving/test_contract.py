@@ -1,4 +1,4 @@
-"""What the platform asks of `serve`, of the running program."""
+"""The platform's hosting contract, checked on the running program."""
 
 import concurrent.futures
 import http.client
@@ -11,20 +11,17 @@ import sys
 import time
 from pathlib import Path
 
-from support.servers import Server, drawn_photos, exchange, free_port, running, start
-
-# The platform waits two seconds for a ping.
-PING_S = 2.0
+from support.servers import ServerProcess, drawn_photos, exchange, free_port, running, start
 
 
-def test_photos_are_answered(server: Server) -> None:
+def test_photos_are_answered(server: ServerProcess) -> None:
     for photo in drawn_photos(3):
         reply = server.invoke(photo)
         assert reply.status == 200
         assert reply.json()["predicted_label"] in ("000", "001", "002")
 
 
-def test_connections_are_kept(server: Server) -> None:
+def test_connections_are_kept_alive(server: ServerProcess) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     for photo in drawn_photos(3):
         assert exchange(connection, "POST", "/invocations", photo, content_type="image/jpeg").status == 200
@@ -32,18 +29,18 @@ def test_connections_are_kept(server: Server) -> None:
     connection.close()
 
 
-def test_ping_has_no_body(server: Server) -> None:
+def test_ping_has_no_body(server: ServerProcess) -> None:
     reply = server.request("GET", "/ping")
     assert (reply.status, reply.body) == (200, b"")
 
 
-def test_a_large_body_is_refused_while_it_is_still_coming(server: Server) -> None:
+def test_large_body_is_rejected_before_it_arrives(server: ServerProcess) -> None:
     with server.connect() as sock:
         sock.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_caller_that_asks_first_is_told_to_go_on(server: Server) -> None:
+def test_expectation_is_answered_with_continue(server: ServerProcess) -> None:
     photo = drawn_photos(1)[0]
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nExpect: 100-continue\r\n"
     with server.connect() as sock:
@@ -53,33 +50,35 @@ def test_a_caller_that_asks_first_is_told_to_go_on(server: Server) -> None:
         assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_no_torch_is_imported(server: Server) -> None:
+def test_no_torch_is_imported(server: ServerProcess) -> None:
     (worker,) = server.workers()
     for process in (server.process.pid, worker):
         assert "libtorch" not in Path(f"/proc/{process}/maps").read_text(encoding="utf-8")
     assert "libopenvino" in Path(f"/proc/{worker}/maps").read_text(encoding="utf-8")
 
 
-def test_ping_is_prompt_while_senders_are_slow_and_the_queue_is_full(server: Server) -> None:
+def test_ping_is_answered_while_senders_stall_and_the_queue_is_full(server: ServerProcess) -> None:
     photo = drawn_photos(3)[2]
     slow = [server.connect() for _ in range(100)]
     for sock in slow:
         sock.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nstart")
     with concurrent.futures.ThreadPoolExecutor(32) as callers:
         replies = [callers.submit(server.invoke, photo) for _ in range(200)]
+        # `make bench-serve` checks that each takes less than the platform's two seconds.
+        pings = [server.ping()]
+        assert not all(reply.done() for reply in replies)
         while not all(reply.done() for reply in replies):
-            begin = time.monotonic()
-            assert server.ping() == 200
-            assert time.monotonic() - begin < PING_S
+            pings.append(server.ping())
+        assert set(pings) == {200}
         assert {reply.result().status for reply in replies} <= {200, 503}
-    # Those that never sent their bodies were told, after the three seconds that this server gives.
+    # Those that never sent their bodies are answered after this server's receive timeout of three seconds.
     for sock in slow:
         assert sock.recv(100).startswith(b"HTTP/1.1 408 ")
         sock.close()
     assert server.invoke(photo).status == 200
 
 
-def test_more_than_the_queue_holds_is_refused_with_a_hint(opt_ml: Path, tmp_path: Path) -> None:
+def test_requests_over_the_limit_are_rejected_with_retry_after(opt_ml: Path, tmp_path: Path) -> None:
     photo = drawn_photos(3)[2]
     with (
         running(opt_ml, tmp_path / "log", SERVE_MAX_REQUESTS="2") as server,
@@ -95,7 +94,7 @@ def test_more_than_the_queue_holds_is_refused_with_a_hint(opt_ml: Path, tmp_path
         assert server.ping() == 200
 
 
-def test_what_was_accepted_is_answered_before_the_end(opt_ml: Path, tmp_path: Path) -> None:
+def test_accepted_requests_are_answered_after_sigterm(opt_ml: Path, tmp_path: Path) -> None:
     photo = drawn_photos(3)[2]
     with running(opt_ml, tmp_path / "log") as server:
         sockets = [server.connect() for _ in range(30)]
@@ -105,9 +104,10 @@ def test_what_was_accepted_is_answered_before_the_end(opt_ml: Path, tmp_path: Pa
             sock.sendall(whole)
         for sock in sockets[20:]:
             sock.sendall(whole[:-100])
-        server.ping()  # by its answer, all of them have been read
+        server.ping()  # once it is answered, all of them have been read
         server.terminate()
-        time.sleep(0.3)
+        while server.ping() == 200:
+            time.sleep(0.01)
         for sock in sockets[20:]:
             sock.sendall(whole[-100:])
         assert [sock.recv(12) for sock in sockets] == [b"HTTP/1.1 200"] * 30
@@ -118,7 +118,7 @@ def test_what_was_accepted_is_answered_before_the_end(opt_ml: Path, tmp_path: Pa
         assert server.ping() is None
 
 
-def test_a_worker_that_is_killed_comes_back(opt_ml: Path, tmp_path: Path) -> None:
+def test_killed_worker_is_replaced(opt_ml: Path, tmp_path: Path) -> None:
     with running(opt_ml, tmp_path / "log") as server:
         (first,) = server.workers()
         os.kill(first, signal.SIGKILL)
@@ -127,7 +127,7 @@ def test_a_worker_that_is_killed_comes_back(opt_ml: Path, tmp_path: Path) -> Non
         assert server.invoke(drawn_photos(1)[0]).status == 200
 
 
-def test_nothing_is_written_into_the_model(opt_ml: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_to_the_model_folder(opt_ml: Path, tmp_path: Path) -> None:
     base = tmp_path / "opt_ml"
     shutil.copytree(opt_ml, base)
     before = sorted((path, path.stat().st_mtime_ns) for path in base.rglob("*"))
@@ -138,7 +138,7 @@ def test_nothing_is_written_into_the_model(opt_ml: Path, tmp_path: Path) -> None
     assert sorted((path, path.stat().st_mtime_ns) for path in base.rglob("*")) == before
 
 
-def test_the_log_is_a_line_of_json_a_request(opt_ml: Path, tmp_path: Path) -> None:
+def test_log_has_one_line_of_json_per_request(opt_ml: Path, tmp_path: Path) -> None:
     with running(opt_ml, tmp_path / "log") as server:
         server.invoke(drawn_photos(1)[0], X_Amzn_SageMaker_Inference_Id="id-1")
         server.invoke(b"no photo")
@@ -146,7 +146,7 @@ def test_the_log_is_a_line_of_json_a_request(opt_ml: Path, tmp_path: Path) -> No
     assert [(one["status"], one.get("inference_id")) for one in lines] == [(200, "id-1"), (422, None)]
 
 
-def test_metrics_are_on_a_port_of_their_own(opt_ml: Path, tmp_path: Path) -> None:
+def test_metrics_are_served_on_their_own_port(opt_ml: Path, tmp_path: Path) -> None:
     port = free_port()
     with running(opt_ml, tmp_path / "log", SERVE_METRICS_PORT=str(port)) as server:
         server.invoke(drawn_photos(1)[0])
@@ -162,7 +162,7 @@ def run_serve(base: Path, **environment: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=everything, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+def test_error_names_the_missing_model(tmp_path: Path) -> None:
     done = run_serve(tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("serve: ")
@@ -170,13 +170,13 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_bad_variable_is_named(opt_ml: Path) -> None:
+def test_error_names_the_invalid_variable(opt_ml: Path) -> None:
     done = run_serve(opt_ml, SAGEMAKER_BIND_TO_PORT="http")
     assert done.returncode == 1
     assert done.stderr.startswith("serve: SAGEMAKER_BIND_TO_PORT='http'")
 
 
-def test_a_damaged_model_ends_the_program_with_its_reason(opt_ml: Path, tmp_path: Path) -> None:
+def test_error_names_the_damaged_file(opt_ml: Path, tmp_path: Path) -> None:
     base = tmp_path / "opt_ml"
     shutil.copytree(opt_ml, base)
     (base / "model" / "openvino.xml").write_bytes(b"damaged")
@@ -186,18 +186,18 @@ def test_a_damaged_model_ends_the_program_with_its_reason(opt_ml: Path, tmp_path
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_in_use_is_named(opt_ml: Path) -> None:
+def test_error_names_the_port_in_use(opt_ml: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
         done = run_serve(opt_ml, SAGEMAKER_BIND_TO_PORT=str(port))
     assert done.returncode == 1
     assert done.stderr == (
-        f"serve: can't listen on port {port}: address already in use. Stop what listens there, or choose another port "
-        "(SAGEMAKER_BIND_TO_PORT; --port of serve_local.sh)\n"
+        f"serve: can't listen on port {port}: address already in use. Stop the program that uses it, or choose another "
+        "port (SAGEMAKER_BIND_TO_PORT; --port of serve_local.sh)\n"
     )
 
 
-def test_several_models_behind_one_server(opt_ml: Path, tmp_path: Path) -> None:
+def test_multi_model_server_loads_serves_and_unloads(opt_ml: Path, tmp_path: Path) -> None:
     folder = tmp_path / "opt_ml" / "models" / "a1b2" / "model"
     shutil.copytree(opt_ml / "model", folder)
     with running(tmp_path / "opt_ml", tmp_path / "log", SAGEMAKER_MULTI_MODEL="true") as server:
@@ -210,9 +210,11 @@ def test_several_models_behind_one_server(opt_ml: Path, tmp_path: Path) -> None:
         assert server.ping() == 200
 
 
-def test_a_server_that_is_stopped_while_it_starts_ends(opt_ml: Path, tmp_path: Path) -> None:
+def test_sigterm_during_startup_stops_the_server(opt_ml: Path, tmp_path: Path) -> None:
     server = start(opt_ml, tmp_path / "log")
-    time.sleep(0.7)
+    while not server.workers():
+        assert server.process.poll() is None
+        time.sleep(0.01)
     server.terminate()
     server.wait(30)
     assert "Traceback" not in server.log.read_text()

@@ -1,8 +1,8 @@
-"""`make fuzz-serve` in short: nothing that a caller can send breaks the server."""
+"""A short `make fuzz-serve`: no request breaks the server."""
 
 from benchmarks.serve_fuzz import fuzz
-from support.servers import Server
+from support.servers import ServerProcess
 
 
-def test_hostile_requests_are_refused_and_leave_nothing_behind(server: Server) -> None:
+def test_hostile_requests_are_rejected_and_leak_nothing(server: ServerProcess) -> None:
     assert fuzz(server, 200).problems == []

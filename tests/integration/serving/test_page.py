@@ -1,4 +1,4 @@
-"""The page to try a model on, in a real browser."""
+"""The page for trying a model, in a real browser."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from support.browser import Browser, browsing, find_browser
-from support.servers import Server, drawn_photos, running
+from support.servers import ServerProcess, drawn_photos, running
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def page(opt_ml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def page(opt_ml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     find_browser()
     with running(opt_ml, tmp_path_factory.mktemp("page") / "log", SERVE_PAGE="1") as server:
         yield server
@@ -24,7 +24,7 @@ def page(opt_ml: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Path]:
-    """Two photos, and a file that is none."""
+    """Two photos, and a file that is not an image."""
     paths = [tmp_path / "first.jpg", tmp_path / "second.jpg", tmp_path / "none.jpg"]
     for path, data in zip(paths, [*drawn_photos(2), b"no photo"], strict=True):
         path.write_bytes(data)
@@ -32,14 +32,12 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_photos_are_answered_with_labels_and_bars(
-    browser: Browser, page: Server, photos: list[Path], dark: bool
-) -> None:
+def test_photos_get_labels_and_bars(browser: Browser, page: ServerProcess, photos: list[Path], dark: bool) -> None:
     browser.open(f"http://127.0.0.1:{page.port}/", dark=dark)
     assert browser.evaluate("document.title") == "resnet18 – try it"
     browser.choose_files("#file", *photos)
     browser.wait_for(
-        "document.querySelectorAll('article').length === 3 && !document.body.innerText.includes('Looking')"
+        "document.querySelectorAll('article').length === 3 && !document.body.innerText.includes('Classifying')"
     )
     newest, second, first = browser.evaluate("[...document.querySelectorAll('article')].map(card => card.innerText)")
     assert newest.split("\n")[0] == "none.jpg"
@@ -56,7 +54,7 @@ def test_photos_are_answered_with_labels_and_bars(
     assert widths == pytest.approx(expected, abs=0.02)
 
 
-def test_the_page_asks_nothing_of_any_other_host(browser: Browser, page: Server, photos: list[Path]) -> None:
+def test_page_loads_nothing_from_another_host(browser: Browser, page: ServerProcess, photos: list[Path]) -> None:
     browser.open(f"http://127.0.0.1:{page.port}/", width=400)
     browser.choose_files("#file", photos[0])
     browser.wait_for("document.querySelectorAll('article h2').length === 1")

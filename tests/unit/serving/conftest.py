@@ -1,4 +1,4 @@
-"""A small trained model, and what serves it, in this process."""
+"""A small model with random weights, its predictor, and a test client of its application."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,31 +9,31 @@ from flask.testing import FlaskClient
 from classifier.engine.base import EngineChoice
 from classifier.serving.app import create_app
 from classifier.serving.predictor import Predictor
-from classifier.serving.settings import Settings
+from classifier.serving.settings import ServerSettings
 from classifier.serving.telemetry import Telemetry
 from support.servers import export_artifact, write_artifact
 
 
 @pytest.fixture(scope="session")
 def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact with its graph, served in fp32."""
+    """An artifact with its graph, served in fp32; read only."""
     folder = export_artifact(write_artifact(tmp_path_factory.mktemp("artifact") / "model"))
     EngineChoice(bf16=False, int8=False).write(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def settings() -> Settings:
-    return Settings(max_instances=8, max_body_mb=2, max_image_mb=0.5, max_megapixels=4)
+def settings() -> ServerSettings:
+    return ServerSettings(max_instances=8, max_body_mb=2, max_image_mb=0.5, max_megapixels=4)
 
 
 @pytest.fixture(scope="session")
-def predictor(artifact_folder: Path, settings: Settings) -> Iterator[Predictor]:
+def predictor(artifact_folder: Path, settings: ServerSettings) -> Iterator[Predictor]:
     predictor = Predictor.open(artifact_folder, settings)
     yield predictor
     predictor.close()
 
 
 @pytest.fixture
-def client(predictor: Predictor, settings: Settings) -> FlaskClient:
+def client(predictor: Predictor, settings: ServerSettings) -> FlaskClient:
     return create_app(predictor, settings, Telemetry()).test_client()

@@ -1,4 +1,4 @@
-"""The routes: every body that is read, every answer that is written, every refusal; on a real model."""
+"""The routes with every request type, response type and error, on a real model."""
 
 import base64
 import csv
@@ -17,9 +17,9 @@ from werkzeug.test import TestResponse
 from classifier.errors import ArtifactError, ConfigError, DataError, ImageError, MediaTypeError, WeightsError
 from classifier.serving.app import STATUS, create_app
 from classifier.serving.errors import BusyError, TooSlowError
-from classifier.serving.front import REFUSAL
+from classifier.serving.front import REQUEST_ERROR
 from classifier.serving.predictor import Predictor
-from classifier.serving.settings import Settings
+from classifier.serving.settings import ServerSettings
 from classifier.serving.telemetry import Telemetry
 from classifier.vision import artifact
 from support.drawing import draw_photo, encode
@@ -51,7 +51,7 @@ def from_npy(response: TestResponse) -> np.ndarray:
 
 
 def error_type(response: TestResponse) -> tuple[int, str]:
-    """The status and the type of a refusal, whose form is always the same."""
+    """The status and the type of an error response, which all have the same form."""
     document = response.get_json()
     assert list(document) == ["error"]
     assert sorted(document["error"]) == ["message", "type"]
@@ -59,7 +59,7 @@ def error_type(response: TestResponse) -> tuple[int, str]:
     return response.status_code, document["error"]["type"]
 
 
-def test_served_logits_are_the_artifacts_evaluated_logits(client: FlaskClient, artifact_folder: Path) -> None:
+def test_served_logits_equal_the_artifacts(client: FlaskClient, artifact_folder: Path) -> None:
     classifier, manifest = artifact.load(artifact_folder)
     for photo in drawn_photos(4):
         pixels = torch.from_numpy(manifest.preprocessing.pixels_of(photo).copy()).permute(2, 0, 1)[None]
@@ -68,7 +68,7 @@ def test_served_logits_are_the_artifacts_evaluated_logits(client: FlaskClient, a
         np.testing.assert_allclose(from_npy(invoke(client, photo, accept=NPY)), expected, atol=1e-4)
 
 
-def test_every_wrapping_of_a_photo_gives_the_same_logits(client: FlaskClient, predictor: Predictor) -> None:
+def test_every_request_type_gives_the_same_logits(client: FlaskClient, predictor: Predictor) -> None:
     preprocessing = predictor.manifest.preprocessing
     photo = drawn_photos(1)[0]
     pixels = preprocessing.pixels_of(photo)
@@ -90,7 +90,7 @@ def test_every_wrapping_of_a_photo_gives_the_same_logits(client: FlaskClient, pr
         np.testing.assert_allclose(from_npy(invoke(client, body, kind, accept=NPY)), expected, atol=1e-4)
 
 
-def test_pixels_of_another_size_are_a_photo(client: FlaskClient) -> None:
+def test_pixels_of_another_size_are_resized_as_a_photo(client: FlaskClient) -> None:
     image = draw_photo(200, 150)
     expected = from_npy(invoke(client, encode(image, "PNG"), "image/png", accept=NPY))
     np.testing.assert_allclose(
@@ -98,7 +98,7 @@ def test_pixels_of_another_size_are_a_photo(client: FlaskClient) -> None:
     )
 
 
-def test_a_photo_is_answered_with_its_likeliest_classes(client: FlaskClient) -> None:
+def test_response_lists_the_most_probable_classes(client: FlaskClient) -> None:
     document = invoke(client, drawn_photos(1)[0]).get_json()
     places = document["predictions"]
     assert {"predicted_label", "class_name", "probability", "predictions"} == set(document)
@@ -113,7 +113,7 @@ def test_a_photo_is_answered_with_its_likeliest_classes(client: FlaskClient) -> 
     ]
 
 
-def test_top_k_comes_with_the_custom_attributes(client: FlaskClient) -> None:
+def test_top_k_is_read_from_the_custom_attributes(client: FlaskClient) -> None:
     photo = drawn_photos(1)[0]
     for attributes, num_places in [("top_k=1", 1), ("trace=a; top_k = 2", 2), ("top_k=100", 3), ("trace=7", 3)]:
         document = invoke(client, photo, X_Amzn_SageMaker_Custom_Attributes=attributes).get_json()
@@ -123,7 +123,7 @@ def test_top_k_comes_with_the_custom_attributes(client: FlaskClient) -> None:
         assert error_type(response) == (400, "RequestError")
 
 
-def test_a_verbose_answer_holds_every_class(client: FlaskClient) -> None:
+def test_verbose_response_has_every_class(client: FlaskClient) -> None:
     photo = drawn_photos(1)[0]
     document = invoke(client, photo, accept="application/json;verbose").get_json()
     assert document["labels"] == ["000", "001", "002"]
@@ -133,7 +133,7 @@ def test_a_verbose_answer_holds_every_class(client: FlaskClient) -> None:
     np.testing.assert_allclose(document["probabilities"], np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
 
 
-def test_several_photos_are_answered_in_their_order(client: FlaskClient) -> None:
+def test_several_photos_are_answered_in_order(client: FlaskClient) -> None:
     photos = drawn_photos(5)
     single = [invoke(client, photo).get_json() for photo in photos]
     batch = invoke(client, instances(*photos), JSON)
@@ -152,7 +152,7 @@ def _rounded(document: Any) -> Any:
     return json.loads(json.dumps(document), parse_float=lambda text: round(float(text), 4))
 
 
-def test_a_bad_photo_costs_its_neighbours_nothing(client: FlaskClient) -> None:
+def test_unreadable_photo_gets_its_own_error(client: FlaskClient) -> None:
     good = drawn_photos(1)[0]
     document = invoke(client, instances(good, b"no photo", good[:200], good), JSON).get_json()
     found = [one.get("error", {}).get("type", one.get("predicted_label")) for one in document["predictions"]]
@@ -190,40 +190,40 @@ def _bomb() -> bytes:
         (instances(*[b"x"] * 9), JSON, {}, (413, "TooLargeError")),
     ],
 )
-def test_what_can_not_be_answered_is_refused(
+def test_invalid_request_is_rejected(
     client: FlaskClient, body: bytes, content_type: str, headers: dict[str, str], expected: tuple[int, str]
 ) -> None:
     assert error_type(invoke(client, body, content_type, **headers)) == expected
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1", "I;16"])
-def test_photos_of_every_kind_are_served(client: FlaskClient, mode: str) -> None:
+def test_photos_of_every_mode_are_served(client: FlaskClient, mode: str) -> None:
     image = draw_photo().convert("L" if mode == "I;16" else mode)
     image = image if mode != "I;16" else Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
     assert invoke(client, encode(image, "TIFF" if mode == "CMYK" else "PNG"), "image/*").status_code == 200
 
 
-def test_unknown_paths_and_methods_are_refused_in_the_same_form(client: FlaskClient) -> None:
+def test_unknown_paths_and_methods_get_an_error_of_the_same_form(client: FlaskClient) -> None:
     assert error_type(client.get("/unknown")) == (404, "NotFound")
     response = client.get("/invocations")
     assert error_type(response) == (405, "MethodNotAllowed")
     assert "POST" in response.headers["Allow"]
 
 
-def test_refusals_of_the_front_are_answered_in_the_same_form(client: FlaskClient) -> None:
-    response = client.post("/invocations", environ_overrides={REFUSAL: BusyError("the queue is full")})
+def test_errors_of_the_transport_have_the_same_form(client: FlaskClient) -> None:
+    response = client.post("/invocations", environ_overrides={REQUEST_ERROR: BusyError("the queue is full")})
     assert error_type(response) == (503, "BusyError")
     assert response.headers["Retry-After"] == "1"
-    assert error_type(client.get("/", environ_overrides={REFUSAL: TooSlowError("late")})) == (408, "TooSlowError")
+    assert error_type(client.get("/", environ_overrides={REQUEST_ERROR: TooSlowError("late")})) == (408, "TooSlowError")
 
 
-def test_every_error_of_a_caller_has_a_status_below_500() -> None:
+def test_errors_of_the_caller_have_a_status_below_500() -> None:
     for kind in (ConfigError, DataError, ImageError, WeightsError, ArtifactError, MediaTypeError):
         statuses = [status for base, status in STATUS.items() if issubclass(kind, base)]
         assert all(status < 500 for status in statuses[:1])
 
 
-def test_what_breaks_inside_is_not_told(
+def test_internal_errors_are_logged_and_not_exposed(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, predictor: Predictor, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
@@ -236,13 +236,13 @@ def test_what_breaks_inside_is_not_told(
     assert "a secret" in capfd.readouterr().out
 
 
-def test_ping_is_empty_and_says_ok(client: FlaskClient) -> None:
+def test_ping_returns_200_without_a_body(client: FlaskClient) -> None:
     response = client.get("/ping")
     assert (response.status_code, response.data) == (200, b"")
     assert client.head("/ping").status_code == 200
 
 
-def test_ping_fails_once_the_engine_can_no_longer_answer(artifact_folder: Path, settings: Settings) -> None:
+def test_ping_fails_once_the_engine_has_stopped(artifact_folder: Path, settings: ServerSettings) -> None:
     predictor = Predictor.open(artifact_folder, settings)
     client = create_app(predictor, settings, Telemetry()).test_client()
     assert client.get("/ping").status_code == 200
@@ -251,7 +251,7 @@ def test_ping_fails_once_the_engine_can_no_longer_answer(artifact_folder: Path, 
     assert error_type(invoke(client, drawn_photos(1)[0])) == (503, "BusyError")
 
 
-def test_execution_parameters_are_within_the_platforms_limits(client: FlaskClient) -> None:
+def test_execution_parameters_respect_the_platforms_limits(client: FlaskClient) -> None:
     assert client.get("/execution-parameters").get_json() == {
         "MaxConcurrentTransforms": 8,
         "BatchStrategy": "SINGLE_RECORD",
@@ -259,7 +259,7 @@ def test_execution_parameters_are_within_the_platforms_limits(client: FlaskClien
     }
 
 
-def test_a_request_is_one_line_of_json(client: FlaskClient, capfd: pytest.CaptureFixture[str]) -> None:
+def test_request_is_logged_as_one_line_of_json(client: FlaskClient, capfd: pytest.CaptureFixture[str]) -> None:
     invoke(client, drawn_photos(1)[0], X_Amzn_SageMaker_Inference_Id="id-7")
     invoke(client, b"x")
     client.get("/ping")
@@ -272,7 +272,7 @@ def test_a_request_is_one_line_of_json(client: FlaskClient, capfd: pytest.Captur
     assert (second["status"], second["error"]) == (422, "ImageError")
 
 
-def test_the_page_is_there_only_when_asked_for(predictor: Predictor, settings: Settings) -> None:
+def test_page_is_served_only_if_configured(predictor: Predictor, settings: ServerSettings) -> None:
     with_page = settings.model_copy(update={"page": True})
     page = create_app(predictor, with_page, Telemetry()).test_client().get("/")
     assert page.status_code == 200
@@ -282,7 +282,7 @@ def test_the_page_is_there_only_when_asked_for(predictor: Predictor, settings: S
     assert create_app(predictor, settings, Telemetry()).test_client().get("/").status_code == 404
 
 
-def test_metrics_count_what_was_answered(artifact_folder: Path, settings: Settings) -> None:
+def test_metrics_count_requests_stages_and_batches(artifact_folder: Path, settings: ServerSettings) -> None:
     telemetry = Telemetry()
     predictor = Predictor.open(artifact_folder, settings, telemetry)
     client = create_app(predictor, settings, telemetry).test_client()

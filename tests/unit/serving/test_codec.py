@@ -1,4 +1,4 @@
-"""Bodies → photos, and what is refused before anything is decoded."""
+"""Content negotiation, request bodies and their limits, response bodies."""
 
 import base64
 import contextlib
@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from classifier.errors import ImageError, MediaTypeError
 from classifier.serving import codec
-from classifier.serving.errors import RequestError, TooLargeError
-from classifier.serving.settings import Settings
+from classifier.serving.codec import Prediction, ResponseFormat, negotiate
+from classifier.serving.errors import AcceptError, RequestError, TooLargeError
+from classifier.serving.settings import ServerSettings
 
-SETTINGS = Settings(max_instances=4, max_image_mb=0.01)
+JSON = "application/json"
+SETTINGS = ServerSettings(max_instances=4, max_image_mb=0.01)
 
 
 def decode(body: bytes, content_type: str = "application/json") -> codec.Photos:
@@ -36,7 +38,46 @@ def npy(array: Any) -> bytes:
 
 
 def arrays(photos: codec.Photos) -> np.ndarray:
-    return np.stack([one for one in photos.items if isinstance(one, np.ndarray)])
+    return np.stack([one for one in photos.instances if isinstance(one, np.ndarray)])
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("APPLICATION/JSON", JSON),
+        ("application/*", JSON),
+        ("text/*", "text/csv"),
+        ("text/csv; charset=utf-8", "text/csv"),
+        ("application/x-npy", "application/x-npy"),
+        ("image/png, application/jsonlines", "application/jsonlines"),
+        ("text/csv;q=0.5, application/x-npy;q=0.9", "application/x-npy"),
+        ("text/csv;q=0, application/json", JSON),
+        ("text/csv;q=nonsense, application/json", JSON),
+        ("text/html, */*;q=0.1", JSON),
+    ],
+)
+def test_preferred_media_type_is_chosen(accept: str, media_type: str) -> None:
+    assert negotiate(accept, JSON).media_type == media_type
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/*", "application/xml;q=1", "application/json;q=0", ";", ",;,q"])
+def test_unsupported_media_types_are_rejected(accept: str) -> None:
+    with pytest.raises(AcceptError, match="application/json"):
+        negotiate(accept, JSON)
+
+
+@pytest.mark.parametrize("accept", ["application/json;verbose", "application/json; verbose=true; q=0.5"])
+def test_verbose_is_a_parameter_of_the_media_type(accept: str) -> None:
+    assert negotiate(accept, JSON) == ResponseFormat("application/json", verbose=True)
+
+
+@pytest.mark.parametrize("accept", ["", "*/*"])
+def test_default_is_configurable(accept: str) -> None:
+    assert negotiate(accept, "text/csv") == ResponseFormat("text/csv")
+    assert negotiate(accept, "application/json;verbose") == ResponseFormat("application/json", verbose=True)
 
 
 @pytest.mark.parametrize(
@@ -50,28 +91,28 @@ def arrays(photos: codec.Photos) -> np.ndarray:
         "application/octet-stream",
     ],
 )
-def test_images_are_one_photo_whatever_their_name(content_type: str) -> None:
+def test_image_is_a_single_photo_of_any_content_type(content_type: str) -> None:
     assert decode(b"bytes", content_type) == codec.Photos([b"bytes"], single=True)
 
 
-def test_json_holds_one_photo_or_several() -> None:
+def test_json_has_one_photo_or_several() -> None:
     assert decode(json.dumps(instance()).encode()) == codec.Photos([b"photo"], single=True)
     assert decode(json.dumps({"instances": [instance(), instance(b"b")]}).encode()) == codec.Photos([b"photo", b"b"])
 
 
-def test_a_data_url_is_base64_too() -> None:
+def test_data_url_is_decoded() -> None:
     url = "data:image/jpeg;base64," + instance()["image"]
-    assert decode(json.dumps({"image": url}).encode()).items == [b"photo"]
+    assert decode(json.dumps({"image": url}).encode()).instances == [b"photo"]
 
 
-def test_json_lines_hold_a_photo_a_line() -> None:
+def test_json_lines_have_one_photo_per_line() -> None:
     body = b"\n".join(json.dumps(instance(bytes([n]))).encode() for n in (1, 2)) + b"\n\n"
-    assert decode(body, "application/jsonlines").items == [b"\1", b"\2"]
+    assert decode(body, "application/jsonlines").instances == [b"\1", b"\2"]
 
 
-def test_an_instance_of_bad_base64_costs_its_neighbours_nothing() -> None:
+def test_invalid_base64_is_an_error_of_its_instance_only() -> None:
     photos = decode(json.dumps({"instances": [instance(), {"image": "?"}, instance()]}).encode())
-    assert [type(one) for one in photos.items] == [bytes, ImageError, bytes]
+    assert [type(one) for one in photos.instances] == [bytes, ImageError, bytes]
 
 
 @pytest.mark.parametrize(
@@ -94,24 +135,24 @@ def test_an_instance_of_bad_base64_costs_its_neighbours_nothing() -> None:
         b"[" * 60_000,
     ],
 )
-def test_malformed_json_is_refused(body: bytes) -> None:
+def test_malformed_json_is_rejected(body: bytes) -> None:
     with pytest.raises(RequestError):
         decode(body)
 
 
-def test_json_that_would_swell_when_parsed_is_refused_before() -> None:
+def test_json_of_much_structure_is_rejected_before_parsing() -> None:
     with pytest.raises(TooLargeError, match="outside strings"):
         decode(b"[" + b"[]," * 100_000 + b"[]]")
 
 
 @pytest.mark.parametrize("tail", [b'\\"' * 500_000, b'\\"' * 500_000 + b"\\", b'"' * 1_000_000])
-def test_strings_without_an_end_take_linear_time(tail: bytes) -> None:
-    # Quadratic, this would take hours; the suite's own patience is the limit.
+def test_unterminated_strings_take_linear_time(tail: bytes) -> None:
+    # In quadratic time this would take hours; the suite's timeout is the limit.
     with pytest.raises(RequestError):
         decode(b'{"image": "' + tail)
 
 
-def test_too_many_instances_are_refused() -> None:
+def test_too_many_instances_are_rejected() -> None:
     with pytest.raises(TooLargeError, match="5 instances; at most 4"):
         decode(json.dumps({"instances": [instance()] * 5}).encode())
     with pytest.raises(TooLargeError, match="more than 4 lines"):
@@ -120,7 +161,7 @@ def test_too_many_instances_are_refused() -> None:
         decode(npy(np.zeros((5, 4, 4, 3), np.uint8)), "application/x-npy")
 
 
-def test_an_image_over_its_limit_is_refused_in_every_wrapping() -> None:
+def test_image_over_the_limit_is_rejected_in_every_request_type() -> None:
     data = bytes(20_000)
     for body, kind in [
         (data, "image/png"),
@@ -133,7 +174,7 @@ def test_an_image_over_its_limit_is_refused_in_every_wrapping() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "multipart/form-data", "application/x-python-pickle"])
-def test_an_unknown_content_type_is_refused(content_type: str) -> None:
+def test_unknown_content_type_is_rejected(content_type: str) -> None:
     with pytest.raises(MediaTypeError, match="image/"):
         decode(b"x", content_type)
 
@@ -172,7 +213,7 @@ def _npy_with_header(header: str, data: bytes = b"") -> bytes:
         _npy_with_header("(" * 1000),
     ],
 )
-def test_lying_and_pickled_arrays_are_refused(body: bytes) -> None:
+def test_pickled_arrays_and_false_headers_are_rejected(body: bytes) -> None:
     with pytest.raises(RequestError):
         decode(body, "application/x-npy")
 
@@ -181,12 +222,64 @@ KINDS = ["application/json", "application/jsonlines", "application/x-npy", "imag
 
 
 @given(body=st.binary(max_size=300), kind=st.sampled_from(KINDS))
-def test_any_bytes_are_photos_or_refused(body: bytes, kind: str) -> None:
+def test_arbitrary_bytes_are_photos_or_an_error(body: bytes, kind: str) -> None:
     with contextlib.suppress(RequestError, MediaTypeError, ImageError):
-        assert decode(body, kind).items
+        assert decode(body, kind).instances
 
 
 @given(header=st.text(max_size=80), data=st.binary(max_size=30))
-def test_any_npy_header_is_read_or_refused(header: str, data: bytes) -> None:
+def test_arbitrary_npy_header_is_read_or_an_error(header: str, data: bytes) -> None:
     with contextlib.suppress(RequestError):
         decode(_npy_with_header(header, data), "application/x-npy")
+
+
+def test_limits_are_inclusive() -> None:
+    limit = SETTINGS.max_image
+    assert decode(bytes(limit), "image/png").instances == [bytes(limit)]
+    with pytest.raises(TooLargeError):
+        decode(bytes(limit + 1), "image/png")
+    four = [instance()] * 4
+    assert len(decode(json.dumps({"instances": four}).encode()).instances) == 4
+    lines = b"\n".join([json.dumps(one).encode() for one in four]) + b"\n"
+    assert len(decode(lines, "application/jsonlines").instances) == 4
+    assert len(decode(npy(np.zeros((4, 4, 4, 3), np.uint8)), "application/x-npy").instances) == 4
+
+
+def test_limits_of_json_structure_are_inclusive() -> None:
+    padding = b" " * (64 * 1024 - len(b'{"": "", "": 1}'))
+    assert decode(b'{"image": "", "a": %s1}' % padding).instances == [b""]
+    with pytest.raises(TooLargeError):
+        decode(b'{"image": "", "a": %s 1}' % padding)
+    assert decode(b'{"image": "", "a": ' + b"[" * 7 + b"]" * 7 + b"}").instances == [b""]
+    with pytest.raises(RequestError, match="nested deeper than 8"):
+        decode(b'{"image": "", "a": ' + b"[" * 8 + b"]" * 8 + b"}")
+
+
+def test_limit_of_an_image_applies_to_each_photo_of_an_array() -> None:
+    side = 40
+    assert side * side * 3 < SETTINGS.max_image < 4 * side * side * 3
+    photos = decode(npy(np.zeros((4, side, side, 3), np.uint8)), "application/x-npy")
+    assert len(photos.instances) == 4
+
+
+def prediction(*logits: float) -> Prediction:
+    names = [f"class-{index}" for index in range(len(logits))]
+    return Prediction(labels=names, class_names=names, logits=np.array(logits, np.float32))
+
+
+def ranked(outcome: Prediction, top_k: int) -> list[tuple[str, float]]:
+    body = codec.encode([outcome], ResponseFormat("application/json"), single=True, top_k=top_k)
+    return [(one["label"], one["probability"]) for one in json.loads(body)["predictions"]]
+
+
+def test_softmax_of_large_logits_is_exact() -> None:
+    expected = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(prediction(10_001, 10_000).probabilities, [expected, 1 - expected])
+    np.testing.assert_allclose(prediction(-10_000, -9_999).probabilities, [1 - expected, expected])
+    np.testing.assert_allclose(prediction(1e30, -1e30).probabilities, [1, 0])
+
+
+def test_ties_are_listed_in_the_order_of_the_classes() -> None:
+    many = prediction(*[0.0, 1.0] * 20)
+    expected = [f"class-{index}" for index in (*range(1, 40, 2), 0, 2, 4)]
+    assert [label for label, _ in ranked(many, 23)] == expected

@@ -1,4 +1,4 @@
-"""The sockets' thread: nobody waits for a slow caller, and everybody is answered."""
+"""The transport: no client waits for a slow one, and every request is answered."""
 
 import json
 import socket
@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from classifier.serving.front import IS_WANTED, REFUSAL, Front
+from classifier.serving.front import IS_WANTED, REQUEST_ERROR, Front
 from classifier.serving.http import Environ
-from classifier.serving.settings import Settings
+from classifier.serving.settings import ServerSettings
 
 WAIT_S = 30.0
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class App:
-    """A WSGI application: ``/ping`` at once, ``/slow`` when told, all else the length of the body."""
+    """A WSGI application: ``/ping`` at once, ``/slow`` after ``go``, all else echoes the body."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -26,9 +26,9 @@ class App:
         self.was_wanted: list[bool] = []
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if REFUSAL in environ:
-            start_response("503 Refused", [])
-            return [type(environ[REFUSAL]).__name__.encode()]
+        if REQUEST_ERROR in environ:
+            start_response("503 Rejected", [])
+            return [type(environ[REQUEST_ERROR]).__name__.encode()]
         if environ["PATH_INFO"] == "/broken":
             raise ValueError("a secret")
         if environ["PATH_INFO"] == "/slow":
@@ -41,9 +41,9 @@ class App:
 
 
 class Running:
-    """A front in a thread of its own."""
+    """A front running in a thread."""
 
-    def __init__(self, settings: Settings, **arguments: Any) -> None:
+    def __init__(self, settings: ServerSettings, **arguments: Any) -> None:
         self.app = App()
         listener = socket.create_server(("127.0.0.1", 0))
         self.address = listener.getsockname()
@@ -54,7 +54,7 @@ class Running:
 
     def _run(self) -> None:
         while not self.stopping.is_set():
-            self.front.turn(0.02)
+            self.front.run_once(0.02)
         self.front.drain(within_s=20, receive_s=1, linger_s=0.1, tick=lambda: None)
         self.front.close()
 
@@ -73,7 +73,7 @@ class Running:
 
 @contextmanager
 def running(**arguments: Any) -> Iterator[Running]:
-    settings = arguments.pop("settings", Settings(max_requests=2, max_body_mb=1))
+    settings = arguments.pop("settings", ServerSettings(max_requests=2, max_body_mb=1))
     one = Running(settings, **arguments)
     try:
         yield one
@@ -88,7 +88,7 @@ def front() -> Iterator[Running]:
 
 
 def read(sock: socket.socket) -> tuple[int, bytes]:
-    """One answer: its status and body."""
+    """Read one response: its status and body."""
     stream = sock.makefile("rb")
     status = int(stream.readline().split()[1])
     length = 0
@@ -102,14 +102,14 @@ def post(path: bytes, body: bytes) -> bytes:
     return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (path, len(body), body)
 
 
-def test_a_body_goes_in_and_an_answer_comes_out(front: Running) -> None:
+def test_requests_are_answered_with_their_bodies(front: Running) -> None:
     with front.connect() as sock:
         for body in (b"one", b"", b"three" * 50_000):
             sock.sendall(post(b"/", body))
             assert read(sock) == (200, body)
 
 
-def test_ping_is_answered_while_every_thread_works_and_the_rest_are_refused(front: Running) -> None:
+def test_ping_is_answered_and_others_are_rejected_while_every_thread_works(front: Running) -> None:
     working = [front.connect() for _ in range(2)]
     for sock in working:
         sock.sendall(GET % b"/slow")
@@ -125,7 +125,7 @@ def test_ping_is_answered_while_every_thread_works_and_the_rest_are_refused(fron
         sock.close()
 
 
-def test_slow_senders_hold_nobody_up(front: Running) -> None:
+def test_slow_senders_do_not_delay_others(front: Running) -> None:
     senders = [front.connect() for _ in range(40)]
     for sock in senders:
         sock.sendall(post(b"/", b"body")[:-1])
@@ -139,7 +139,7 @@ def test_slow_senders_hold_nobody_up(front: Running) -> None:
         sock.close()
 
 
-def test_a_sender_too_slow_is_told_so_and_let_go() -> None:
+def test_request_that_arrives_too_slowly_is_rejected_and_closed() -> None:
     now = [0.0]
     with running(clock=lambda: now[0]) as front, front.connect() as sock:
         sock.sendall(post(b"/", b"body")[:-1])
@@ -162,7 +162,7 @@ def test_pipelined_requests_are_answered_in_order(front: Running) -> None:
             assert stream.read(length) == b"%d" % number
 
 
-def test_a_caller_that_reads_slowly_gets_everything(front: Running) -> None:
+def test_slow_reader_gets_the_whole_response(front: Running) -> None:
     with front.connect() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
         sock.sendall(GET % b"/large")
@@ -179,20 +179,20 @@ def test_a_caller_that_reads_slowly_gets_everything(front: Running) -> None:
         (b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", b"TooLargeError"),
     ],
 )
-def test_what_is_refused_before_it_is_whole_ends_its_connection(front: Running, data: bytes, error: bytes) -> None:
+def test_rejecting_an_incomplete_request_closes_its_connection(front: Running, data: bytes, error: bytes) -> None:
     with front.connect() as sock:
         sock.sendall(data)
         assert read(sock) == (503, error)
         assert sock.recv(1) == b""
 
 
-def test_a_caller_that_has_gone_is_known_to_have_gone(front: Running) -> None:
+def test_disconnected_client_is_detected(front: Running) -> None:
     sock = front.connect()
     sock.sendall(GET % b"/slow")
     assert front.app.began.acquire(timeout=WAIT_S)
     sock.close()
     with front.connect() as other:
-        # The front has looked at its sockets again by the time that it answers this.
+        # By the time that it answers these, the front has processed the disconnection.
         for _ in range(3):
             other.sendall(GET % b"/ping")
             read(other)
@@ -201,7 +201,7 @@ def test_a_caller_that_has_gone_is_known_to_have_gone(front: Running) -> None:
     assert front.app.was_wanted == [False]
 
 
-def test_a_flood_of_silent_callers_keeps_nobody_out() -> None:
+def test_flood_of_silent_clients_locks_nobody_out() -> None:
     with running(max_connections=20) as front:
         silent = [front.connect() for _ in range(60)]
         with front.connect() as sock:
@@ -211,8 +211,8 @@ def test_a_flood_of_silent_callers_keeps_nobody_out() -> None:
             one.close()
 
 
-def test_bodies_that_would_fill_the_memory_are_refused() -> None:
-    settings = Settings(max_requests=2, max_body_mb=0.6, max_buffered_mb=0.7)
+def test_bodies_that_would_fill_the_memory_are_rejected() -> None:
+    settings = ServerSettings(max_requests=2, max_body_mb=0.6, max_buffered_mb=0.7)
     half = post(b"/", bytes(500_000))
     with running(settings=settings) as front, front.connect() as first, front.connect() as second:
         first.sendall(half[:-1])
@@ -225,7 +225,7 @@ def test_bodies_that_would_fill_the_memory_are_refused() -> None:
         assert read(first) == (200, bytes(500_000))
 
 
-def test_what_breaks_inside_stays_inside(front: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_exception_of_the_application_is_logged_not_exposed(front: Running, caplog: pytest.LogCaptureFixture) -> None:
     with front.connect() as sock:
         sock.sendall(GET % b"/broken")
         status, body = read(sock)
@@ -237,7 +237,7 @@ def test_what_breaks_inside_stays_inside(front: Running, caplog: pytest.LogCaptu
     assert "a secret" in caplog.text
 
 
-def test_everything_that_began_is_answered_before_the_end(front: Running) -> None:
+def test_draining_answers_every_request_that_has_begun(front: Running) -> None:
     working, arriving, idle = front.connect(), front.connect(), front.connect()
     idle.sendall(GET % b"/ping")
     read(idle)

@@ -1,4 +1,4 @@
-"""Bytes → whole requests, whatever pieces they come in."""
+"""HTTP parsing, however the bytes are split, and WSGI calls."""
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -21,14 +21,14 @@ def reader(max_body: int = 1000) -> RequestReader:
 
 @pytest.mark.parametrize("data", [POST, CHUNKED])
 @given(cuts=st.lists(st.integers(0, 150), max_size=6))
-def test_a_request_is_the_same_in_whatever_pieces(data: bytes, cuts: list[int]) -> None:
+def test_request_does_not_depend_on_how_its_bytes_are_split(data: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     one = reader()
     requests = [one.feed(data[start:end]) for start, end in pairwise(edges)]
     assert [request.body for request in requests if request is not None][:1] == [b"hello"]
 
 
-def test_what_a_request_says_arrives() -> None:
+def test_request_reaches_the_wsgi_environment() -> None:
     request = reader().feed(POST)
     assert request is not None
     assert (request.method, request.path, request.keep_alive) == ("POST", "/invocations", True)
@@ -39,7 +39,7 @@ def test_what_a_request_says_arrives() -> None:
     assert environ["extra"] == 1
 
 
-def test_requests_follow_each_other_on_a_connection() -> None:
+def test_connection_carries_several_requests() -> None:
     one = reader()
     assert one.feed(POST + CHUNKED[:30]) is not None
     rest = one.next()
@@ -67,40 +67,40 @@ def test_requests_follow_each_other_on_a_connection() -> None:
         b"GET / HTTP/1.1\r\na: " + b"b" * 10_000,
     ],
 )
-def test_what_is_no_http_is_refused(data: bytes) -> None:
+def test_invalid_http_is_rejected(data: bytes) -> None:
     with pytest.raises(RequestError):
         reader().feed(data)
 
 
-def test_a_body_over_the_limit_is_refused_before_it_comes() -> None:
+def test_body_over_the_limit_is_rejected_before_it_arrives() -> None:
     with pytest.raises(TooLargeError):
         reader(max_body=4).feed(POST[:-5])
 
 
-def test_a_chunked_body_is_refused_when_it_passes_the_limit() -> None:
+def test_chunked_body_is_rejected_when_it_exceeds_the_limit() -> None:
     with pytest.raises(TooLargeError):
         reader(max_body=4).feed(CHUNKED)
 
 
-def test_a_body_in_crumbs_is_refused() -> None:
+def test_body_in_tiny_chunks_is_rejected() -> None:
     with pytest.raises(RequestError, match="chunks"):
         reader(max_body=10_000).feed(CHUNKED[: CHUNKED.index(b"3\r\n")] + b"1\r\na\r\n" * 500)
 
 
-def test_a_caller_that_waits_to_be_asked_for_its_body_is_asked_once() -> None:
+def test_expectation_is_answered_once() -> None:
     one = reader()
     one.feed(POST.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue")[:-5])
     assert one.take_continue()
     assert not one.take_continue()
 
 
-def test_a_header_with_an_underscore_passes_for_no_other() -> None:
+def test_header_with_an_underscore_is_not_mistaken_for_another() -> None:
     environ = environ_of(Request(headers=(("content_type", "text/evil"), ("a", "1"), ("a", "2"))), {})
     assert "CONTENT_TYPE" not in environ
     assert environ["HTTP_A"] == "1,2"
 
 
-def test_an_application_is_run_to_its_end() -> None:
+def test_application_is_called_and_closed() -> None:
     closed: list[bool] = []
 
     class Body:
@@ -118,14 +118,14 @@ def test_an_application_is_run_to_its_end() -> None:
     assert (reply.status, reply.headers, reply.body, closed) == ("200 OK", [("X-Path", "/a b")], b"ab", [True])
 
 
-def test_a_reply_to_head_has_no_body() -> None:
+def test_response_to_head_has_no_body() -> None:
     reply = Reply(status="200 OK", headers=[], body=b"text")
     data = reply.encode(Request(method="HEAD"), keep_alive=True)
     assert data == b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: keep-alive\r\n\r\n"
 
 
 @given(data=st.binary(max_size=200))
-def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
+def test_arbitrary_bytes_are_a_request_or_an_error(data: bytes) -> None:
     one = reader()
     try:
         one.feed(b"POST / HTTP/1.1\r\n" + data)

@@ -1,12 +1,12 @@
-"""The server's environment variables."""
+"""Server settings from environment variables."""
 
 import pytest
 
 from classifier.errors import ConfigError
-from classifier.serving.settings import Settings
+from classifier.serving.settings import ServerSettings
 
 
-def test_the_platforms_variables_are_read() -> None:
+def test_variables_of_the_platform_are_read() -> None:
     environment = {
         "SAGEMAKER_BIND_TO_PORT": "8123",
         "SAGEMAKER_MULTI_MODEL": "true",
@@ -15,7 +15,7 @@ def test_the_platforms_variables_are_read() -> None:
         "SERVE_MAX_BODY_MB": "",
         "OTHER": "x",
     }
-    settings = Settings.from_environment(environment)
+    settings = ServerSettings.from_environment(environment)
     assert (settings.port, settings.multi_model, settings.default_accept, settings.page) == (
         8123,
         True,
@@ -23,7 +23,7 @@ def test_the_platforms_variables_are_read() -> None:
         True,
     )
     assert settings.max_body == 25 * 1024 * 1024
-    assert Settings.from_environment({}).port == 8080
+    assert ServerSettings.from_environment({}).port == 8080
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,6 @@ def test_the_platforms_variables_are_read() -> None:
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "*/*"),
     ],
 )
-def test_a_bad_value_names_its_variable(name: str, value: str) -> None:
+def test_error_names_the_invalid_variable(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        Settings.from_environment({name: value})
+        ServerSettings.from_environment({name: value})

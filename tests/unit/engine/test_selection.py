@@ -1,0 +1,112 @@
+"""The accuracy gate: reproducible files, measured engines, and only safe precisions chosen."""
+
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+
+from classifier.engine import selection
+from classifier.engine.base import EngineChoice
+from classifier.engine.selection import EngineRow, choose, expected_flips, export
+from support.servers import drawn_pixels, torch_logits, write_artifact
+
+
+def row(*, change: float = 0.0, flips: float = 0.0, num_photos: int = 256) -> EngineRow:
+    return EngineRow(
+        engine="x",
+        images_per_s=100,
+        num_photos=num_photos,
+        accuracy=0.9,
+        accuracy_change=change,
+        agreement=1,
+        expected_flips=flips,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact that each test exports again."""
+    return write_artifact(tmp_path_factory.mktemp("export") / "model")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_equal_weights_and_photos_give_equal_bytes(folder: Path) -> None:
+    pixels, labels = drawn_pixels(110)
+    export(folder, pixels, labels)
+    first = files(folder)
+    assert {"openvino.xml", "openvino.bin", "engine.json"} <= set(first)
+    export(folder, pixels, labels, logits=torch_logits(folder, pixels))
+    assert files(folder) == first
+    assert not any(b"2026-" in data or str(folder).encode() in data for data in first.values())
+
+
+def test_report_compares_the_engines(folder: Path) -> None:
+    report = export(folder, *drawn_pixels(6))
+    assert report.rows[0].engine == "torch fp32"
+    assert report.rows[1].engine == "OpenVINO f32"
+    assert report.rows[1].agreement == 1
+    assert [one.chosen for one in report.rows].count(True) == 1
+    assert report.chosen.images_per_s > 0
+    assert len(report.lines()) == 1 + len(report.rows)
+    assert "served on a CPU" in "\n".join(report.lines())
+
+
+def test_calibration_photos_are_shuffled_over_all_classes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, labels = drawn_pixels(300)
+    by_class = np.argsort(labels, kind="stable")
+    pixels, labels = pixels[by_class], labels[by_class]
+    calibrated: list[np.ndarray] = []
+
+    def quantize(graph: openvino.Model, photos: np.ndarray) -> openvino.Model:
+        calibrated.append(photos)
+        return graph
+
+    monkeypatch.setattr(selection, "quantize", quantize)
+    monkeypatch.setattr(selection, "TIMED_S", 0.0)
+    export(folder, pixels, labels, logits=np.zeros((300, 3), np.float32))
+    label_of = {photo.tobytes(): int(label) for photo, label in zip(pixels, labels, strict=True)}
+    counts = np.bincount([label_of[photo.tobytes()] for photo in calibrated[0]], minlength=3)
+    assert counts.sum() == 64
+    assert counts.min() >= 10
+
+
+def test_int8_is_chosen_when_it_is_safe() -> None:
+    assert choose({"f32": row(), "bf16": row(), "int8": row()}) == EngineChoice(bf16=True, int8=True)
+
+
+@pytest.mark.parametrize("int8", [row(change=-0.01), row(flips=0.02), row(num_photos=50)])
+def test_int8_is_not_chosen_when_it_may_change_predictions(int8: EngineRow) -> None:
+    assert choose({"f32": row(), "bf16": row(), "int8": int8}) == EngineChoice(bf16=True, int8=False)
+
+
+@pytest.mark.parametrize(
+    ("at_the_limit", "beyond"),
+    [
+        (row(change=-0.003), row(change=-0.0031)),
+        (row(flips=0.004), row(flips=0.0041)),
+        (row(num_photos=100), row(num_photos=99)),
+    ],
+)
+def test_gate_accepts_its_thresholds_and_nothing_beyond(at_the_limit: EngineRow, beyond: EngineRow) -> None:
+    assert choose({"f32": row(), "int8": at_the_limit}).int8
+    assert not choose({"f32": row(), "int8": beyond}).int8
+
+
+def test_bf16_is_rejected_only_by_a_measured_loss() -> None:
+    assert choose({"f32": row(), "bf16": row(change=-0.01)}) == EngineChoice(bf16=False)
+    assert choose({"f32": row(), "bf16": row(flips=0.02)}) == EngineChoice(bf16=False)
+    assert choose({"f32": row()}) == EngineChoice(bf16=True)
+
+
+def test_expected_flips_match_counted_flips() -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.normal(0, 3, (20_000, 5))
+    for spread in (0.02, 0.2):
+        logits = reference + rng.normal(0, spread, reference.shape)
+        counted = (logits.argmax(1) != reference.argmax(1)).mean()
+        assert expected_flips(logits, reference) == pytest.approx(counted, rel=0.2)
+    assert expected_flips(reference, reference) == 0
