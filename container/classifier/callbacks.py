@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from classifier.errors import Stopped
 
@@ -142,3 +142,13 @@ class CallbackList(Callback):
 def _entered(context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
     context.__enter__()
     return context
+
+
+class Console(Protocol):
+    """Output to the person who follows the job."""
+
+    def log(self, line: str) -> None:
+        """Print a line."""
+
+    def warn(self, line: str) -> None:
+        """Print a line marked as a warning."""

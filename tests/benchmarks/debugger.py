@@ -19,7 +19,7 @@ from torch import nn
 from classifier.callbacks import Callback, CallbackList, TrainingContext
 from classifier.contract.config import HookConfig
 from classifier.debugging.debugger import Debugger
-from classifier.debugging.settings import Settings
+from classifier.debugging.settings import DebuggerSettings
 from classifier.training.batches import Batch
 from classifier.training.loop import Trainer
 from classifier.training.precision import Precision
@@ -80,7 +80,7 @@ def _debugger(folder: Path, trainer: Trainer, **hook: str) -> Callback:
     collections = [{"CollectionName": name, "CollectionParameters": {"reductions": "mean,l2_norm"}} for name in names]
     config = HookConfig.model_validate({"HookParameters": hook, "CollectionConfigurations": collections})
     silent: Callable[[str], None] = lambda _: None  # noqa: E731
-    debugger = Debugger(Settings(folder=folder, hook=config), folder / "data", silent)
+    debugger = Debugger(DebuggerSettings(folder=folder, hook=config), folder / "data", silent)
     callbacks = CallbackList([debugger], print)
     callbacks.on_train_begin(
         TrainingContext(

@@ -14,7 +14,7 @@ from classifier.contract.config import HookConfig
 from classifier.contract.findings import Finding, read_findings
 from classifier.debugging.debugger import Debugger
 from classifier.debugging.rules import RULES
-from classifier.debugging.settings import Settings
+from classifier.debugging.settings import DebuggerSettings
 from classifier.debugging.tensors import open_trial
 
 NUM_FEATURES, NUM_CLASSES = 8, 3
@@ -124,7 +124,7 @@ def debugged(
     """Train under the debugger; ``config`` as in ``debughookconfig.json``, without it collections of our own."""
     run = Run(folder / "tensors", folder / "data")
     hook = HookConfig.model_validate(config) if config else None
-    settings = Settings(folder=run.folder, hook=hook, own_collections=hook is None, stop=stop)
+    settings = DebuggerSettings(folder=run.folder, hook=hook, own_collections=hook is None, stop=stop)
     run.output.mkdir(parents=True)
     train(Debugger(settings, run.output, run.lines.append), module, **options)
     return run

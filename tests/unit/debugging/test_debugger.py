@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from classifier.contract.findings import Finding
-from classifier.debugging.debugger import Debugger, with_names
+from classifier.debugging.debugger import Debugger, with_class_names
 from classifier.debugging.library import ModeKeys, create_trial
-from classifier.debugging.settings import Settings
+from classifier.debugging.settings import DebuggerSettings
 from classifier.errors import Stopped
 from support.debugged import Run, debugged, network, points, train
 
@@ -165,7 +165,7 @@ def test_bf16_is_saved_as_float32(tmp_path: Path) -> None:
 
 
 def test_tensorboard_shows_losses_and_histograms(tmp_path: Path) -> None:
-    settings = Settings(folder=tmp_path / "tensors", tensorboard=tmp_path / "tb")
+    settings = DebuggerSettings(folder=tmp_path / "tensors", tensorboard=tmp_path / "tb")
     train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
     events = EventAccumulator(str(tmp_path / "tb" / "TRAIN")).Reload()
     assert "CrossEntropyLoss_output_0" in events.Tags()["scalars"]
@@ -182,7 +182,7 @@ def test_rule_that_may_ends_the_training_at_the_end_of_an_epoch(tmp_path: Path) 
 
 def test_folder_of_an_earlier_run_is_made_afresh(tmp_path: Path) -> None:
     debugged(tmp_path / "a", network(), epochs=2, steps=4)
-    settings = Settings(folder=tmp_path / "a" / "tensors")
+    settings = DebuggerSettings(folder=tmp_path / "a" / "tensors")
     train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
     assert Run(settings.folder, tmp_path).trial.steps(mode=ModeKeys.TRAIN) == [0, 1]
 
@@ -207,7 +207,7 @@ def test_frozen_part_is_neither_saved_nor_blamed(tmp_path: Path) -> None:
 
 def test_classes_are_told_by_their_names() -> None:
     seen = "class number 1 has 10 times as many photos as number 0 (141 against 14 of 501)"
-    finding = with_names(Finding(rule="ClassImbalance", outcome="fired", seen=seen), ["dress", "t-shirt"])
+    finding = with_class_names(Finding(rule="ClassImbalance", outcome="fired", seen=seen), ["dress", "t-shirt"])
     assert finding.seen == "'t-shirt' has 10 times as many photos as 'dress' (141 against 14 of 501)"
     unknown = Finding(rule="Confusion", outcome="fired", seen="17% of class number 8 are taken for number 7")
-    assert with_names(unknown, ["dress"]) == unknown
+    assert with_class_names(unknown, ["dress"]) == unknown

@@ -22,7 +22,7 @@ from classifier.profiling.rules import (
     StepOutlier,
     evaluate,
 )
-from classifier.profiling.system import Sample
+from classifier.profiling.system import SystemSample
 from support.profiles import START_S, aws_rules, profile, sample, samples, steps
 
 GPU_RULES = (CPUBottleneck(), LowGPUUtilization(), BatchSize(), GPUMemoryIncrease(), LoadBalancing())
@@ -33,7 +33,7 @@ def on_gpu(num: int = 60, **values: Any) -> Profile:
     return profile(samples=samples(num, **{**BUSY, **values}))
 
 
-def mixed(*parts: tuple[int, dict[str, Any]]) -> Sequence[Sample]:
+def mixed(*parts: tuple[int, dict[str, Any]]) -> Sequence[SystemSample]:
     """So many samples of one kind, then so many of another."""
     kinds = [values for num, values in parts for _ in range(num)]
     return [sample(number, **{**BUSY, **values}) for number, values in enumerate(kinds)]
@@ -139,6 +139,8 @@ def test_nothing_at_all_is_no_reason_to_fail() -> None:
 
 def test_a_rule_that_breaks_costs_nobody_else() -> None:
     class Broken:
+        name = "Broken"
+
         def __call__(self, _: Profile) -> Finding:
             raise ZeroDivisionError
 

@@ -1,4 +1,4 @@
-"""`scripts/report.py`: findings from saved tensors of any job, in a folder or in S3."""
+"""`scripts/evaluate_rules.py`: findings from saved tensors of any job, in a folder or in S3."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 from classifier.contract.findings import read_findings
 from classifier.debugging.library import S3Handler
-from report import main
+from evaluate_rules import main
 from support.debugged import Run, debugged, network
 from support.moto import free_port, moto_server
 
@@ -66,9 +66,12 @@ def test_tensors_in_s3_are_read_from_there(diverging: Run, bucket: str, tmp_path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["/nowhere"], "report: /nowhere holds no tensors of smdebug"),
-        (["/nowhere", "--rule", "AllZeros"], "report: --rule AllZeros: no such rule (did you mean 'AllZero'?)"),
-        (["/nowhere", "--rule", "AllZero", "threshold"], "report: --rule AllZero threshold: write the parameter as"),
+        (["/nowhere"], "evaluate_rules: /nowhere has no tensors of smdebug"),
+        (["/nowhere", "--rule", "AllZeros"], "evaluate_rules: --rule AllZeros: no such rule (did you mean 'AllZero'?)"),
+        (
+            ["/nowhere", "--rule", "AllZero", "threshold"],
+            "evaluate_rules: --rule AllZero threshold: write the parameter as",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
