@@ -1,4 +1,4 @@
-"""What a step costs with the debugger looking on that saves nothing at it, over one that nobody looks at.
+"""Cost of a step with the debugger on that saves nothing, relative to a step without the debugger.
 
     PYTHONPATH=tests .venv/bin/python -m benchmarks.debugger
 
@@ -57,8 +57,8 @@ def main() -> None:
         saving.on_train_end()
     alone, looked_at, saved = (1000 * median(values) / STEPS for values in times.values())
     print(f"{options.model}, {options.image_size} px, batches of {options.batch_size}; medians of {options.rounds}")
-    print(f"a step that nobody looks at        {alone:7.1f} ms")
-    print(f"looked at, nothing saved           {looked_at:7.1f} ms   {looked_at / alone:.3f} times")
+    print(f"step without the debugger          {alone:7.1f} ms")
+    print(f"debugger on, nothing saved         {looked_at:7.1f} ms   {looked_at / alone:.3f} times")
     print(f"weights, gradients, losses saved   {saved:7.1f} ms   {saved / alone:.3f} times")
 
 

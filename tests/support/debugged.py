@@ -1,4 +1,4 @@
-"""Small real trainings that the debugger looks on: torch modules, in a loop as the image's own."""
+"""Small real trainings under the debugger: torch modules, in a loop like the image's own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ NUM_FEATURES, NUM_CLASSES = 8, 3
 
 @dataclass
 class Run:
-    """A training that has ended, and what the debugger said of it."""
+    """A training that has ended, and the debugger's output."""
 
     folder: Path
     output: Path
@@ -131,7 +131,7 @@ def debugged(
 
 
 def judge(run: Run, rule: str, **parameters: Any) -> Finding:
-    """What one rule finds in a run, told step by step as smdebug does."""
+    """Return the finding of one rule, called step by step as smdebug does."""
     one = RULES[rule](run.trial, **parameters)
     for step in one.tensors.steps():
         one.invoke_at_step(step)

@@ -121,7 +121,7 @@ class Tensors:
         return self._values(step).get(name)
 
     def reduction(self, name: str, step: int, what: str) -> float | None:
-        """Return ``mean``, ``abs_mean``, ``variance``, ``l2`` …: as saved, else computed; None if neither is possible."""
+        """Return ``mean``, ``abs_mean``, ``variance``, ``l2`` …, saved or computed; None if neither is possible."""
         kind = what.removeprefix("abs_")
         absolute = kind != what
         saved = self._values(step).get(get_reduction_tensor_name(name, kind, absolute))

@@ -1,4 +1,4 @@
-"""What the debugger saves, and that it leaves nothing else behind."""
+"""The tensors that the debugger saves, and the absence of side effects."""
 
 import copy
 import json
@@ -99,7 +99,7 @@ def test_series_for_the_report_have_losses_norms_and_ratios(plain: Run) -> None:
     assert len(series["gradient_norm"]["0"]) == 20
 
 
-def test_end_is_told_in_one_line_and_each_fired_rule_in_one(diverging: Run, healthy: Run) -> None:
+def test_log_has_a_line_for_each_fired_rule_and_a_summary(diverging: Run, healthy: Run) -> None:
     assert len(healthy.lines) == 1
     assert "0 fired" in healthy.lines[0]
     rules = [rule for rule, finding in diverging.findings.items() if finding.outcome == "fired"]
@@ -205,7 +205,7 @@ def test_frozen_part_is_neither_saved_nor_blamed(tmp_path: Path) -> None:
     assert run.findings["UnchangedTensor"].outcome == "quiet"
 
 
-def test_classes_are_told_by_their_names() -> None:
+def test_class_numbers_are_replaced_by_names() -> None:
     seen = "class number 1 has 10 times as many photos as number 0 (141 against 14 of 501)"
     finding = with_class_names(Finding(rule="ClassImbalance", outcome="fired", seen=seen), ["dress", "t-shirt"])
     assert finding.seen == "'t-shirt' has 10 times as many photos as 'dress' (141 against 14 of 501)"

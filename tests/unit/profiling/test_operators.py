@@ -1,4 +1,4 @@
-"""Which steps torch's profiler watches, and what it tells of them."""
+"""The steps that torch's profiler records, and the operators found."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ def test_steps_of_one_epoch_are_watched(
     assert watched(watch, num_epochs * steps_per_epoch) == expected
 
 
-def test_operators_are_told_by_their_own_time_and_phases_named_in_the_trace(tmp_path: Path) -> None:
+def test_operators_are_sorted_by_own_time_and_phases_are_in_the_trace(tmp_path: Path) -> None:
     watch = OperatorRecorder(StepRange(), tmp_path / "new" / "trace.json.gz")
     watch.plan(1, 20, on_gpu=False)
     assert watch.trace is None
@@ -58,7 +58,7 @@ def test_operators_are_told_by_their_own_time_and_phases_named_in_the_trace(tmp_
     assert sum(event.get("name") == "forward" for event in events) == 3
 
 
-def test_a_trace_that_cannot_be_written_is_told_and_raises_nothing(tmp_path: Path) -> None:
+def test_unwritable_trace_is_a_failure_that_is_not_raised(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     watch = OperatorRecorder(StepRange(), tmp_path / "file" / "trace.json.gz")
     watch.plan(1, 20, on_gpu=False)

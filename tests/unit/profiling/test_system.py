@@ -82,7 +82,7 @@ def test_a_training_of_no_time_has_a_sample_all_the_same(tmp_path: Path) -> None
     assert not read_frames(tmp_path).get_all_system_metrics().empty
 
 
-def test_a_sampler_ends_when_it_is_told_to(tmp_path: Path) -> None:
+def test_sampler_ends_when_stopped(tmp_path: Path) -> None:
     sampler = Sampler(tmp_path, "algo-1", 0.01)
     sampler.start()
     while len(sampler.samples) < 3:

@@ -10,7 +10,7 @@ from classifier.debugging.rules.base import Parameters, PlainRule, Selection
 class DeadRelu(PlainRule):
     """ReLU layers in which over ``threshold_layer`` % of the channels, or units, are dead.
 
-    A unit is dead if it is active for less than ``threshold_inactivity`` % of the inputs. Measured on full outputs, or on
+    A unit is dead if it is active for under ``threshold_inactivity`` % of the inputs. Measured on full outputs, or on
     ``activity/``, which has the share by channel.
     """
 

@@ -129,7 +129,7 @@ class LossNotDecreasing(PlainRule):
 
 
 class Overfit(_EpochRule):
-    """Mean validation loss above that of training by ``ratio_threshold``, in over ``patience`` successive evaluations."""
+    """Mean validation loss above that of training by ``ratio_threshold``, over ``patience`` times in a row."""
 
     class Kind(Parameters):
         tensor_regex: str | None = None

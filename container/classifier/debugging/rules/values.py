@@ -38,7 +38,7 @@ class _ValueRule(PlainRule):
 
 
 class AllZero(_ValueRule):
-    """Tensors of which at least ``threshold`` % are zeros; if only reductions were saved, those whose maximum is 0."""
+    """Tensors of which at least ``threshold`` % are zeros; by reductions alone, those whose maximum is 0."""
 
     class Kind(Selection):
         threshold: float = Field(100, gt=0, le=100)
