@@ -80,7 +80,8 @@ class ExplodingTensor(_ValueRule):
         return not all(map(isfinite, figures.values()))
 
     def describe(self, bad: list[str], number: int) -> str:
-        return f"{len(bad)} of {number} tensors contain {'NaN' if self.parameters.only_nan else 'NaN or inf'}: {listing(bad)}"
+        values = "NaN" if self.parameters.only_nan else "NaN or inf"
+        return f"{len(bad)} of {number} tensors contain {values}: {listing(bad)}"
 
 
 class UnchangedTensor(_ValueRule):
