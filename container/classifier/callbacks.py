@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from classifier.errors import Stopped
 
@@ -182,3 +182,13 @@ class CallbackList(Callback):
 def _enter(context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
     context.__enter__()
     return context
+
+
+class Console(Protocol):
+    """Output to the person who follows the job."""
+
+    def log(self, line: str) -> None:
+        """Print a line."""
+
+    def warn(self, line: str) -> None:
+        """Print a line marked as a warning."""

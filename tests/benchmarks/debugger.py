@@ -1,4 +1,4 @@
-"""What a step costs with the debugger looking on that saves nothing at it, over one that nobody looks at.
+"""Cost of a step with the debugger on that saves nothing, relative to a step without the debugger.
 
     PYTHONPATH=tests .venv/bin/python -m benchmarks.debugger
 
@@ -19,7 +19,7 @@ from torch import nn
 from classifier.callbacks import Callback, CallbackList, TrainingContext
 from classifier.contract.config import HookConfig
 from classifier.debugging.debugger import Debugger
-from classifier.debugging.settings import Settings
+from classifier.debugging.settings import DebuggerSettings
 from classifier.training.batches import Batch
 from classifier.training.loop import Trainer
 from classifier.training.precision import Precision
@@ -57,8 +57,8 @@ def main() -> None:
         saving.on_train_end()
     alone, looked_at, saved = (1000 * median(values) / STEPS for values in times.values())
     print(f"{options.model}, {options.image_size} px, batches of {options.batch_size}; medians of {options.rounds}")
-    print(f"a step that nobody looks at        {alone:7.1f} ms")
-    print(f"looked at, nothing saved           {looked_at:7.1f} ms   {looked_at / alone:.3f} times")
+    print(f"step without the debugger          {alone:7.1f} ms")
+    print(f"debugger on, nothing saved         {looked_at:7.1f} ms   {looked_at / alone:.3f} times")
     print(f"weights, gradients, losses saved   {saved:7.1f} ms   {saved / alone:.3f} times")
 
 
@@ -80,7 +80,7 @@ def _debugger(folder: Path, trainer: Trainer, **hook: str) -> Callback:
     collections = [{"CollectionName": name, "CollectionParameters": {"reductions": "mean,l2_norm"}} for name in names]
     config = HookConfig.model_validate({"HookParameters": hook, "CollectionConfigurations": collections})
     silent: Callable[[str], None] = lambda _: None  # noqa: E731
-    debugger = Debugger(Settings(folder=folder, hook=config), folder / "data", silent)
+    debugger = Debugger(DebuggerSettings(folder=folder, hook=config), folder / "data", silent)
     callbacks = CallbackList([debugger], print)
     callbacks.on_train_begin(
         TrainingContext(

@@ -5,7 +5,7 @@
 A ResNet-18 on pixels in memory, and a head on features, whose steps take less than a millisecond: the worst case. The
 ratios are medians of the rounds' ratios, since a machine's speed drifts, of time and of the CPU time of all threads,
 which others on the machine disturb less. They leave out the first steps, among which are those whose operators are
-watched; what these and the files cost is told apart, once a training.
+recorded; their cost and that of the files is reported separately, per training.
 """
 
 import argparse
@@ -70,10 +70,10 @@ def main() -> None:
     for case in CASES:
         measure(case, is_profiled=True)  # loads what is loaded once
         pairs = [(measure(case, is_profiled=False), measure(case, is_profiled=True)) for _ in range(options.rounds)]
-        say(case, pairs)
+        report(case, pairs)
 
 
-def say(case: Case, pairs: Sequence[tuple[Round, Round]]) -> None:
+def report(case: Case, pairs: Sequence[tuple[Round, Round]]) -> None:
     off, on = (median(1e3 * side.step_s for side in sides) for sides in zip(*pairs, strict=True))
     time_ratio = median(on.step_s / off.step_s for off, on in pairs)
     cpu_ratio = median(on.step_cpu_s / off.step_cpu_s for off, on in pairs)

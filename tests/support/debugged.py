@@ -1,4 +1,4 @@
-"""Small real trainings that the debugger looks on: torch modules, in a loop as the image's own."""
+"""Small real trainings under the debugger: torch modules, in a loop like the image's own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from classifier.contract.config import HookConfig
 from classifier.contract.findings import Finding, read_findings
 from classifier.debugging.debugger import Debugger
 from classifier.debugging.rules import RULES
-from classifier.debugging.settings import Settings
+from classifier.debugging.settings import DebuggerSettings
 from classifier.debugging.tensors import open_trial
 
 NUM_FEATURES, NUM_CLASSES = 8, 3
@@ -22,7 +22,7 @@ NUM_FEATURES, NUM_CLASSES = 8, 3
 
 @dataclass
 class Run:
-    """A training that has ended, and what the debugger said of it."""
+    """A training that has ended, and the debugger's output."""
 
     folder: Path
     output: Path
@@ -124,14 +124,14 @@ def debugged(
     """Train under the debugger; ``config`` as in ``debughookconfig.json``, without it collections of our own."""
     run = Run(folder / "tensors", folder / "data")
     hook = HookConfig.model_validate(config) if config else None
-    settings = Settings(folder=run.folder, hook=hook, own_collections=hook is None, stop=stop)
+    settings = DebuggerSettings(folder=run.folder, hook=hook, own_collections=hook is None, stop=stop)
     run.output.mkdir(parents=True)
     train(Debugger(settings, run.output, run.lines.append), module, **options)
     return run
 
 
 def judge(run: Run, rule: str, **parameters: Any) -> Finding:
-    """What one rule finds in a run, told step by step as smdebug does."""
+    """Return the finding of one rule, called step by step as smdebug does."""
     one = RULES[rule](run.trial, **parameters)
     for step in one.tensors.steps():
         one.invoke_at_step(step)

@@ -11,15 +11,15 @@ import numpy as np
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.profiling.profile import Profile
 from classifier.profiling.steps import MODES, PHASES, StepTable
-from classifier.profiling.system import Sample
+from classifier.profiling.system import SystemSample
 
 START_S = 1_795_000_020.0
 
 
-def sample(number: int = 0, **values: Any) -> Sample:
+def sample(number: int = 0, **values: Any) -> SystemSample:
     """The ``number``-th of a machine with two cores, half busy, two samples a second; ``values`` as one likes."""
     cores, iowait = values.pop("cores", (50, 50)), values.pop("iowait", (0, 0))
-    return Sample(
+    return SystemSample(
         time_s=START_S + number / 2,
         cores=np.array(cores, dtype=np.float32),
         iowait=np.array(iowait, dtype=np.float32),
@@ -28,7 +28,7 @@ def sample(number: int = 0, **values: Any) -> Sample:
     )
 
 
-def samples(num: int, **values: Any) -> Sequence[Sample]:
+def samples(num: int, **values: Any) -> Sequence[SystemSample]:
     return [sample(number, **values) for number in range(num)]
 
 

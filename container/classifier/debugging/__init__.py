@@ -1,26 +1,19 @@
-"""What happens inside a training: tensors saved as smdebug saves them, and rules held against them.
+"""Training debugger: tensors saved in smdebug's format, and AWS's built-in rules evaluated on them.
 
-smdebug takes a second to import, so nothing of it is imported unless debugging is asked for.
+smdebug takes a second to import, so it is imported only if debugging is requested.
 """
 
 import traceback
-from typing import Protocol
 
-from classifier.callbacks import Callback
+from classifier.callbacks import Callback, Console
 from classifier.contract.config import TrainingConfig
 from classifier.contract.paths import Paths
 
 
-class Console(Protocol):
-    def log(self, line: str) -> None: ...
-
-    def warn(self, line: str) -> None: ...
-
-
 def open_debugger(config: TrainingConfig, paths: Paths, console: Console) -> Callback | None:
-    """The debugger, where ``debughookconfig.json`` or the hyperparameters ``debug`` and ``debug_stop`` ask for it.
+    """Return the debugger if ``debughookconfig.json`` or the hyperparameters ``debug`` or ``debug_stop`` request it.
 
-    One that can't be opened is a warning: debugging may not cost the training.
+    Debugging never fails a training: if setting it up fails, a warning is printed and None is returned.
     """
     parameters = config.hyperparameters
     if not (config.hook or parameters.debug or parameters.debug_stop):
@@ -31,5 +24,5 @@ def open_debugger(config: TrainingConfig, paths: Paths, console: Console) -> Cal
 
         return Debugger(read_settings(config, paths), paths.output_data, console.log)
     except Exception:
-        console.warn(f"debugging is off, since it can't be set up; the training goes on\n{traceback.format_exc()}")
+        console.warn(f"cannot set up the debugger; training continues without it\n{traceback.format_exc()}")
         return None

@@ -1,4 +1,4 @@
-"""Sees a training from inside: saves its tensors as smdebug does, and holds the rules against them as they come."""
+"""The debugger, a training callback that saves tensors as smdebug does and evaluates rules on them."""
 
 import json
 import re
@@ -14,36 +14,36 @@ from torch import Tensor
 
 from classifier.callbacks import Callback, EpochResult, Mode, Phase, TrainingContext
 from classifier.contract.findings import Finding, write_findings
-from classifier.debugging.evaluation import Evaluation
-from classifier.debugging.hook import Activations, TensorHook, close_hook, mode_of, open_hook
-from classifier.debugging.library import ModeKeys
+from classifier.debugging.evaluation import RuleEvaluator
+from classifier.debugging.hook import MODES, Activations, TensorHook, close_hook, open_hook
 from classifier.debugging.series import read_series
-from classifier.debugging.settings import Settings
+from classifier.debugging.settings import DebuggerSettings
 from classifier.debugging.tensors import Tensors, open_trial
 from classifier.errors import Stopped
 
 _NOTHING = nullcontext()
-# Rules are held against what was saved after every epoch, and within one after as many saved steps.
-_STEPS_BETWEEN_VERDICTS = 50
+# Rules are evaluated after every epoch, and within an epoch after this many saved steps.
+_EVALUATION_INTERVAL = 50
 
 
 class Debugger(Callback):
-    """Names are smdebug's: ``ResNet_fc.weight``, ``gradient/ResNet_fc.weight``, ``CrossEntropyLoss_output_0``.
+    """Saves tensors and evaluates the rules.
 
-    ``update_ratio/ResNet_fc`` is ours: the norm of a step's change of a layer's weights over the norm of the weights;
-    ``activity/relu_output_0`` the share of a ReLU's inputs that are positive, by channel.
+    Tensors have smdebug's names: ``ResNet_fc.weight``, ``gradient/ResNet_fc.weight``, ``CrossEntropyLoss_output_0``.
+    Two kinds are additions: ``update_ratio/ResNet_fc``, the norm of a step's change of a layer's weights over the norm
+    of the weights, and ``activity/relu_output_0``, the share of a ReLU's outputs that are positive, by channel.
     """
 
-    def __init__(self, settings: Settings, output: Path, say: Callable[[str], None]) -> None:
-        self._settings, self._output, self._say = settings, output, say
+    def __init__(self, settings: DebuggerSettings, output: Path, log: Callable[[str], None]) -> None:
+        self._settings, self._output, self._log = settings, output, log
         self._hook: TensorHook | None = None
-        self._evaluation: Evaluation | None = None
+        self._evaluator: RuleEvaluator | None = None
         self._before: dict[str, Tensor] = {}
         self._mode: Mode = "train"
         self._num_saved = 0
 
     def on_train_begin(self, context: TrainingContext) -> None:
-        # Several ranks compute the same weights and gradients: the first one's are saved.
+        # All ranks have the same weights and gradients; only rank 0 saves them.
         if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
             return
         prefix = f"{type(context.network).__name__}_"
@@ -57,17 +57,17 @@ class Debugger(Callback):
         self._hook = open_hook(self._settings.folder, self._settings.tensorboard, self._settings.describe(context))
         self._activations = Activations(self._hook, context.network)
 
-    def on_epoch_begin(self, mode: Mode, number: int) -> None:  # noqa: ARG002 - the events' signature
+    def on_epoch_begin(self, mode: Mode, number: int) -> None:  # noqa: ARG002 - a callback's
         self._mode = mode
         if self._hook is not None:
-            self._hook.set_mode(mode_of(mode))
+            self._hook.set_mode(MODES[mode])
 
     def phase(self, name: Phase) -> AbstractContextManager[Any]:
         return _Forward(self, self._hook) if name == "forward" and self._hook is not None else _NOTHING
 
     def begin_forward(self, hook: TensorHook) -> None:
-        """Count a step; where it is one to save, save its weights and watch its forward pass."""
-        # What is tested is not this network but the artifact, read back: only its losses can be seen.
+        """Count a step; if it is to be saved, save the weights and register hooks for the forward pass."""
+        # The test evaluates the artifact as read back, not this network: only its losses can be saved.
         if not hook.on_step_begin() or self._mode == "test":
             return
         for name, parameter in self._parameters.items():
@@ -77,10 +77,11 @@ class Debugger(Callback):
             for name, parameter in self._parameters.items()
             if parameter.ndim > 1 and self._mode == "train" and hook.wants(ratio := ratio_name(name))
         }
-        self._activations.watch()
+        self._activations.register()
 
     def end_forward(self) -> None:
-        self._activations.leave()
+        """Remove the hooks of the forward pass."""
+        self._activations.remove()
 
     def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         hook = self._hook
@@ -109,56 +110,57 @@ class Debugger(Callback):
             self._before = {}
         hook.on_step_end()
         self._num_saved += 1
-        if self._mode == "train" and self._num_saved % _STEPS_BETWEEN_VERDICTS == 0:
-            self._judge()
+        if self._mode == "train" and self._num_saved % _EVALUATION_INTERVAL == 0:
+            self._evaluate()
 
-    def on_epoch_end(self, result: EpochResult) -> None:  # noqa: ARG002 - the events' signature
-        self._judge()
+    def on_epoch_end(self, result: EpochResult) -> None:  # noqa: ARG002 - a callback's
+        self._evaluate()
 
-    def on_test_end(self, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - the events' signature
-        self._judge()
+    def on_test_end(self, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - a callback's
+        self._evaluate()
 
     def on_train_end(self) -> None:
-        """Hold the rules against all, and write and tell what they found."""
+        """Evaluate the rules on all tensors, write the outputs and print the findings."""
         if self._hook is None:
             return
         self.end_forward()
         close_hook(self._hook)
-        evaluation, self._hook = self._evaluate(self._hook), None
-        if evaluation is None:
-            self._say("debugger    nothing was saved: the save intervals are longer than the training")
+        evaluator, self._hook = self._open_evaluator(self._hook), None
+        if evaluator is None:
+            self._log("debugger    no tensors saved: the save intervals are longer than the training")
             return
-        findings = [with_names(finding, self._class_names) for finding in evaluation.finish()]
-        write_outputs(self._output, evaluation.tensors, findings)
+        findings = [with_class_names(finding, self._class_names) for finding in evaluator.finish()]
+        write_outputs(self._output, evaluator.tensors, findings)
         for finding in findings:
             if finding.outcome == "fired":
-                self._say(f"debugger    {tell(finding)}")
-        self._say(f"debugger    {summarise(findings)}; tensors in {self._settings.folder}")
+                self._log(f"debugger    {format_finding(finding)}")
+        self._log(f"debugger    {summarize(findings)}; tensors in {self._settings.folder}")
 
-    def _judge(self) -> None:
-        """
+    def _evaluate(self) -> None:
+        """Evaluate the rules on the steps saved since the last call.
+
         Raises:
-            Stopped: a rule fired that was to end the training.
+            Stopped: a rule of ``debug_stop`` fired.
         """
-        evaluation = self._evaluate(self._hook) if self._hook is not None else None
-        for finding in evaluation.advance() if evaluation else ():
+        evaluator = self._open_evaluator(self._hook) if self._hook is not None else None
+        for finding in evaluator.advance() if evaluator else ():
             if finding.rule in self._settings.stop:
                 raise Stopped(f"the rule {finding.rule}: {finding.seen}")
 
-    def _evaluate(self, hook: TensorHook) -> Evaluation | None:
-        """None while nothing has been saved."""
-        if self._evaluation is None and hook.exported_collections:
-            self._evaluation = Evaluation(open_trial(str(self._settings.folder)))
-        return self._evaluation
+    def _open_evaluator(self, hook: TensorHook) -> RuleEvaluator | None:
+        """Return the evaluator; None as long as no tensor has been saved."""
+        if self._evaluator is None and hook.exported_collections:
+            self._evaluator = RuleEvaluator(open_trial(str(self._settings.folder)))
+        return self._evaluator
 
 
 def ratio_name(parameter: str) -> str:
-    """``ResNet_fc.weight`` → ``update_ratio/ResNet_fc``, which is in no collection of weights."""
+    """Return the name of a weight's update ratio, e.g. ``update_ratio/ResNet_fc``; no weight collection matches it."""
     return "update_ratio/" + parameter.removesuffix(".weight")
 
 
-def with_names(finding: Finding, class_names: Sequence[str]) -> Finding:
-    """Tensors know classes by their numbers; who trains knows them by their names."""
+def with_class_names(finding: Finding, class_names: Sequence[str]) -> Finding:
+    """Return a finding with class numbers replaced by class names."""
 
     def name(match: re.Match[str]) -> str:
         number = int(match[1])
@@ -167,23 +169,22 @@ def with_names(finding: Finding, class_names: Sequence[str]) -> Finding:
     return finding.model_copy(update={"seen": re.sub(r"(?:class )?number (\d+)", name, finding.seen)})
 
 
-def tell(finding: Finding) -> str:
+def format_finding(finding: Finding) -> str:
+    """Return a fired finding as one line of the log."""
     where = "" if finding.step is None else f" at step {finding.step}"
     return f"{finding.rule}{where}: {finding.seen}. Try: {finding.advice}"
 
 
-def summarise(findings: list[Finding]) -> str:
+def summarize(findings: Sequence[Finding]) -> str:
+    """Return the number of rules by outcome, in words."""
     counts = {
         outcome: sum(finding.outcome == outcome for finding in findings) for outcome in ("fired", "quiet", "skipped")
     }
-    return (
-        f"{len(findings)} rules: {counts['fired']} fired, {counts['quiet']} quiet, "
-        f"{counts['skipped']} had nothing to look at"
-    )
+    return f"{len(findings)} rules: {counts['fired']} fired, {counts['quiet']} quiet, {counts['skipped']} skipped"
 
 
 class _Forward:
-    """Around a forward pass."""
+    """Context of a forward pass."""
 
     def __init__(self, debugger: Debugger, hook: TensorHook) -> None:
         self._debugger, self._hook = debugger, hook
@@ -199,27 +200,24 @@ class _Forward:
         self._debugger.end_forward()
 
 
-_MODES = {"train": ModeKeys.TRAIN, "validation": ModeKeys.EVAL, "test": ModeKeys.PREDICT}
-
-
 def write_outputs(folder: Path, tensors: Tensors, findings: Sequence[Finding]) -> None:
-    """``debugger_findings.json``, ``debugger_series.json`` and ``debugger.json``."""
+    """Write ``debugger_findings.json``, ``debugger_series.json`` and ``debugger.json`` to ``folder``."""
     write_findings(folder / "debugger_findings.json", findings)
-    _write(folder / "debugger_series.json", read_series(tensors).as_json())
-    _write(folder / "debugger.json", describe(tensors, findings))
+    _write_json(folder / "debugger_series.json", read_series(tensors).as_json())
+    _write_json(folder / "debugger.json", describe(tensors, findings))
 
 
 def describe(tensors: Tensors, findings: Sequence[Finding]) -> dict[str, object]:
-    """Where the tensors are, how many steps and tensors there are of each kind, and which rules fired."""
+    """Return the tensors' folder, the number of steps by mode and tensors by collection, and the rules by outcome."""
     collections = tensors.trial.collections()
     names = {name for step in tensors.steps() for name in tensors.names(step, regex=".*")}
     return {
         "tensors": str(tensors.trial.path),
-        "steps": {name: len(tensors.steps(mode)) for name, mode in _MODES.items()},
+        "steps": {name: len(tensors.steps(mode)) for name, mode in MODES.items()},
         "collections": {
             name: number
-            for name, one in sorted(collections.items())
-            if (number := len(names.intersection(one.tensor_names)))
+            for name, collection in sorted(collections.items())
+            if (number := len(names.intersection(collection.tensor_names)))
         },
         "rules": {
             outcome: [finding.rule for finding in findings if finding.outcome == outcome]
@@ -228,16 +226,16 @@ def describe(tensors: Tensors, findings: Sequence[Finding]) -> dict[str, object]
     }
 
 
-def _write(path: Path, content: object) -> None:
-    path.write_text(json.dumps(_plain(content), indent=1) + "\n", encoding="utf-8")
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(_without_nan(content), indent=1) + "\n", encoding="utf-8")
 
 
-def _plain(content: object) -> object:
-    """JSON has no NaN: null stands for what is not finite."""
+def _without_nan(content: object) -> object:
+    """Replace numbers that are not finite with None, since JSON has no NaN."""
     if isinstance(content, float):
         return content if isfinite(content) else None
     if isinstance(content, dict):
-        return {str(key): _plain(value) for key, value in content.items()}
+        return {str(key): _without_nan(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
+        return [_without_nan(value) for value in content]
     return content

@@ -1,17 +1,17 @@
-"""Rules, held against the steps of a trial as they come."""
+"""Evaluation of rules on the steps of a trial as they are saved."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from classifier.contract.findings import Finding
+from classifier.contract.findings import Finding, guarded
 from classifier.debugging.curve import Curve, read_curve
 from classifier.debugging.rules import RULES, PlainRule
 from classifier.debugging.series import read_series
 from classifier.debugging.tensors import Tensors
 
 
-class Evaluation:
-    """All rules with their defaults, and those of ``parameters`` with the values given."""
+class RuleEvaluator:
+    """All rules on one trial, with their default parameters unless ``parameters`` gives others by rule name."""
 
     def __init__(self, trial: Any, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """
@@ -21,15 +21,15 @@ class Evaluation:
         given = parameters or {}
         self.trial, self.tensors = trial, Tensors.of(trial)
         self._rules: list[PlainRule] = [rule(trial, **given.get(name, {})) for name, rule in RULES.items()]
-        self._broken: dict[str, str] = {}
+        self._failed: dict[str, Finding] = {}
         self._last = -1
 
     def advance(self) -> Sequence[Finding]:
-        """Look at the steps that were saved since the last call; return the findings of the rules that fired anew."""
+        """Evaluate the steps saved since the last call; return the findings of rules that fired anew."""
         return self._advance(ended=False)
 
     def finish(self) -> list[Finding]:
-        """Look at the rest, and say what each rule and the loss curve came to: what fired first."""
+        """Evaluate the remaining steps; return the findings of all rules and of the loss curve, fired ones first."""
         self._advance(ended=True)
         findings = [self._finding(rule) for rule in self._rules]
         series = read_series(self.tensors)
@@ -42,22 +42,17 @@ class Evaluation:
         for step in self.tensors.steps():
             if step > self._last:
                 for rule in self._rules:
-                    self._guarded(rule, lambda rule=rule, step=step: rule.invoke_at_step(step))
+                    self._guard(rule, lambda rule=rule, step=step: rule.invoke_at_step(step))
                 self._last = step
         for rule in self._rules:
-            self._guarded(rule, lambda rule=rule: rule.close(ended=ended))
+            self._guard(rule, lambda rule=rule: rule.close(ended=ended))
         return [rule.finding() for rule in self._rules if rule.fired_at is not None and rule.name not in fired_before]
 
-    def _guarded(self, rule: PlainRule, call: Any) -> None:
-        """A rule that fails on strange tensors is left out, and says so; the others go on."""
-        if rule.name in self._broken:
-            return
-        try:
-            call()
-        except Exception as error:
-            self._broken[rule.name] = f"failed: {type(error).__name__}: {error}"
+    def _guard(self, rule: PlainRule, call: Callable[[], bool]) -> None:
+        """Call a rule unless it has failed before."""
+        if rule.name not in self._failed and isinstance(failure := guarded(rule, call), Finding):
+            self._failed[rule.name] = failure
 
     def _finding(self, rule: PlainRule) -> Finding:
-        if rule.name in self._broken and rule.fired_at is None:
-            return Finding(rule=rule.name, outcome="skipped", seen=self._broken[rule.name])
-        return rule.finding()
+        """A rule that fired before it failed keeps its finding."""
+        return rule.finding() if rule.fired_at is not None else self._failed.get(rule.name) or rule.finding()

@@ -1,7 +1,7 @@
-"""smdebug's hook, told of each tensor instead of registered on the module.
+"""smdebug's hook, called with each tensor instead of registered on the module.
 
-A registered module can't be copied, exported or compiled any more, and breaks under bf16. This hook leaves no trace in
-the module, and writes nothing but tensors.
+A module with smdebug's hook registered can no longer be copied, exported or compiled, and fails under bf16. This hook
+leaves the module unchanged and writes only tensors.
 """
 
 import atexit
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from classifier.callbacks import Mode
 from classifier.debugging.library import ModeKeys, isolated
 
 with isolated():
@@ -24,17 +25,18 @@ with isolated():
     from smdebug.pytorch.hook import Hook, profiler_config_parser
     from smdebug.pytorch.singleton_utils import del_hook
     from smdebug.pytorch.utils import get_reduction_of_data
+MODES: dict[Mode, ModeKeys] = {"train": ModeKeys.TRAIN, "validation": ModeKeys.EVAL, "test": ModeKeys.PREDICT}
 _FOLDERS = ("collections", "events", "index", "tensorboard")
 _FILES = ("claim.smd", "training_job_end.ts")
 
 
 class TensorHook(Hook):
-    """Writes the tensors that its collections want. ``saving``: whether they want any at this step."""
+    """Writer of the tensors that its collections select. ``saving``: whether they select any at the current step."""
 
     saving = False
 
     def on_step_begin(self) -> bool:
-        """Count a step, and return whether any tensor of it is to be saved."""
+        """Count a step and return whether any of its tensors is to be saved."""
         if not self.prepared_collections:
             self._prepare_collections()
         self._increment_step()
@@ -42,27 +44,28 @@ class TensorHook(Hook):
         return self.saving
 
     def wants(self, name: str) -> bool:
-        """Whether a tensor of this name is to be saved at this step."""
+        """Return whether a tensor is to be saved at the current step."""
         return bool(self._get_collections_with_tensor(name) & self._get_collections_to_save_for_step())
 
     def save(self, name: str, tensor: Tensor) -> None:
-        """Write a tensor if it is wanted; bf16 and fp16 as float32."""
+        """Write a tensor if it is to be saved now; bf16 and fp16 as float32."""
         if self.wants(name):
             self._initialize_writers(only_initialize_if_missing=True)
             self._save_for_tensor(name, tensor)
             self.last_saved_step = self.step
 
     def save_inputs(self, module: str, inputs: Any) -> None:
+        """Write the inputs of a call of a module."""
         self._initialize_writers(only_initialize_if_missing=True)
         self._write_inputs(module, inputs)
 
     def save_outputs(self, module: str, outputs: Any) -> None:
-        """A module that is called again in the same step adds ``_output_1`` to its ``_output_0``."""
+        """Write the outputs of a call of a module; the second call within a step gets ``_output_1``."""
         self._initialize_writers(only_initialize_if_missing=True)
         self._write_outputs(module, outputs)
 
     def on_step_end(self) -> None:
-        """Put what was saved on the disk, for readers to see."""
+        """Close the step's file, so that readers see it."""
         if self.saving and self.writer is not None:
             self._close_writers()
             self.export_collections()
@@ -70,48 +73,51 @@ class TensorHook(Hook):
         self.saving = False
 
     def _initialize_to_last_saved_state(self) -> None:
-        """smdebug would look for its state among the checkpoints."""
+        """Do nothing; smdebug would look for its state in the checkpoint folder."""
 
     def _write_state(self) -> None:
-        """smdebug would write its state among the checkpoints."""
+        """Do nothing; smdebug would write its state to the checkpoint folder."""
 
     @staticmethod
     def _make_numpy_array(tensor_value: Any) -> Any:
         if not isinstance(tensor_value, Tensor):
             return np.asarray(tensor_value)
-        return _readable(tensor_value).cpu().numpy()
+        return _as_numpy_type(tensor_value).cpu().numpy()
 
     @staticmethod
     def _get_reduction_of_data(reduction_name: str, tensor_value: Any, tensor_name: str, abs: bool) -> Any:
         if isinstance(tensor_value, Tensor):
-            tensor_value = _readable(tensor_value)
+            tensor_value = _as_numpy_type(tensor_value)
             if not tensor_value.is_floating_point():
                 tensor_value = tensor_value.float()
             if reduction_name == "variance":
-                # As numpy computes it when the whole tensor was saved; and one value alone has a variance, 0.
+                # The population variance, as numpy computes it from a full tensor; that of a single value is 0.
                 return torch.var(tensor_value.abs() if abs else tensor_value, correction=0)
         return get_reduction_of_data(reduction_name, tensor_value, tensor_name, abs)
 
 
-def _readable(tensor: Tensor) -> Tensor:
-    """numpy knows no bf16."""
+def _as_numpy_type(tensor: Tensor) -> Tensor:
+    """Convert 16-bit floats to float32, since numpy has no bf16."""
     tensor = tensor.detach()
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def open_hook(folder: Path, tensorboard: Path | None, config: dict[str, Any]) -> TensorHook:
-    """A hook that saves into ``folder`` as ``debughookconfig.json`` says; what an earlier run left there is removed.
+    """Return a hook that saves to ``folder``, after removing the tensors of an earlier run.
 
-    To be called after the process group of several ranks was made: the rank is part of the files' names.
+    Call it after the process group was initialized, since file names contain the rank.
+
+    Args:
+        config: the content of ``debughookconfig.json``.
 
     Raises:
-        Exception: the configuration is not one that smdebug understands.
+        Exception: smdebug does not accept the configuration.
     """
     _clear(folder)
     try:
         return _build(folder, tensorboard, config)
     finally:
-        # Whatever became of it, it is not to write when the process ends: what was saved is on the disk already.
+        # The hook must not write at exit, even after an error here: all saved tensors are on the disk already.
         if error_handling_agent.hook is not None:
             atexit.unregister(error_handling_agent.hook._cleanup)
         atexit.unregister(profiler_config_parser.stop_post_hook_close_python_profiling)
@@ -132,21 +138,17 @@ def _build(folder: Path, tensorboard: Path | None, config: dict[str, Any]) -> Te
             include_workers=parameters.get("include_workers", "one"),
         )
         add_collections_to_manager(hook.collection_manager, config, parameters)
-    # It swallows errors of its own constructor.
+    # smdebug suppresses errors in its own constructor.
     if error_handling_agent.disable_smdebug:
-        raise RuntimeError("smdebug could not be set up")
+        raise RuntimeError("smdebug failed to initialize its hook")
     return hook
 
 
 def close_hook(hook: TensorHook) -> None:
-    """Mark the end of the tensors, and leave nothing of smdebug behind in this process."""
+    """Mark the tensors as complete and remove smdebug's global hook from the process."""
     hook.on_step_end()
     hook.close()
     del_hook()
-
-
-def mode_of(name: str) -> ModeKeys:
-    return {"train": ModeKeys.TRAIN, "validation": ModeKeys.EVAL, "test": ModeKeys.PREDICT}[name]
 
 
 def _clear(folder: Path) -> None:
@@ -160,9 +162,9 @@ _RELUS = (nn.ReLU, nn.ReLU6)
 
 
 class Activations:
-    """Hooks on the modules whose tensors are wanted, there for the length of one forward pass only.
+    """Forward hooks on the modules whose tensors are to be saved, registered for a single forward pass.
 
-    Left in place they would cost every step, and travel into copies and exports of the module.
+    Permanent hooks would slow down every step, and be copied and exported with the module.
     """
 
     def __init__(self, hook: TensorHook, network: nn.Module) -> None:
@@ -171,8 +173,8 @@ class Activations:
         self._names = {**names, network: type(network).__name__}
         self._handles: list[RemovableHandle] = []
 
-    def watch(self) -> None:
-        """Save what the coming forward pass is wanted for."""
+    def register(self) -> None:
+        """Register the hooks that the next forward pass needs."""
         for module, name in self._names.items():
             if self._hook.wants(f"{name}_input_0"):
                 self._handles.append(module.register_forward_pre_hook(self._save_inputs(name)))
@@ -181,12 +183,13 @@ class Activations:
             if isinstance(module, _RELUS) and self._hook.wants(f"activity/{name}_output_0"):
                 self._handles.append(module.register_forward_hook(self._save_activity(name)))
 
-    def leave(self) -> None:
+    def remove(self) -> None:
+        """Remove all registered hooks."""
         while self._handles:
             self._handles.pop().remove()
 
     def _save_inputs(self, name: str) -> Callable[..., None]:
-        # Before the pass, since many a ReLU works in place.
+        # Before the call, since ReLUs often work in place.
         return lambda _, inputs: self._hook.save_inputs(name, inputs)
 
     def _save_outputs(self, name: str) -> Callable[..., None]:
@@ -198,6 +201,6 @@ class Activations:
 
 @torch.no_grad()
 def _activity(outputs: Any) -> Tensor:
-    """How often each channel, or each unit, of a ReLU is active: shares (C,) of batch and places."""
+    """Share of positive outputs by channel or unit: float32 (C,), over the batch and all positions."""
     active = (outputs.detach() > 0).float()
-    return active.mean(dim=[place for place in range(active.ndim) if place != 1]) if active.ndim > 1 else active
+    return active.mean(dim=[axis for axis in range(active.ndim) if axis != 1]) if active.ndim > 1 else active

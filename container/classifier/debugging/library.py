@@ -1,7 +1,7 @@
-"""smdebug, imported so that it neither talks nor reads and writes the platform's files behind our back.
+"""Imports of smdebug, without its log lines and its access to the platform's files.
 
-All other modules of this folder take it from here or import it within :func:`isolated`. It costs a second or two, so
-it is imported only where debugging is on.
+The other modules of this package import smdebug from here or within :func:`isolated`. The import takes one to two
+seconds, so it happens only if debugging is on.
 """
 
 import logging
@@ -10,19 +10,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NOWHERE = os.path.join(os.devnull, "none")  # noqa: PTH118 - a name of nothing
+_MISSING_FILE = os.path.join(os.devnull, "none")  # noqa: PTH118 - a path that cannot exist
 _ENVIRONMENT = {
     "SMDEBUG_LOG_LEVEL": "error",
-    "SMDEBUG_CONFIG_FILE_PATH": _NOWHERE,
-    # It would start a profiler of its own, and write into the checkpoints' folder.
-    "SMPROFILER_CONFIG_PATH": _NOWHERE,
-    "CHECKPOINT_CONFIG_FILE_PATH": _NOWHERE,
+    "SMDEBUG_CONFIG_FILE_PATH": _MISSING_FILE,
+    # smdebug would start its own profiler, and write into the checkpoint folder.
+    "SMPROFILER_CONFIG_PATH": _MISSING_FILE,
+    "CHECKPOINT_CONFIG_FILE_PATH": _MISSING_FILE,
 }
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Within it smdebug finds none of the platform's files; afterwards it says nothing but errors."""
+    """Hide the platform's files from smdebug; afterwards, let it log only errors."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:
@@ -35,11 +35,11 @@ def isolated() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    quieten()
+    silence()
 
 
-def quieten() -> None:
-    """It logs at every step, and calls what numpy has deprecated."""
+def silence() -> None:
+    """Suppress smdebug's log lines (one for every step) and its deprecation warnings."""
     logging.getLogger("smdebug").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"smdebug\.")
 
@@ -71,5 +71,5 @@ __all__ = [
     "is_s3",
     "isolated",
     "match_inc",
-    "quieten",
+    "silence",
 ]

@@ -1,4 +1,7 @@
-"""What is to be saved, and when: ``debughookconfig.json``, or collections of our own that suit a training's length."""
+"""Settings of the debugger: which tensors to save, when and where.
+
+From ``debughookconfig.json``, or default collections that depend on the training's length.
+"""
 
 import json
 import re
@@ -15,20 +18,24 @@ from classifier.contract.paths import Paths
 
 MAX_LOSSES = 400  # saves of the loss in one training
 MAX_TENSORS = 25  # saves of weights and gradients
-_MAX_BYTES = 200 * 1024**2  # weights and gradients are saved whole up to this size, else as figures
+_MAX_BYTES = 200 * 1024**2  # up to this size, weights and gradients are saved in full; above, as reductions
 _REDUCTIONS = "mean,variance,abs_mean,abs_max,l2_norm"
 _NEVER = {"start_step": "1000000000"}
 _NO_HOOK = HookConfig.model_validate({})
-_PLATFORM = Path("/opt/ml")
 _ACTIVATIONS = {"relu_input": (nn.ReLU, nn.ReLU6), "tanh_input": (nn.Tanh,), "sigmoid_input": (nn.Sigmoid,)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """``stop`` names the rules that end the training.
+class DebuggerSettings:
+    """Settings of the debugger for one job.
 
-    ``own_collections``: whether collections of our own are saved where the configuration names none; smdebug then saves
-    the losses alone, every 500 steps.
+    Attributes:
+        folder: where tensors are saved.
+        tensorboard: where TensorBoard events are written; None for none.
+        hook: the content of ``debughookconfig.json``.
+        own_collections: save :func:`default_collections` if the configuration has none. Otherwise smdebug saves only
+            the losses, every 500 steps.
+        stop: rules that end the training when they fire.
     """
 
     folder: Path
@@ -38,22 +45,22 @@ class Settings:
     stop: tuple[str, ...] = ()
 
     def describe(self, context: TrainingContext) -> dict[str, Any]:
-        """The configuration of the hook, as ``debughookconfig.json`` would say it, for this training."""
+        """Return the hook's configuration for a training, in the format of ``debughookconfig.json``."""
         hook = self.hook or _NO_HOOK
         collections = [
-            {"CollectionName": one.collection_name, "CollectionParameters": _typed(one.collection_parameters)}
-            for one in hook.collection_configurations
+            {"CollectionName": item.collection_name, "CollectionParameters": _typed(item.collection_parameters)}
+            for item in hook.collection_configurations
         ]
         if self.own_collections and not collections:
             collections = default_collections(context)
         return {"HookParameters": _typed(hook.hook_parameters), "CollectionConfigurations": collections or None}
 
 
-def read_settings(config: TrainingConfig, paths: Paths) -> Settings:
-    """For a training that asked for the debugger."""
+def read_settings(config: TrainingConfig, paths: Paths) -> DebuggerSettings:
+    """Return the settings of a job that requests the debugger."""
     parameters, hook = config.hyperparameters, config.hook
-    folder = _moved((hook or _NO_HOOK).local_path, paths)
-    return Settings(
+    folder = paths.relocate((hook or _NO_HOOK).local_path)
+    return DebuggerSettings(
         folder=folder,
         tensorboard=_tensorboard(hook, folder, paths),
         hook=hook,
@@ -63,63 +70,62 @@ def read_settings(config: TrainingConfig, paths: Paths) -> Settings:
 
 
 def _tensorboard(hook: HookConfig | None, folder: Path, paths: Paths) -> Path | None:
-    """Where ``tensorboardoutputconfig.json`` says, which the platform writes, or the hook's own parameters."""
+    """The folder named by the platform's ``tensorboardoutputconfig.json``, else by the hook's parameters."""
     file = paths.config / "tensorboardoutputconfig.json"
     if file.is_file():
         path = json.loads(file.read_text(encoding="utf-8")).get("LocalPath", "/opt/ml/output/tensorboard")
-        return _moved(Path(path), paths)
+        return paths.relocate(Path(path))
     parameters = hook.hook_parameters if hook else {}
     if "tensorboard_dir" in parameters:
-        return _moved(Path(parameters["tensorboard_dir"]), paths)
-    wanted = parameters.get("export_tensorboard", "false").lower() in ("true", "1")
-    return folder / "tensorboard" if wanted else None
-
-
-def _moved(path: Path, paths: Paths) -> Path:
-    """A path under ``/opt/ml``, where ``SAGEMAKER_BASE_DIR`` has moved that."""
-    return paths.base / path.relative_to(_PLATFORM) if path.is_relative_to(_PLATFORM) else path
+        return paths.relocate(Path(parameters["tensorboard_dir"]))
+    is_exported = parameters.get("export_tensorboard", "false").lower() in ("true", "1")
+    return folder / "tensorboard" if is_exported else None
 
 
 def _typed(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """smdebug takes these two for booleans only, and the platform writes strings."""
+    """Parse the flags: smdebug accepts only booleans for them, but the platform writes strings."""
     flags = {name for name in ("save_raw_tensor", "save_shape") if name in parameters}
     return {name: str(value).lower() in ("true", "1") if name in flags else value for name, value in parameters.items()}
 
 
 def default_collections(context: TrainingContext) -> list[dict[str, Any]]:
-    """Losses often; weights, biases and gradients seldom, in full where they are small; what the rules look at."""
+    """Return collections with what the rules need, in the format of ``debughookconfig.json``.
+
+    Losses are saved at up to 400 steps of the training; weights, biases and gradients at about 25, in full if they are
+    small, else as reductions; predictions and labels at every evaluation.
+    """
     total = context.steps_per_epoch * context.num_epochs
-    losses, seldom = max(1, total // MAX_LOSSES), str(max(1, total // MAX_TENSORS))
-    # Validation has about a quarter as many batches as training: ten or more of them.
+    loss_interval, tensor_interval = max(1, total // MAX_LOSSES), str(max(1, total // MAX_TENSORS))
+    # Validation has about a quarter as many batches as training; at least ten of them are saved.
     evaluations = {
         "eval.save_interval": str(max(1, context.steps_per_epoch // 40)),
         "eval.start_step": "0",
         "predict.start_step": "0",
     }
-    at_times = {**_NEVER, "train.start_step": "0", "train.save_interval": seldom}
-    whole = _num_bytes(context.trained.parameters()) * 2 * MAX_TENSORS <= _MAX_BYTES
-    figures = {**at_times, "reductions": _REDUCTIONS, "save_raw_tensor": whole}
+    sparse = {**_NEVER, "train.start_step": "0", "train.save_interval": tensor_interval}
+    in_full = _num_bytes(context.trained.parameters()) * 2 * MAX_TENSORS <= _MAX_BYTES
+    tensors = {**sparse, "reductions": _REDUCTIONS, "save_raw_tensor": in_full}
     collections = {
-        "losses": {"train.save_interval": str(losses), "predict.save_interval": "1", **evaluations},
-        "weights": figures,
-        "biases": figures,
-        "gradients": figures,
-        "update_ratios": {**at_times, "include_regex": "^update_ratio/"},
-        "activity": {**at_times, "include_regex": "^activity/"},
+        "losses": {"train.save_interval": str(loss_interval), "predict.save_interval": "1", **evaluations},
+        "weights": tensors,
+        "biases": tensors,
+        "gradients": tensors,
+        "update_ratios": {**sparse, "include_regex": "^update_ratio/"},
+        "activity": {**sparse, "include_regex": "^activity/"},
         "predictions": {**_NEVER, **evaluations, "include_regex": "Loss_input_0$"},
         "labels": {**_NEVER, **evaluations, "include_regex": "Loss_input_1$"},
     }
     for name, kinds in _ACTIVATIONS.items():
-        regex = _inputs_of(context.network, kinds)
+        regex = _input_regex(context.network, kinds)
         if regex:
-            how = {"reductions": "mean,variance"} if name == "relu_input" else {}
-            collections[name] = {**at_times, **how, "include_regex": regex}
+            reductions = {"reductions": "mean,variance"} if name == "relu_input" else {}
+            collections[name] = {**sparse, **reductions, "include_regex": regex}
     return [{"CollectionName": name, "CollectionParameters": values} for name, values in collections.items()]
 
 
-def _inputs_of(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str:
+def _input_regex(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> str:
     names = [re.escape(name) for name, module in network.named_modules() if isinstance(module, kinds) and name]
-    # A collection's regexes are separated by commas, which no module's name holds.
+    # Commas separate the regexes of a collection; module names contain none.
     return f"^(?:{'|'.join(names)})_input_" if names else ""
 
 

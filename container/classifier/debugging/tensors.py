@@ -1,6 +1,6 @@
-"""Saved tensors → arrays and figures. Each step's file is read once, whole, from a folder or from S3.
+"""Reader of saved tensors and their reductions, from a folder or from S3.
 
-Reading one tensor at a time, as smdebug does, opens the file anew for each.
+Each step's file is read once, as a whole; smdebug's own reader opens the file again for each tensor.
 """
 
 import time
@@ -23,13 +23,13 @@ from classifier.debugging.library import (
     is_s3,
     isolated,
     match_inc,
-    quieten,
+    silence,
 )
 from classifier.errors import DataError
 
 Array = np.ndarray
-_STEPS_KEPT = 4
-_FIGURES = {
+_NUM_CACHED_STEPS = 4
+_REDUCTIONS = {
     "mean": np.mean,
     "variance": np.var,
     "std": np.std,
@@ -42,12 +42,12 @@ _FIGURES = {
 
 
 def open_trial(path: str) -> Any:
-    """smdebug's view of a folder or an S3 prefix of tensors; it looks for new steps only when told to.
+    """Return smdebug's trial of a folder or an S3 prefix. It looks for new steps only in ``refresh_data()``.
 
     Raises:
-        DataError: there are no tensors of smdebug there.
+        DataError: the folder or prefix has no tensors of smdebug, or they cannot be read.
     """
-    quieten()
+    silence()
     on_s3, bucket, prefix = is_s3(path)
     try:
         if on_s3:
@@ -56,23 +56,23 @@ def open_trial(path: str) -> Any:
         else:
             found = any((Path(path) / "collections").rglob("*collections.json"))
     except Exception as error:
-        raise DataError(f"{path} can't be read: {error}") from None
-    # smdebug would wait for them forever.
+        raise DataError(f"cannot read {path}: {error}") from None
+    # smdebug would wait for the collections forever.
     if not found:
         raise DataError(
-            f"{path} holds no tensors of smdebug: name the folder or S3 prefix that holds collections/ and index/"
+            f"{path} has no tensors of smdebug; give the folder or S3 prefix that contains collections/ and index/"
         )
     try:
         with isolated():
             trial: Any = create_trial(path)
     except Exception as error:
-        raise DataError(f"{path}: the tensors can't be read: {type(error).__name__}: {error}") from None
+        raise DataError(f"cannot read the tensors in {path}: {type(error).__name__}: {error}") from None
     trial.dynamic_refresh = False
     return trial
 
 
 class Tensors:
-    """What was saved in a trial, by global step: training's and evaluation's steps in the order they were taken."""
+    """The saved tensors of a trial, by global step: training and evaluation steps in the order of execution."""
 
     def __init__(self, trial: Any) -> None:
         self.trial = trial
@@ -81,21 +81,22 @@ class Tensors:
 
     @classmethod
     def of(cls, trial: Any) -> "Tensors":
-        """One reader a trial, for all rules."""
+        """Return the trial's reader, which all rules share."""
         if not hasattr(trial, "reader_of_steps"):
             trial.reader_of_steps = cls(trial)
         return trial.reader_of_steps
 
     def steps(self, mode: ModeKeys | None = None) -> list[int]:
-        """Global steps that have something saved, of one mode or of all."""
+        """Return the global steps with saved tensors, of one mode or of all."""
         steps = sorted(self.trial.global_step_to_tensors_map)
         return steps if mode is None else [step for step in steps if self.mode(step) == mode]
 
     def mode(self, step: int) -> ModeKeys:
+        """Return the mode of a global step."""
         return self.trial._global_to_mode[step][0]
 
     def training_step(self, step: int) -> int:
-        """The step as the training counts: its own from 0, an evaluation's is that of the last saved step before it."""
+        """Return the training step of a global step, from 0; of an evaluation, the last saved training step before."""
         for earlier in range(step, -1, -1):
             mode, count = self.trial._global_to_mode.get(earlier, (None, 0))
             if mode in (ModeKeys.TRAIN, ModeKeys.GLOBAL):
@@ -103,7 +104,7 @@ class Tensors:
         return 0
 
     def names(self, step: int, *, regex: str | None = None, collections: tuple[str, ...] = ()) -> list[str]:
-        """The tensors of a step that a regex finds or a collection holds, in order."""
+        """Return the sorted names of a step's tensors that match a regex or, without one, are in the collections."""
         saved = self.trial.global_step_to_tensors_map.get(step, ())
         if regex is not None:
             return sorted(name for name in saved if match_inc(name, [regex]))
@@ -112,15 +113,15 @@ class Tensors:
         return sorted(
             name
             for name in saved
-            if any(name in one.tensor_names or match_inc(name, one.include_regex or []) for one in found)
+            if any(name in item.tensor_names or match_inc(name, item.include_regex or []) for item in found)
         )
 
     def value(self, name: str, step: int) -> Array | None:
-        """The tensor, or None where only figures of it were saved."""
+        """Return the tensor; None if it was not saved in full."""
         return self._values(step).get(name)
 
-    def figure(self, name: str, step: int, what: str) -> float | None:
-        """``mean``, ``abs_mean``, ``variance``, ``l2`` …: saved, or computed from the tensor; None where neither is."""
+    def reduction(self, name: str, step: int, what: str) -> float | None:
+        """Return ``mean``, ``abs_mean``, ``variance``, ``l2`` …, saved or computed; None if neither is possible."""
         kind = what.removeprefix("abs_")
         absolute = kind != what
         saved = self._values(step).get(get_reduction_tensor_name(name, kind, absolute))
@@ -133,10 +134,10 @@ class Tensors:
                 return None if deviation is None else float(np.asarray(deviation).ravel()[0]) ** 2
             return None
         with np.errstate(all="ignore"):
-            return float(_FIGURES[kind](np.abs(value) if absolute else value))
+            return float(_REDUCTIONS[kind](np.abs(value) if absolute else value))
 
-    def figures(self, name: str, step: int) -> dict[str, float]:
-        """All figures that were saved of a tensor, by their names in the file."""
+    def reductions(self, name: str, step: int) -> dict[str, float]:
+        """Return all saved reductions of a tensor, by their names in the file."""
         ending = f"/{name}"
         return {
             key: float(np.asarray(value).ravel()[0])
@@ -145,14 +146,14 @@ class Tensors:
         }
 
     def written_at(self, step: int) -> float:
-        """Seconds since the epoch, of the first tensor of the step."""
+        """Return the Unix time in seconds at which the step's first tensor was written."""
         self._values(step)
         return self._times.get(step, 0.0)
 
     def _values(self, step: int) -> dict[str, Array]:
         if step not in self._read:
             self._read[step] = self._load(step)
-            while len(self._read) > _STEPS_KEPT:
+            while len(self._read) > _NUM_CACHED_STEPS:
                 self._read.popitem(last=False)
         return self._read[step]
 
@@ -164,7 +165,7 @@ class Tensors:
             for event in events:
                 self._times.setdefault(step, event.wall_time or time.time())
                 for item in event.summary.value:
-                    # Several workers: the first one's, as smdebug's own readers answer.
+                    # With several workers, the first one's value counts, as in smdebug's own reader.
                     values.setdefault(item.tag, np.asarray(get_tensor_data(item.tensor)))
         return values
 

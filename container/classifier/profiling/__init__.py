@@ -1,1 +1,1 @@
-"""Where the time goes: samples of the machine and of the steps, and rules that read them."""
+"""Profiler: samples of system utilization and step times, and the rules that evaluate them."""

@@ -1,4 +1,4 @@
-"""A few steps watched by torch's own profiler: which operators took the time, and a trace for Perfetto."""
+"""Operator times of a few steps, recorded by torch's own profiler, and a trace for Perfetto."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from classifier.contract.config import StepRange
 from classifier.profiling.steps import PHASES
 
 _NOTHING = nullcontext()
-_MOST = 15
+_MAX_OPERATORS = 15
 
 
 @dataclass(frozen=True)
 class Operator:
-    """All calls of one operator in the steps that were watched; its own time, without that of what it called."""
+    """All calls of one operator in the recorded steps, with its own time (without the operators that it calls)."""
 
     name: str
     self_cpu_ms: float
@@ -27,10 +27,10 @@ class Operator:
     calls: int
 
 
-class OperatorWatch:
-    """Watches ``steps`` of the training, or its last ones where it is shorter; ``trace`` is written then.
+class OperatorRecorder:
+    """Records ``steps`` of the training, or its last ones if it is shorter, and writes ``trace``.
 
-    It never raises: ``failure`` says why it saw nothing.
+    It never raises: the error, if there was one, is in ``failure``.
     """
 
     def __init__(self, steps: StepRange, trace: Path) -> None:
@@ -41,44 +41,46 @@ class OperatorWatch:
         self._profiler: Any = None
 
     @property
-    def is_watching(self) -> bool:
+    def is_recording(self) -> bool:
+        """Whether torch's profiler is on."""
         return self._profiler is not None
 
     @property
     def trace(self) -> Path | None:
+        """The trace file, if it was written."""
         return self._trace if self.operators and not self.failure else None
 
     def plan(self, num_epochs: int, steps_per_epoch: int, *, on_gpu: bool) -> None:
-        """Choose the steps of one epoch, lest a validation be seen among them."""
+        """Choose the steps to record, all within one epoch so that no validation is among them."""
         wanted = min(self._steps.num_steps, steps_per_epoch)
         first = max(0, min(self._steps.start_step, num_epochs * steps_per_epoch - wanted))
         self._first = first - max(0, first % steps_per_epoch + wanted - steps_per_epoch)
         self._last, self._on_gpu = self._first + wanted - 1, on_gpu
 
     def begin_step(self, number: int) -> float:
-        """Seconds that starting to watch took."""
-        return self._spend(self._start) if number == self._first else 0.0
+        """Start recording if the step is the first to record; return the seconds that this took."""
+        return self._timed(self._start) if number == self._first else 0.0
 
     def end_step(self, number: int) -> float:
-        """Seconds that ending to watch took."""
+        """Stop recording if the step is the last to record; return the seconds that this took."""
         return self.end() if number >= self._last else 0.0
 
     def end(self) -> float:
-        """End to watch, however far it has come."""
-        return self._spend(self._stop) if self.is_watching else 0.0
+        """Stop recording if it is on; return the seconds that this took."""
+        return self._timed(self._stop) if self.is_recording else 0.0
 
     def phase(self, name: Phase) -> AbstractContextManager[Any]:
-        """Names the phase in the trace."""
-        if not self.is_watching:
+        """Return a context that marks the phase in the trace."""
+        if not self.is_recording:
             return _NOTHING
         from torch.profiler import record_function  # noqa: PLC0415
 
         return record_function(name)
 
-    def _spend(self, what: Callable[[], None]) -> float:
+    def _timed(self, call: Callable[[], None]) -> float:
         began = time.perf_counter()
         try:
-            what()
+            call()
         except Exception as error:
             self._profiler, self.failure = None, error
         return time.perf_counter() - began
@@ -94,16 +96,18 @@ class OperatorWatch:
     def _stop(self) -> None:
         profiler, self._profiler = self._profiler, None
         profiler.stop()
-        self.operators = _table(profiler.key_averages())
+        self.operators = _most_expensive(profiler.key_averages())
         self._trace.parent.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self._trace))
 
 
-def _table(events: Any) -> Sequence[Operator]:
-    """The most expensive first, by the GPU's time where there is one. A GPU's kernels count with who called them."""
+def _most_expensive(events: Any) -> Sequence[Operator]:
+    """The most expensive operators first, by GPU time if any. Kernels count towards the operator that calls them."""
     operators = [
         Operator(event.key, event.self_cpu_time_total / 1e3, event.self_device_time_total / 1e3, event.count)
         for event in events
         if event.device_type.name == "CPU" and event.key not in PHASES
     ]
-    return sorted(operators, key=lambda one: (one.self_cuda_ms, one.self_cpu_ms), reverse=True)[:_MOST]
+    return sorted(operators, key=lambda operator: (operator.self_cuda_ms, operator.self_cpu_ms), reverse=True)[
+        :_MAX_OPERATORS
+    ]

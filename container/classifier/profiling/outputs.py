@@ -1,4 +1,4 @@
-"""A profile → ``profiler.json`` for the report, and lines for the log."""
+"""Outputs of a profile: ``profiler.json`` for the report, and lines for the log."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ import numpy as np
 from classifier.contract.findings import Finding
 from classifier.profiling.profile import Profile
 from classifier.profiling.steps import PHASES, StepTable
-from classifier.profiling.system import Sample
+from classifier.profiling.system import SystemSample
 
 Item = TypeVar("Item")
 
-_MOST_STEPS, _MOST_SAMPLES = 2000, 600
-_WORDS = {"data": "data wait", "transfer": "to device"}
+_MAX_STEPS, _MAX_SAMPLES = 2000, 600
+_LABELS = {"data": "data wait", "transfer": "to device"}
 
 
 def write_profile(path: Path, profile: Profile, trace: Path | None) -> None:
-    """What the report draws. The trace is named relative to the file's folder."""
+    """Write the data that the report draws, in seconds and percent; ``trace`` as a path relative to the file."""
     content = {
         "phases": {mode: _rounded(spent) for mode, spent in profile.phases.items() if profile.passes_s[mode]},
         "initialization_s": round(profile.initialization_s, 3),
         "total_s": round(profile.total_s, 3),
         "images_per_s": round(profile.images_per_s, 1),
         "steps": _steps(profile.steps.of("train")),
-        "utilisation": _utilisation(thinned(profile.samples, _MOST_SAMPLES), profile.began_s),
-        "operators": [_rounded(asdict(one)) for one in profile.operators],
+        "utilisation": _utilization(downsample(profile.samples, _MAX_SAMPLES), profile.began_s),
+        "operators": [_rounded(asdict(operator)) for operator in profile.operators],
         "trace": os.path.relpath(trace, path.parent) if trace else None,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def lines(profile: Profile, findings: Sequence[Finding]) -> Iterator[str]:
-    """Where the training's time went, and what fired."""
+def summary_lines(profile: Profile, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield the share of each phase, the seconds of each pass, and the rules that fired."""
     spent, total = profile.phases["train"], profile.passes_s["train"] + profile.checkpoint_s
     if total:
-        shares = [f"{_WORDS.get(name, name)} {100 * value / total:.0f} %" for name, value in spent.items()]
+        shares = [f"{_LABELS.get(name, name)} {100 * value / total:.0f} %" for name, value in spent.items()]
         yield f"{' · '.join(shares)} of training; {profile.images_per_s:,.0f} photos/s"
         passes = [f"{mode} {seconds:.1f} s" for mode, seconds in profile.passes_s.items() if seconds]
         yield f"before the first step {profile.initialization_s:.1f} s, {', '.join(passes)}"
@@ -51,15 +51,15 @@ def lines(profile: Profile, findings: Sequence[Finding]) -> Iterator[str]:
             yield f"{finding.rule}: {finding.seen}. {finding.meaning} {finding.advice}"
 
 
-def thinned(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """At most ``most`` of them, evenly spread, the first and the last among them."""
-    if len(items) <= most:
+def downsample(items: Sequence[Item], max_items: int) -> Sequence[Item]:
+    """Return at most ``max_items`` items, evenly spaced, the first and the last included."""
+    if len(items) <= max_items:
         return items
-    return [items[index] for index in np.linspace(0, len(items) - 1, most).astype(int)]
+    return [items[index] for index in np.linspace(0, len(items) - 1, max_items).astype(int)]
 
 
 def _steps(table: StepTable) -> list[list[Any]]:
-    """Of each: its number, its epoch, its seconds, and those of each of its phases."""
+    """A row for each step: number, epoch, seconds, and the seconds of each phase."""
     names = PHASES[: PHASES.index("checkpoint")]
     return [
         [
@@ -68,11 +68,11 @@ def _steps(table: StepTable) -> list[list[Any]]:
             round(float(table.seconds[row]), 5),
             {name: round(float(table.phases[row, column]), 5) for column, name in enumerate(names)},
         ]
-        for row in thinned(range(len(table)), _MOST_STEPS)
+        for row in downsample(range(len(table)), _MAX_STEPS)
     ]
 
 
-def _utilisation(samples: Sequence[Sample], began_s: float) -> Mapping[str, list[Any]]:
+def _utilization(samples: Sequence[SystemSample], began_s: float) -> Mapping[str, list[Any]]:
     has_gpu = bool(samples) and bool(samples[0].gpus)
     return {
         "t_s": [round(sample.time_s - began_s, 2) for sample in samples],

@@ -1,4 +1,4 @@
-"""What a profile holds: the values that the rules judge and the report draws."""
+"""Profile of a training: the values that the rules evaluate and the report draws."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from classifier.callbacks import Mode
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.profiling.operators import Operator
 from classifier.profiling.steps import MODES, PHASES, StepTable
-from classifier.profiling.system import Sample
+from classifier.profiling.system import SystemSample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A training, measured. Moments are in seconds since the epoch.
+    """Measurements of a training. ``began_s``, ``first_step_s`` and ``ended_s`` are Unix times.
 
-    ``passes_s`` are the seconds of all passes over each channel; ``num_images`` those trained on, epoch after epoch.
-    ``num_workers`` are the threads that decode, 0 where decoding is done between the steps.
+    Attributes:
+        passes_s: total seconds of the passes over each channel.
+        checkpoint_s: total seconds of writing checkpoints.
+        num_images: images trained on, summed over the epochs.
+        num_workers: decoding threads; 0 if images are decoded between the steps.
     """
 
     parameters: Hyperparameters
     began_s: float
     first_step_s: float
     ended_s: float
-    samples: Sequence[Sample]
+    samples: Sequence[SystemSample]
     steps: StepTable
     passes_s: Mapping[Mode, float]
     checkpoint_s: float
@@ -35,24 +38,27 @@ class Profile:
 
     @property
     def initialization_s(self) -> float:
+        """Seconds before the first step."""
         return self.first_step_s - self.began_s
 
     @property
     def total_s(self) -> float:
+        """Seconds from the start of the process to the end of the training."""
         return self.ended_s - self.began_s
 
     @property
     def images_per_s(self) -> float:
+        """Training throughput, without validation; 0 if nothing was trained."""
         return self.num_images / self.passes_s["train"] if self.passes_s["train"] else 0.0
 
     @cached_property
     def phases(self) -> Mapping[Mode, Mapping[str, float]]:
-        """Seconds of each mode by phase; ``other`` is what none of them explains."""
+        """Seconds of each mode by phase; ``other`` is the rest of the passes' time."""
         return {mode: self._phases(mode) for mode in MODES}
 
     @cached_property
-    def training_samples(self) -> Sequence[Sample]:
-        """Those taken from the first step on: while a job starts, nothing can be idle that should be busy."""
+    def training_samples(self) -> Sequence[SystemSample]:
+        """Samples from the first step on. Idle hardware means nothing while a job starts."""
         return [sample for sample in self.samples if sample.time_s >= self.first_step_s]
 
     def _phases(self, mode: Mode) -> Mapping[str, float]:

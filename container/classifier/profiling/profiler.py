@@ -1,6 +1,6 @@
-"""The profiler: looks on from before torch is loaded to the last step, then judges and writes what it saw.
+"""The profiler, a training callback: measures from before torch is loaded to the last step, then evaluates the rules.
 
-It never fails a training: what goes wrong here is a warning.
+It never fails a training: its errors are warnings.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from classifier.callbacks import Callback, EpochResult, Mode, Phase, TrainingContext
+from classifier.callbacks import Callback, Console, EpochResult, Mode, Phase, TrainingContext
 from classifier.contract.config import ProfilerConfig, TrainingConfig
 from classifier.contract.findings import write_findings
 from classifier.contract.paths import Paths
 from classifier.host import has_gpu, num_cores
-from classifier.profiling.operators import OperatorWatch
-from classifier.profiling.outputs import lines, write_profile
+from classifier.profiling.operators import OperatorRecorder
+from classifier.profiling.outputs import summary_lines, write_profile
 from classifier.profiling.profile import Profile
 from classifier.profiling.rules import evaluate
 from classifier.profiling.steps import DeviceClock, HostClock, StepTimer
@@ -30,20 +30,10 @@ from classifier.profiling.timeline import Timeline
 if TYPE_CHECKING:
     from torch import Tensor
 
-_OPT_ML = Path("/opt/ml")
-
-
-class Voice(Protocol):
-    """Who speaks to the person who watches."""
-
-    def log(self, line: str) -> None: ...
-
-    def warn(self, line: str) -> None: ...
-
 
 @contextmanager
-def profiled(config: TrainingConfig, paths: Paths, console: Voice) -> Iterator[Sequence[Callback]]:
-    """The profiler as a callback, already at work on the machine, where it was asked for; else nobody."""
+def profiled(config: TrainingConfig, paths: Paths, console: Console) -> Iterator[Sequence[Callback]]:
+    """Yield the profiler, already sampling the system, if it is requested; else no callback. Sampling stops on exit."""
     profiler = open_profiler(config, paths, console)
     try:
         yield [profiler] if profiler else []
@@ -52,29 +42,33 @@ def profiled(config: TrainingConfig, paths: Paths, console: Voice) -> Iterator[S
             profiler.close()
 
 
-def open_profiler(config: TrainingConfig, paths: Paths, console: Voice) -> Profiler | None:
-    """None where it was not asked for, or can't start."""
-    asked = config.profiler is not None and config.profiler.is_enabled
-    if not (asked or config.hyperparameters.profile):
+def open_profiler(config: TrainingConfig, paths: Paths, console: Console) -> Profiler | None:
+    """Start the profiler if ``profilerconfig.json`` or the hyperparameter ``profile`` requests it.
+
+    Returns:
+        The profiler; None if it was not requested, or, after a warning, if it cannot start.
+    """
+    requested = config.profiler is not None and config.profiler.is_enabled
+    if not (requested or config.hyperparameters.profile):
         return None
     if not has_gpu():
-        # Kineto, under torch's profiler, reads this once, and calls it an error where there is no GPU.
+        # Kineto, the library below torch's profiler, reads this once; it logs an error if there is no GPU.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
         return Profiler(config, paths, console)
     except Exception:
-        console.warn(f"the profiler can't start; the training is not affected\n{traceback.format_exc()}")
+        console.warn(f"cannot start the profiler; training continues without it\n{traceback.format_exc()}")
         return None
 
 
 class Profiler(Callback):
-    """Sampler, timer and operators, as one callback."""
+    """System sampler, step timer and operator recorder, as one callback."""
 
-    def __init__(self, config: TrainingConfig, paths: Paths, console: Voice) -> None:
+    def __init__(self, config: TrainingConfig, paths: Paths, console: Console) -> None:
         self._parameters, self._paths, self._console = config.hyperparameters, paths, console
         settings, folder = config.profiler or ProfilerConfig(), profiler_folder(config, paths)
         self._timeline = Timeline(folder, _node(config))
-        self._operators = OperatorWatch(settings.profiling_parameters.operators, folder / "trace.json.gz")
+        self._operators = OperatorRecorder(settings.profiling_parameters.operators, folder / "trace.json.gz")
         self._timer: StepTimer | None = None
         self._mode: Mode = "train"
         self._num_images = 0
@@ -84,7 +78,7 @@ class Profiler(Callback):
         self._sampler.start()
 
     def close(self) -> None:
-        """Stop looking at the machine."""
+        """Stop sampling the system."""
         self._sampler.stop()
 
     def on_train_begin(self, context: TrainingContext) -> None:
@@ -94,17 +88,17 @@ class Profiler(Callback):
 
     def on_epoch_begin(self, mode: Mode, number: int) -> None:
         self._first_step_s = self._first_step_s or time.time()
-        self._timed.leave_out(self._operators.end())
+        self._timed.exclude(self._operators.end())
         self._mode = mode
         self._timed.begin_pass(mode, number)
 
     def on_step_begin(self) -> None:
         if self._mode == "train":
-            self._timed.leave_out(self._operators.begin_step(self._timed.number))
+            self._timed.exclude(self._operators.begin_step(self._timed.number))
         self._timed.begin_step()
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:
-        if not self._operators.is_watching:
+        if not self._operators.is_recording:
             return self._timed.phase(name)
         stack = ExitStack()
         stack.enter_context(self._operators.phase(name))
@@ -116,10 +110,10 @@ class Profiler(Callback):
             self._num_images += len(labels)
 
     def on_step_end(self) -> None:
-        number, is_watched = self._timed.number, self._operators.is_watching
-        self._timed.end_step(is_usual=not is_watched)
-        if is_watched:
-            self._timed.leave_out(self._operators.end_step(number))
+        number, is_recorded = self._timed.number, self._operators.is_recording
+        self._timed.end_step(is_usual=not is_recorded)
+        if is_recorded:
+            self._timed.exclude(self._operators.end_step(number))
 
     def on_epoch_end(self, result: EpochResult) -> None:  # noqa: ARG002 - a callback's
         self._timed.end_pass()
@@ -128,24 +122,25 @@ class Profiler(Callback):
         self._timed.end_pass()
 
     def on_train_end(self) -> None:
+        """Stop measuring, evaluate the rules, write the outputs and print a summary."""
         self._sampler.stop()
         if self._timer is None:
             return
         self._operators.end()
         self._timer.end_pass()
         self._timeline.flush()
-        self._warn_of_failures()
-        self._tell(self._profile(self._timer))
+        self._warn_about_failures()
+        self._report(self._profile(self._timer))
 
-    def _warn_of_failures(self) -> None:
-        parts = {"the machine": self._sampler, "the operators": self._operators, "the steps": self._timeline}
-        for what, part in parts.items():
+    def _warn_about_failures(self) -> None:
+        parts = {"system samples": self._sampler, "operators": self._operators, "steps": self._timeline}
+        for name, part in parts.items():
             if part.failure:
-                self._console.warn(f"the profiler has not all of {what}: {part.failure}")
+                self._console.warn(f"profile is incomplete, {name}: {part.failure}")
 
     @property
     def _timed(self) -> StepTimer:
-        assert self._timer is not None, "begin comes first"
+        assert self._timer is not None, "on_train_begin comes first"
         return self._timer
 
     def _profile(self, timer: StepTimer) -> Profile:
@@ -165,26 +160,25 @@ class Profiler(Callback):
             num_workers=num_cores() if workers == "auto" else workers,
         )
 
-    def _tell(self, profile: Profile) -> None:
+    def _report(self, profile: Profile) -> None:
         findings = evaluate(profile)
         write_findings(self._paths.output_data / "profiler_findings.json", findings)
         write_profile(self._paths.output_data / "profiler.json", profile, self._operators.trace)
-        for line in lines(profile, findings):
+        for line in summary_lines(profile, findings):
             self._console.log(f"profiler    {line}")
 
 
 def profiler_folder(config: TrainingConfig, paths: Paths) -> Path:
-    """Where ``profilerconfig.json`` says, which the platform sends to S3; without it, with the job's other reports.
+    """Return the folder named by ``profilerconfig.json``, which the platform uploads to S3.
 
-    A path under ``/opt/ml`` moves with the platform's root.
+    Without that file, ``profiler`` in the job's output data.
     """
     if config.profiler is None:
         return paths.output_data / "profiler"
-    path = config.profiler.profiling_parameters.local_path
-    return paths.base / path.relative_to(_OPT_ML) if path.is_relative_to(_OPT_ML) else path
+    return paths.relocate(config.profiler.profiling_parameters.local_path)
 
 
 def _node(config: TrainingConfig) -> str:
-    """smdebug's readers open files of hosts that are called ``algo-1``, ``algo-2``, and of no others."""
+    """The host's name. smdebug's readers open only files of hosts named ``algo-1``, ``algo-2`` and so on."""
     host = config.cluster.current_host
     return host if re.fullmatch(r"algo-\d+", host) else f"algo-{config.cluster.rank + 1}"

@@ -1,7 +1,7 @@
-"""Steps, and what each was spent on: measured by the host's clock, or on a GPU by the GPU's own.
+"""Times of steps and their phases, measured by the host's clock or by the GPU's.
 
-On a GPU the marks are CUDA events in its stream, read when they have passed, so that no step waits for being measured.
-A phase's time is then what the GPU saw of it: the wait for data, say, is only what computing could not hide.
+On a GPU, the marks are CUDA events in its stream. They are read after the GPU has passed them, so that measuring never
+blocks a step. A phase's time is then the GPU's: a wait for data, for example, is only what computation could not hide.
 """
 
 from __future__ import annotations
@@ -21,24 +21,29 @@ from classifier.profiling.timeline import Timeline
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 PHASES: tuple[Phase, ...] = get_args(Phase)
-_READ_AHEAD = 64
+_NUM_PENDING = 64  # steps left unread at the end of a step, since the GPU has hardly passed them yet
 
 
 class Clock(Protocol):
     """Marks in time, and the seconds between two of them."""
 
-    def mark(self) -> Any: ...
+    def mark(self) -> Any:
+        """Return a mark of the present moment, of the clock's own type."""
 
-    def has_passed(self, mark: Any) -> bool: ...
+    def has_passed(self, mark: Any) -> bool:
+        """Return whether the device has reached a mark; before that it cannot be read."""
+        ...
 
-    def seconds(self, begin: Any, end: Any) -> float: ...
+    def seconds(self, begin: Any, end: Any) -> float:
+        """Return the seconds between two marks that have passed."""
+        ...
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until every mark has passed."""
 
 
 class HostClock:
-    """For a CPU, where what is called is done when the call returns."""
+    """Clock for a CPU, where an operation is complete when its call returns."""
 
     def mark(self) -> float:
         return time.perf_counter()
@@ -49,12 +54,12 @@ class HostClock:
     def seconds(self, begin: float, end: float) -> float:
         return end - begin
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         pass
 
 
 class DeviceClock:
-    """For a GPU, which works behind the host's back: events in its stream."""
+    """Clock for a GPU, which works asynchronously: events in its stream."""
 
     def __init__(self) -> None:
         import torch  # noqa: PLC0415 - the profiler starts before torch is imported
@@ -72,17 +77,23 @@ class DeviceClock:
     def seconds(self, begin: Any, end: Any) -> float:
         return begin.elapsed_time(end) / 1000
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         self._cuda.synchronize()
 
 
 @dataclass(frozen=True)
 class StepTable:
-    """All steps, in order; N of them.
+    """All N steps, in order.
 
-    ``mode`` (N,) counts in ``MODES``; ``epoch`` (N,) from 1; ``number`` (N,) from 0 within its mode; ``start_s`` (N,)
-    since the epoch; ``seconds`` (N,); ``phases`` (N, 6) in seconds, in the order of ``PHASES``; ``is_usual`` (N,) is
-    false for the first of a pass, which nothing was prepared for, and where the operators were watched.
+    Attributes:
+        mode: int (N,), indices into ``MODES``.
+        epoch: int (N,), from 1.
+        number: int (N,), from 0 within the mode.
+        start_s: float (N,), Unix time.
+        seconds: float (N,), duration.
+        phases: float (N, 6), seconds of each phase in the order of ``PHASES``.
+        is_usual: bool (N,), false for the first step of a pass, for which nothing was prefetched, and for steps whose
+            operators were recorded.
     """
 
     mode: np.ndarray
@@ -94,18 +105,19 @@ class StepTable:
     is_usual: np.ndarray
 
     def of(self, mode: Mode) -> StepTable:
+        """Return the steps of one mode."""
         return self.where(self.mode == MODES.index(mode))
 
-    def where(self, chosen: np.ndarray) -> StepTable:
-        """Those of ``chosen``, bool (N,)."""
-        return StepTable(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+    def where(self, mask: np.ndarray) -> StepTable:
+        """Return the steps that a mask, bool (N,), selects."""
+        return StepTable(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
 
     def __len__(self) -> int:
         return len(self.mode)
 
 
-class _Open(NamedTuple):
-    """A step that has been taken, and perhaps not passed yet."""
+class _PendingStep(NamedTuple):
+    """A step whose marks the device may not have passed yet."""
 
     mode: Mode
     epoch: int
@@ -118,14 +130,17 @@ class _Open(NamedTuple):
 
 
 class StepTimer:
-    """Is told when passes, steps and phases begin and end; tells how long they took."""
+    """Timer of passes, steps and phases, in the order in which a training calls it.
+
+    ``passes_s`` and ``checkpoint_s`` are total seconds; checkpoints belong to no pass.
+    """
 
     def __init__(self, clock: Clock, timeline: Timeline) -> None:
         self.checkpoint_s = 0.0
         self.passes_s: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
         self._clock, self._timeline = clock, timeline
         self._rows = array("d")
-        self._open: deque[_Open] = deque()
+        self._pending: deque[_PendingStep] = deque()
         self._mode: Mode = "train"
         self._epoch, self._first = 0, True
         self._numbers = dict.fromkeys(MODES, 0)
@@ -136,35 +151,39 @@ class StepTimer:
 
     @property
     def number(self) -> int:
-        """Of the step that is under way, within its mode."""
+        """Number of the current step within its mode, from 0."""
         return self._numbers[self._mode]
 
     def begin_pass(self, mode: Mode, epoch: int) -> None:
+        """Begin a pass over a channel; a pass that has not ended ends now."""
         self.end_pass()
-        self._clock.settle()
+        self._clock.synchronize()
         self._anchor = (time.time(), self._clock.mark())
         self._mode, self._epoch, self._first = mode, epoch, True
         self._pass_began = time.perf_counter()
 
     def end_pass(self) -> None:
+        """End the pass, if there is one, and read the times of all its steps."""
         if self._pass_began is not None:
-            self._clock.settle()
+            self._clock.synchronize()
             self.passes_s[self._mode] += time.perf_counter() - self._pass_began
             self._pass_began = None
         self._read(0)
         self._timeline.flush_if_due()
 
-    def leave_out(self, seconds: float) -> None:
-        """Of the pass that is under way: what the profiler itself took."""
+    def exclude(self, seconds: float) -> None:
+        """Exclude the profiler's own time from that of the current pass."""
         if self._pass_began is not None:
             self._pass_began += seconds
 
     def begin_step(self) -> None:
+        """Begin a step. It is counted only when it ends."""
         self._phases = []
         self._begin = self._clock.mark()
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
+        """Measure a phase of the current step, or a checkpoint, which ends the pass."""
         if name == "checkpoint":
             with self._checkpoint():
                 yield
@@ -175,7 +194,7 @@ class StepTimer:
 
     @contextmanager
     def _checkpoint(self) -> Iterator[None]:
-        """Saving waits for the weights, so the host's clock will do."""
+        """Measure a checkpoint by the host's clock: saving waits for the weights."""
         self.end_pass()
         started, began = time.time(), time.perf_counter()
         yield
@@ -184,16 +203,18 @@ class StepTimer:
         self._timeline.add("checkpoint", "train", self._numbers["train"], started, seconds)
 
     def end_step(self, *, is_usual: bool) -> None:
+        """End and count the current step. The first step of a pass is never usual."""
         mark = self._clock.mark()
         is_usual = is_usual and not self._first
-        self._open.append(
-            _Open(self._mode, self._epoch, self.number, is_usual, self._begin, mark, self._phases, self._anchor)
+        self._pending.append(
+            _PendingStep(self._mode, self._epoch, self.number, is_usual, self._begin, mark, self._phases, self._anchor)
         )
         self._numbers[self._mode] += 1
         self._first = False
-        self._read(_READ_AHEAD)
+        self._read(_NUM_PENDING)
 
     def table(self) -> StepTable:
+        """Return all steps that have been read; after ``end_pass``, all that were counted."""
         rows = np.frombuffer(self._rows, dtype=float).reshape(-1, 6 + len(PHASES))
         return StepTable(
             mode=rows[:, 0].astype(int),
@@ -205,20 +226,20 @@ class StepTimer:
             phases=rows[:, 6:].copy(),
         )
 
-    def _read(self, ahead: int) -> None:
-        """Take in the steps that have passed. ``ahead`` are left alone: asking too early is asking in vain."""
-        while len(self._open) > ahead and self._clock.has_passed(self._open[0].end):
-            self._take(self._open.popleft())
+    def _read(self, num_pending: int) -> None:
+        """Read the steps that the device has passed, except for the last ``num_pending``."""
+        while len(self._pending) > num_pending and self._clock.has_passed(self._pending[0].end):
+            self._add(self._pending.popleft())
 
-    def _take(self, step: _Open) -> None:
+    def _add(self, step: _PendingStep) -> None:
         between = self._clock.seconds
         moment, anchor = step.anchor
         start, seconds = moment + between(anchor, step.begin), between(step.begin, step.end)
         spent = dict.fromkeys(PHASES, 0.0)
         self._timeline.add("step", step.mode, step.number, start, seconds)
         for name, begin, end in step.phases:
-            took = between(begin, end)
-            spent[name] += took
-            self._timeline.add(name, step.mode, step.number, start + between(step.begin, begin), took)
+            duration = between(begin, end)
+            spent[name] += duration
+            self._timeline.add(name, step.mode, step.number, start + between(step.begin, begin), duration)
         mode = MODES.index(step.mode)
         self._rows.extend((mode, step.epoch, step.number, step.is_usual, start, seconds, *spent.values()))

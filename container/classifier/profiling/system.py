@@ -1,6 +1,6 @@
-"""The machine, looked at twice a second on a thread of its own: samples in memory, and files that smdebug reads.
+"""System utilization, sampled on a background thread, kept in memory and written for smdebug's readers.
 
-The files are those of SageMaker's profiler: ``system/incremental/YYYYMMDDHH/<minute>.<node>.json``, a record a line.
+The files are those of SageMaker's profiler: ``system/incremental/YYYYMMDDHH/<minute>.<node>.json``, a record per line.
 """
 
 from __future__ import annotations
@@ -16,72 +16,15 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import psutil
 
-
-class _Utilization(ctypes.Structure):
-    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+_MAX_SAMPLES = 20_000
 
 
-class _Memory(ctypes.Structure):
-    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+class SystemSample(NamedTuple):
+    """System utilization since the previous sample, in percent; rates in bytes (or operations) per second."""
 
-
-class Gpus:
-    """All GPUs that the driver shows. The calls are those of NVIDIA's Management Library (NVML).
-
-    Raises:
-        OSError: the library is not there, or refuses.
-    """
-
-    def __init__(self) -> None:
-        self._library = ctypes.CDLL("libnvidia-ml.so.1")
-        self._call("nvmlInit_v2")
-        count = ctypes.c_uint()
-        self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
-        self._handles = [self._handle(index) for index in range(count.value)]
-
-    def read(self) -> Sequence[tuple[float, float]]:
-        """For each GPU: share of the time in which it computed, and share of its memory in use, in percent."""
-        return [(self._utilization(handle), self._memory(handle)) for handle in self._handles]
-
-    def _handle(self, index: int) -> ctypes.c_void_p:
-        handle = ctypes.c_void_p()
-        self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
-        return handle
-
-    def _utilization(self, handle: ctypes.c_void_p) -> float:
-        value = _Utilization()
-        self._call("nvmlDeviceGetUtilizationRates", handle, ctypes.byref(value))
-        return float(value.gpu)
-
-    def _memory(self, handle: ctypes.c_void_p) -> float:
-        value = _Memory()
-        self._call("nvmlDeviceGetMemoryInfo", handle, ctypes.byref(value))
-        return 100 * value.used / value.total
-
-    def _call(self, name: str, *arguments: object) -> None:
-        code = getattr(self._library, name)(*arguments)
-        if code:
-            raise OSError(f"{name} answered {code}")
-
-
-def open_gpus() -> Gpus | None:
-    """None where there is no GPU, or the driver does not tell of it."""
-    try:
-        gpus = Gpus()
-        return gpus if gpus.read() else None
-    except (OSError, AttributeError, ZeroDivisionError):
-        return None
-
-
-_MOST_SAMPLES = 20_000
-
-
-class Sample(NamedTuple):
-    """What the machine did since the sample before. Shares in percent, rates in bytes (or operations) a second."""
-
-    time_s: float  # since the epoch
+    time_s: float  # Unix time
     cores: np.ndarray  # float32 (num_cores,): busy
-    iowait: np.ndarray  # float32 (num_cores,): idle, and waiting for a disk
+    iowait: np.ndarray  # float32 (num_cores,): idle while waiting for a disk
     memory: float
     disk_operations: float = 0.0
     disk_read: float = 0.0
@@ -92,24 +35,25 @@ class Sample(NamedTuple):
     gpu_memory: tuple[float, ...] = ()
 
 
-class Machine:
-    """Counters of the machine → samples of it."""
+class SystemMonitor:
+    """Samples of system utilization, computed from the kernel's counters and NVML."""
 
     def __init__(self, gpus: Gpus | None) -> None:
         self._gpus = gpus
         self._before = _Counters.read()
 
-    def sample(self) -> Sample:
+    def sample(self) -> SystemSample:
+        """Return the utilization since the last call."""
         before, now = self._before, _Counters.read()
         self._before = now
-        spent = np.maximum(now.cpu - before.cpu, 0)  # counters may run backwards in a virtual machine
+        spent = np.maximum(now.cpu - before.cpu, 0)  # counters can decrease in a virtual machine
         total = np.maximum(spent.sum(axis=1), 1e-9)
         busy, _, iowait = (100 * spent / total[:, None]).astype(np.float32).T
         operations, read, written, received, sent = np.maximum(now.bytes - before.bytes, 0) / max(
             1e-9, now.time_s - before.time_s
         )
         gpus = self._gpus.read() if self._gpus else ()
-        return Sample(
+        return SystemSample(
             time_s=time.time(),
             cores=busy,
             iowait=iowait,
@@ -145,26 +89,31 @@ class _Counters(NamedTuple):
 def _split(times: Any) -> tuple[float, float, float]:
     """Seconds of one core: busy, idle, waiting for a disk."""
     iowait = getattr(times, "iowait", 0.0)
-    # The kernel counts a guest's time as user time, too.
+    # The kernel includes guest time in user time.
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return sum(times) - guests - times.idle - iowait, times.idle, iowait
 
 
 class Sampler:
-    """Samples the machine every ``interval_s`` until it is stopped, and never raises: ``failure`` says why it ended."""
+    """A thread that samples the system every ``interval_s`` seconds until it is stopped.
+
+    It never raises: the error that ended it, if there was one, is in ``failure``.
+    """
 
     def __init__(self, folder: Path, node: str, interval_s: float) -> None:
-        self.samples: list[Sample] = []
+        self.samples: list[SystemSample] = []
         self.failure: Exception | None = None
         self._files, self._interval_s = SystemFiles(folder, node), interval_s
-        self._machine = Machine(open_gpus())
+        self._monitor = SystemMonitor(open_gpus())
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="profiler", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop and join the thread. At least one sample has been taken then, unless sampling failed."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -172,11 +121,11 @@ class Sampler:
     def _run(self) -> None:
         try:
             stride = 1
-            for number, sample in enumerate(self._look()):
+            for number, sample in enumerate(self._sample()):
                 self._files.write(sample)
                 if number % stride == 0:
                     self.samples.append(sample)
-                if len(self.samples) >= _MOST_SAMPLES:  # a job of days keeps every second one, then every fourth
+                if len(self.samples) >= _MAX_SAMPLES:  # a job of days keeps every second sample, then every fourth
                     del self.samples[1::2]
                     stride *= 2
         except Exception as error:
@@ -184,23 +133,28 @@ class Sampler:
         finally:
             self._files.close()
 
-    def _look(self) -> Iterator[Sample]:
+    def _sample(self) -> Iterator[SystemSample]:
         due = time.monotonic() + self._interval_s
         while not self._stopping.wait(max(0.0, due - time.monotonic())):
             due = max(due + self._interval_s, time.monotonic())
-            yield self._machine.sample()
-        if not self.samples:  # stopped before the first was due: one of a shorter time is better than none
-            yield self._machine.sample()
+            yield self._monitor.sample()
+        if not self.samples:  # stopped before the first was due: sample the shorter time
+            yield self._monitor.sample()
 
 
 class SystemFiles:
-    """Samples → files in smdebug's format, one a minute."""
+    """Writer of samples in smdebug's format, one file per minute."""
 
     def __init__(self, folder: Path, node: str) -> None:
         self._folder, self._node = folder / "system" / "incremental", node
         self._minute, self._file = 0, None
 
-    def write(self, sample: Sample) -> None:
+    def write(self, sample: SystemSample) -> None:
+        """Append a sample to its minute's file.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         file = self._open(int(sample.time_s) // 60 * 60)
         for kind, name, dimension, value in _records(sample):
             record = {"Type": kind, "Name": name, "Dimension": dimension, "Value": round(value, 2)}
@@ -208,6 +162,7 @@ class SystemFiles:
         file.flush()
 
     def close(self) -> None:
+        """Close the current file; a later write opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -222,8 +177,8 @@ class SystemFiles:
         return self._file
 
 
-def _records(sample: Sample) -> Iterator[tuple[str, str, str, float]]:
-    """Type, name, dimension and value, as SageMaker's own profiler calls them."""
+def _records(sample: SystemSample) -> Iterator[tuple[str, str, str, float]]:
+    """Type, name, dimension and value of each record, as SageMaker's own profiler names them."""
     for index, (busy, waiting) in enumerate(zip(sample.cores, sample.iowait, strict=True)):
         yield "cpu", f"cpu{index}", "CPUUtilization", float(busy)
         yield "cpu", f"cpu{index}", "I/OWaitPercentage", float(waiting)
@@ -236,3 +191,63 @@ def _records(sample: Sample) -> Iterator[tuple[str, str, str, float]]:
     for index, (busy, full) in enumerate(zip(sample.gpus, sample.gpu_memory, strict=True)):
         yield "gpu", f"gpu{index}", "GPUUtilization", busy
         yield "gpu", f"gpu{index}", "GPUMemoryUtilization", full
+
+
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class Gpus:
+    """All GPUs that the driver reports through the NVIDIA Management Library (NVML)."""
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            OSError: the library is missing, or a call to it failed.
+        """
+        self._library = ctypes.CDLL("libnvidia-ml.so.1")
+        self._call("nvmlInit_v2")
+        count = ctypes.c_uint()
+        self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
+        self._handles = [self._handle(index) for index in range(count.value)]
+
+    def read(self) -> Sequence[tuple[float, float]]:
+        """Return utilization and used memory of each GPU, in percent.
+
+        Raises:
+            OSError: a call to NVML failed.
+        """
+        return [(self._utilization(handle), self._memory(handle)) for handle in self._handles]
+
+    def _handle(self, index: int) -> ctypes.c_void_p:
+        handle = ctypes.c_void_p()
+        self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+        return handle
+
+    def _utilization(self, handle: ctypes.c_void_p) -> float:
+        value = _Utilization()
+        self._call("nvmlDeviceGetUtilizationRates", handle, ctypes.byref(value))
+        return float(value.gpu)
+
+    def _memory(self, handle: ctypes.c_void_p) -> float:
+        value = _Memory()
+        self._call("nvmlDeviceGetMemoryInfo", handle, ctypes.byref(value))
+        return 100 * value.used / value.total
+
+    def _call(self, name: str, *arguments: object) -> None:
+        code = getattr(self._library, name)(*arguments)
+        if code:
+            raise OSError(f"{name} returned {code}")
+
+
+def open_gpus() -> Gpus | None:
+    """Return the GPUs; None if there are none or their driver does not report utilization."""
+    try:
+        gpus = Gpus()
+        return gpus if gpus.read() else None
+    except (OSError, AttributeError, ZeroDivisionError):
+        return None

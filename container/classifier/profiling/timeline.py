@@ -1,7 +1,7 @@
-"""Steps and their phases → the trace files that smdebug's readers of framework metrics open.
+"""Trace files of steps and phases, readable by smdebug as framework metrics.
 
-The files are those of its own writer: ``framework/pevents/YYYYMMDDHH/<end in µs>_<node>_pythontimeline.json``, Chrome's
-trace events with a process a kind of event. They are written between the epochs, not by a thread at each step.
+Named as smdebug's writer does: ``framework/pevents/YYYYMMDDHH/<end in µs>_<node>_pythontimeline.json``. The format is
+Chrome trace events, with one process for each kind of event. Files are written between epochs, not at each step.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ _PHASES = {
     "checkpoint": "Checkpoint",
 }
 _FILE_S, _FILE_EVENTS = 60, 50_000
-# Of a very long training every step is counted, and one in a hundred of the later ones is written down.
-_ALL_STEPS, _ONE_IN = 10_000, 100
+# In a long training, only every hundredth step after the first 10,000 is written, to bound the files' size.
+_NUM_FULL, _STRIDE = 10_000, 100
 
 
 class Timeline:
-    """Events, in files of a minute's worth or more. It never raises: ``failure`` says why a file is missing."""
+    """Writer of events, in files that each cover a minute or more.
+
+    It never raises: the last error, if there was one, is in ``failure``.
+    """
 
     def __init__(self, folder: Path, node: str) -> None:
         self._folder, self._node = folder / "framework" / "pevents", f"{os.getpid()}-{node}"
@@ -39,16 +42,18 @@ class Timeline:
         self.failure: OSError | None = None
 
     def add(self, what: Phase | Literal["step"], mode: Mode, step: int, start_s: float, seconds: float) -> None:
-        """``start_s`` is in seconds since the epoch."""
-        if step < _ALL_STEPS or step % _ONE_IN == 0:
+        """Add an event of a step. ``start_s`` is a Unix time; ``seconds`` is the duration."""
+        if step < _NUM_FULL or step % _STRIDE == 0:
             name = f"Step:ModeKeys.{_MODES[mode]}" if what == "step" else f"{_PHASES[what]}-{_MODES[mode]}"
             self._events.append((name, step, int(start_s * 1e6), int(seconds * 1e6)))
 
     def flush_if_due(self) -> None:
+        """Write a file if the last is over a minute old or many events are waiting."""
         if time.monotonic() - self._written_at > _FILE_S or len(self._events) > _FILE_EVENTS:
             self.flush()
 
     def flush(self) -> None:
+        """Write the waiting events to a new file; on an OSError they are dropped."""
         self._written_at = time.monotonic()
         try:
             if self._events:
@@ -58,23 +63,23 @@ class Timeline:
         self._events.clear()
 
     def _write(self) -> None:
-        end = max(start + took for _, _, start, took in self._events)
+        end = max(start + duration for _, _, start, duration in self._events)
         hour = time.strftime("%Y%m%d%H", time.gmtime(end / 1e6))
         path = self._folder / hour / f"{end}_{self._node}_pythontimeline.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(",\n".join(["[" + json.dumps(self._base()), *self._lines()]) + "\n]\n", encoding="utf-8")
+        path.write_text(",\n".join(["[" + json.dumps(self._header()), *self._lines()]) + "\n]\n", encoding="utf-8")
 
-    def _base(self) -> dict[str, object]:
+    def _header(self) -> dict[str, object]:
         start = {"start_time_since_epoch_in_micros": self._base_us}
         return {"name": "process_name", "ph": "M", "pid": 0, "args": start}
 
     def _lines(self) -> list[str]:
-        """Every kind of event is a process, named before its first event."""
+        """Each kind of event is a process, which is named before its first event."""
         pids = {name: 1 + index for index, name in enumerate(dict.fromkeys(event[0] for event in self._events))}
         named = [{"name": "process_name", "ph": "M", "pid": pid, "args": {"name": name}} for name, pid in pids.items()]
         events = [
-            {"name": name, "pid": pids[name], "ph": "X", "ts": start - self._base_us, "dur": took,
+            {"name": name, "pid": pids[name], "ph": "X", "ts": start - self._base_us, "dur": duration,
              "args": {"step_num": step}}
-            for name, step, start, took in self._events
+            for name, step, start, duration in self._events
         ]  # fmt: skip
         return [json.dumps(line) for line in (*named, *events)]

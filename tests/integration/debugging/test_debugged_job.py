@@ -1,4 +1,4 @@
-"""The debugger in a whole job, as the platform starts it."""
+"""The debugger in a complete job, started as the platform starts it."""
 
 import csv
 import json
@@ -101,7 +101,7 @@ def test_rule_named_in_debug_stop_ends_the_job_in_order(platform: Platform, imag
     assert "debugger    WeightUpdateRatio at step 0: " in job.log
 
 
-def test_unknown_rule_is_told_with_the_one_that_was_meant(platform: Platform, image_folder: Path) -> None:
+def test_unknown_rule_is_an_error_with_a_suggestion(platform: Platform, image_folder: Path) -> None:
     job = train(platform, image_folder, None, debug_stop="LossNotDecrease")
     assert job.exit_code == 1
     assert "debug_stop='LossNotDecrease': no rule 'LossNotDecrease' (did you mean 'LossNotDecreasing'?)" in str(
@@ -119,7 +119,7 @@ def test_unknown_rule_is_told_with_the_one_that_was_meant(platform: Platform, im
         {"LocalPath": "/proc/nowhere"},
     ],
 )
-def test_debugger_that_fails_costs_a_warning_and_no_model(
+def test_failing_debugger_is_a_warning_and_the_model_is_saved(
     platform: Platform, image_folder: Path, broken: dict[str, object]
 ) -> None:
     job = train(platform, image_folder, broken)

@@ -1,4 +1,4 @@
-"""The loss curve as a person reads it."""
+"""The rules on the loss curve."""
 
 import math
 
@@ -24,29 +24,29 @@ def test_short_curve_is_not_judged() -> None:
     assert {finding.outcome for finding in read(FALLING[:5], EPOCHS[:2]).values()} == {"skipped"}
 
 
-def test_spike_is_told_with_its_step() -> None:
+def test_spike_is_found_at_its_step() -> None:
     curve = [(step, 9.0 if step == 50 else value) for step, value in FALLING]
     assert read(curve, EPOCHS)["LossSpike"].step == 50
 
 
-def test_noise_is_told() -> None:
+def test_noise_is_found() -> None:
     curve = [(step, 1.0 + (-1) ** step * 0.6) for step in range(100)]
     assert read(curve, EPOCHS)["NoisyLoss"].outcome == "fired"
 
 
-def test_plateau_is_told_with_the_step_from_which_it_stays() -> None:
+def test_plateau_is_found_at_its_first_step() -> None:
     validation = [(step, max(value, 0.8)) for step, value in EPOCHS]
     finding = read(FALLING, validation)["LossPlateau"]
     assert (finding.outcome, finding.step) == ("fired", 69)
 
 
-def test_curves_that_part_are_told_with_the_step_from_which_they_do() -> None:
+def test_divergence_is_found_at_its_first_step() -> None:
     validation = [(step, 1.0 + abs(step - 39) / 50) for step, _ in EPOCHS]
     finding = read(FALLING, validation)["LossDivergence"]
     assert (finding.outcome, finding.step) == ("fired", 39)
 
 
-def test_training_that_hardly_learns_is_told() -> None:
+def test_underfitting_is_found() -> None:
     assert read([(step, 2 - step / 1000) for step in range(100)], EPOCHS)["Underfit"].outcome == "fired"
 
 

@@ -1,4 +1,4 @@
-"""What the debugger saves, and that it leaves nothing else behind."""
+"""The tensors that the debugger saves, and the absence of side effects."""
 
 import copy
 import json
@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from classifier.contract.findings import Finding
-from classifier.debugging.debugger import Debugger, with_names
+from classifier.debugging.debugger import Debugger, with_class_names
 from classifier.debugging.library import ModeKeys, create_trial
-from classifier.debugging.settings import Settings
+from classifier.debugging.settings import DebuggerSettings
 from classifier.errors import Stopped
 from support.debugged import Run, debugged, network, points, train
 
@@ -99,7 +99,7 @@ def test_series_for_the_report_have_losses_norms_and_ratios(plain: Run) -> None:
     assert len(series["gradient_norm"]["0"]) == 20
 
 
-def test_end_is_told_in_one_line_and_each_fired_rule_in_one(diverging: Run, healthy: Run) -> None:
+def test_log_has_a_line_for_each_fired_rule_and_a_summary(diverging: Run, healthy: Run) -> None:
     assert len(healthy.lines) == 1
     assert "0 fired" in healthy.lines[0]
     rules = [rule for rule, finding in diverging.findings.items() if finding.outcome == "fired"]
@@ -165,7 +165,7 @@ def test_bf16_is_saved_as_float32(tmp_path: Path) -> None:
 
 
 def test_tensorboard_shows_losses_and_histograms(tmp_path: Path) -> None:
-    settings = Settings(folder=tmp_path / "tensors", tensorboard=tmp_path / "tb")
+    settings = DebuggerSettings(folder=tmp_path / "tensors", tensorboard=tmp_path / "tb")
     train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
     events = EventAccumulator(str(tmp_path / "tb" / "TRAIN")).Reload()
     assert "CrossEntropyLoss_output_0" in events.Tags()["scalars"]
@@ -182,7 +182,7 @@ def test_rule_that_may_ends_the_training_at_the_end_of_an_epoch(tmp_path: Path) 
 
 def test_folder_of_an_earlier_run_is_made_afresh(tmp_path: Path) -> None:
     debugged(tmp_path / "a", network(), epochs=2, steps=4)
-    settings = Settings(folder=tmp_path / "a" / "tensors")
+    settings = DebuggerSettings(folder=tmp_path / "a" / "tensors")
     train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
     assert Run(settings.folder, tmp_path).trial.steps(mode=ModeKeys.TRAIN) == [0, 1]
 
@@ -205,9 +205,9 @@ def test_frozen_part_is_neither_saved_nor_blamed(tmp_path: Path) -> None:
     assert run.findings["UnchangedTensor"].outcome == "quiet"
 
 
-def test_classes_are_told_by_their_names() -> None:
+def test_class_numbers_are_replaced_by_names() -> None:
     seen = "class number 1 has 10 times as many photos as number 0 (141 against 14 of 501)"
-    finding = with_names(Finding(rule="ClassImbalance", outcome="fired", seen=seen), ["dress", "t-shirt"])
+    finding = with_class_names(Finding(rule="ClassImbalance", outcome="fired", seen=seen), ["dress", "t-shirt"])
     assert finding.seen == "'t-shirt' has 10 times as many photos as 'dress' (141 against 14 of 501)"
     unknown = Finding(rule="Confusion", outcome="fired", seen="17% of class number 8 are taken for number 7")
-    assert with_names(unknown, ["dress"]) == unknown
+    assert with_class_names(unknown, ["dress"]) == unknown

@@ -1,4 +1,4 @@
-"""Each rule of AWS's: fires where it should, and is quiet where it should not."""
+"""Each rule fires on a faulty training and is quiet on a healthy one."""
 
 from typing import Any
 
@@ -84,14 +84,14 @@ def test_parameters_are_read_from_strings_and_change_the_verdict(healthy: Run) -
     assert fired(judge(healthy, "AllZero", tensor_regex="input_1", threshold="1"))
 
 
-def test_loss_that_stands_still_is_told(swelling: Run) -> None:
+def test_stagnating_loss_is_found(swelling: Run) -> None:
     finding = judge(swelling, "LossNotDecreasing", num_steps=2)
     assert fired(finding)
     assert "no longer falls" in finding.seen
 
 
 @pytest.mark.parametrize(("name", "value"), [("treshold", 1), ("threshold", "much")])
-def test_wrong_parameter_is_told_with_those_that_are_known(healthy: Run, name: str, value: Any) -> None:
+def test_wrong_parameter_is_an_error_that_lists_the_known_ones(healthy: Run, name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"rule VanishingGradient, parameter {name}=.*known are threshold"):
         RULES["VanishingGradient"](healthy.trial, **{name: value})
 

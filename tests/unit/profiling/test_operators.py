@@ -1,4 +1,4 @@
-"""Which steps torch's profiler watches, and what it tells of them."""
+"""The steps that torch's profiler records, and the operators found."""
 
 import gzip
 import json
@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from classifier.contract.config import StepRange
-from classifier.profiling.operators import OperatorWatch
+from classifier.profiling.operators import OperatorRecorder
 
 
-def watched(watch: OperatorWatch, num_steps: int) -> list[int]:
+def watched(watch: OperatorRecorder, num_steps: int) -> list[int]:
     numbers = []
     for number in range(num_steps):
         watch.begin_step(number)
-        if watch.is_watching:
+        if watch.is_recording:
             numbers.append(number)
         with watch.phase("forward"):
             torch.mm(torch.ones(8, 8), torch.ones(8, 8))
@@ -39,13 +39,13 @@ def watched(watch: OperatorWatch, num_steps: int) -> list[int]:
 def test_steps_of_one_epoch_are_watched(
     tmp_path: Path, asked: StepRange, num_epochs: int, steps_per_epoch: int, expected: list[int]
 ) -> None:
-    watch = OperatorWatch(asked, tmp_path / "trace.json.gz")
+    watch = OperatorRecorder(asked, tmp_path / "trace.json.gz")
     watch.plan(num_epochs, steps_per_epoch, on_gpu=False)
     assert watched(watch, num_epochs * steps_per_epoch) == expected
 
 
-def test_operators_are_told_by_their_own_time_and_phases_named_in_the_trace(tmp_path: Path) -> None:
-    watch = OperatorWatch(StepRange(), tmp_path / "new" / "trace.json.gz")
+def test_operators_are_sorted_by_own_time_and_phases_are_in_the_trace(tmp_path: Path) -> None:
+    watch = OperatorRecorder(StepRange(), tmp_path / "new" / "trace.json.gz")
     watch.plan(1, 20, on_gpu=False)
     assert watch.trace is None
     watched(watch, 20)
@@ -58,9 +58,9 @@ def test_operators_are_told_by_their_own_time_and_phases_named_in_the_trace(tmp_
     assert sum(event.get("name") == "forward" for event in events) == 3
 
 
-def test_a_trace_that_cannot_be_written_is_told_and_raises_nothing(tmp_path: Path) -> None:
+def test_unwritable_trace_is_a_failure_that_is_not_raised(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    watch = OperatorWatch(StepRange(), tmp_path / "file" / "trace.json.gz")
+    watch = OperatorRecorder(StepRange(), tmp_path / "file" / "trace.json.gz")
     watch.plan(1, 20, on_gpu=False)
     watched(watch, 20)
     assert isinstance(watch.failure, OSError)

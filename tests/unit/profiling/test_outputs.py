@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.profiling.operators import Operator
-from classifier.profiling.outputs import lines, thinned, write_profile
+from classifier.profiling.outputs import downsample, summary_lines, write_profile
 from classifier.profiling.profile import Profile
 from classifier.profiling.rules import evaluate
 from support.profiles import profile, samples, steps
@@ -66,12 +66,12 @@ def test_nothing_was_measured(tmp_path: Path) -> None:
     empty = profile(samples=[], steps=steps([]), num_images=0, checkpoint_s=0.0)
     content = written(tmp_path, empty)
     assert (content["phases"], content["steps"], content["trace"], content["images_per_s"]) == ({}, [], None, 0)
-    assert list(lines(empty, evaluate(empty))) == []
+    assert list(summary_lines(empty, evaluate(empty))) == []
 
 
 def test_the_log_says_where_the_time_went_and_what_to_do() -> None:
     measured = profile(steps=steps([0.5] * 119 + [0.5], data=[0.2] * 120), checkpoint_s=0.0)
-    first, second, *fired = lines(measured, evaluate(measured))
+    first, second, *fired = summary_lines(measured, evaluate(measured))
     assert first.startswith("data wait 40 % · to device 0 % · forward 60 % · ")
     assert first.endswith(" of training; 64 photos/s")
     assert second == "before the first step 10.0 s, train 60.0 s"
@@ -80,5 +80,5 @@ def test_the_log_says_where_the_time_went_and_what_to_do() -> None:
 
 
 def test_thinning_keeps_both_ends() -> None:
-    assert thinned(range(3), 5) == range(3)
-    assert list(thinned(range(101), 5)) == [0, 25, 50, 75, 100]
+    assert downsample(range(3), 5) == range(3)
+    assert list(downsample(range(101), 5)) == [0, 25, 50, 75, 100]

@@ -22,7 +22,7 @@ from classifier.profiling.rules import (
     StepOutlier,
     evaluate,
 )
-from classifier.profiling.system import Sample
+from classifier.profiling.system import SystemSample
 from support.profiles import START_S, aws_rules, profile, sample, samples, steps
 
 GPU_RULES = (CPUBottleneck(), LowGPUUtilization(), BatchSize(), GPUMemoryIncrease(), LoadBalancing())
@@ -33,7 +33,7 @@ def on_gpu(num: int = 60, **values: Any) -> Profile:
     return profile(samples=samples(num, **{**BUSY, **values}))
 
 
-def mixed(*parts: tuple[int, dict[str, Any]]) -> Sequence[Sample]:
+def mixed(*parts: tuple[int, dict[str, Any]]) -> Sequence[SystemSample]:
     """So many samples of one kind, then so many of another."""
     kinds = [values for num, values in parts for _ in range(num)]
     return [sample(number, **{**BUSY, **values}) for number, values in enumerate(kinds)]
@@ -137,8 +137,10 @@ def test_nothing_at_all_is_no_reason_to_fail() -> None:
     assert {finding.outcome for finding in evaluate(empty)} == {"skipped"}
 
 
-def test_a_rule_that_breaks_costs_nobody_else() -> None:
+def test_failing_rule_is_skipped_and_the_others_are_evaluated() -> None:
     class Broken:
+        name = "Broken"
+
         def __call__(self, _: Profile) -> Finding:
             raise ZeroDivisionError
 
@@ -169,7 +171,7 @@ def test_advice_on_loading_depends_on_the_number_of_threads() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=name)
 def test_parameters_and_defaults_are_those_of_aws(rule: Rule) -> None:
-    """``patience`` and ``scan_interval_us`` are of a service that looks on from outside while a job runs."""
+    """``patience`` and ``scan_interval_us`` belong to a service that polls a running job from outside."""
     theirs = aws_rules()[type(rule).__name__]().rule_parameters
     ours = vars(rule)
     for parameter in set(theirs) - {"patience", "scan_interval_us", "rule_to_invoke"}:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from classifier.profiling.system import Machine, Sampler, SystemFiles, open_gpus
+from classifier.profiling.system import Sampler, SystemFiles, SystemMonitor, open_gpus
 from support.profiles import START_S, read_frames, sample, samples
 
 
@@ -62,7 +62,7 @@ def test_a_file_that_is_there_is_continued(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_of_this_machine() -> None:
-    machine = Machine(None)
+    machine = SystemMonitor(None)
     until = time.thread_time() + 0.1
     while time.thread_time() < until:
         pass
@@ -82,7 +82,7 @@ def test_a_training_of_no_time_has_a_sample_all_the_same(tmp_path: Path) -> None
     assert not read_frames(tmp_path).get_all_system_metrics().empty
 
 
-def test_a_sampler_ends_when_it_is_told_to(tmp_path: Path) -> None:
+def test_sampler_ends_when_stopped(tmp_path: Path) -> None:
     sampler = Sampler(tmp_path, "algo-1", 0.01)
     sampler.start()
     while len(sampler.samples) < 3:

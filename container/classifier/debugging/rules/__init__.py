@@ -1,4 +1,4 @@
-"""AWS's built-in rules on saved tensors, by AWS's names, parameters and defaults, as rules of smdebug."""
+"""AWS's built-in rules on saved tensors, with AWS's names, parameters and defaults, as rules of smdebug."""
 
 from classifier.debugging.rules.activations import DeadRelu, SaturatedActivation
 from classifier.debugging.rules.base import PlainRule

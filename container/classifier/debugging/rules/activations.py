@@ -1,4 +1,4 @@
-"""Rules on units that no longer react."""
+"""Rules on dead and saturated activations."""
 
 import numpy as np
 from pydantic import Field
@@ -8,9 +8,10 @@ from classifier.debugging.rules.base import Parameters, PlainRule, Selection
 
 
 class DeadRelu(PlainRule):
-    """The share of a ReLU's channels, or units, that are active in less than ``threshold_inactivity`` percent.
+    """ReLU layers in which over ``threshold_layer`` % of the channels, or units, are dead.
 
-    From the outputs in full, or from ``activity/``, which holds the share by channel.
+    A unit is dead if it is active for under ``threshold_inactivity`` % of the inputs. Measured on full outputs, or on
+    ``activity/``, which has the share by channel.
     """
 
     class Kind(Parameters):
@@ -19,7 +20,7 @@ class DeadRelu(PlainRule):
         threshold_layer: float = Field(50.0, ge=0, le=100)
 
     needs = "the outputs of ReLUs in full, or the collection activity"
-    meaning = "A unit that gives 0 for every photo gets no gradient and stays so: the model has become smaller."
+    meaning = "A unit that outputs 0 for every photo gets no gradient and stays dead: the model has lost capacity."
     advice = "a smaller lr; warmup_epochs=1; pretrained=true; a model without ReLU (convnext_tiny, efficientnet_b0)"
 
     def look(self, step: int) -> str | None:
@@ -35,17 +36,21 @@ class DeadRelu(PlainRule):
         if not dead:
             return None
         worst = max(dead, key=lambda name: dead[name])
-        return f"{len(dead)} ReLU layers are mostly dead; in {worst} {dead[worst]:.0f} % of the units are never active"
+        return f"{len(dead)} ReLU layers are mostly dead; in {worst}, {dead[worst]:.0f} % of the units are inactive"
 
     def _activity(self, name: str, step: int) -> np.ndarray | None:
+        """Share of active inputs by channel or unit: (C,), in 0 to 1."""
         value = self.tensors.value(name, step)
         if value is None or name.startswith("activity/"):
             return value
-        return (value > 0).mean(axis=tuple(place for place in range(value.ndim) if place != 1))
+        return (value > 0).mean(axis=tuple(axis for axis in range(value.ndim) if axis != 1))
 
 
 class SaturatedActivation(PlainRule):
-    """The share of the units of a tanh or sigmoid whose inputs are nearly always beyond the thresholds."""
+    """Tanh and sigmoid layers in which over ``threshold_layer`` % of the units are saturated.
+
+    A unit is saturated if under ``threshold_inactivity`` % of its inputs are between the thresholds.
+    """
 
     class Kind(Selection):
         tensor_regex: str | None = ".*tanh_input|.*sigmoid_input"
@@ -57,7 +62,7 @@ class SaturatedActivation(PlainRule):
         threshold_layer: float = Field(50.0, ge=0, le=100)
 
     needs = "the inputs of a tanh or sigmoid in full; most models have none"
-    meaning = "Far out, tanh and sigmoid are flat: no gradient passes, and the layers before them stop learning."
+    meaning = "Saturated tanh and sigmoid units pass no gradient, so the layers before them stop learning."
     advice = "a smaller lr; warmup_epochs=1; more weight_decay; pretrained=true"
 
     def look(self, step: int) -> str | None:
@@ -84,5 +89,5 @@ class SaturatedActivation(PlainRule):
     def _saturated(self, value: np.ndarray, kind: str) -> float:
         low = getattr(self.parameters, f"threshold_{kind}_min")
         high = getattr(self.parameters, f"threshold_{kind}_max")
-        alive = ((value > low) & (value < high)).mean(axis=tuple(place for place in range(value.ndim) if place != 1))
+        alive = ((value > low) & (value < high)).mean(axis=tuple(axis for axis in range(value.ndim) if axis != 1))
         return float(100 * np.mean(100 * alive < self.parameters.threshold_inactivity))

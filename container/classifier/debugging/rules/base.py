@@ -1,40 +1,42 @@
-"""A rule of smdebug that says in plain words what it saw."""
+"""Base classes of the debugger's rules: rules of smdebug that describe what they found in words."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from classifier.contract.findings import Finding
+from classifier.contract.findings import Finding, fired, quiet, skipped
 from classifier.debugging.library import Rule, Trial
 from classifier.debugging.tensors import Tensors
 from classifier.errors import ConfigError
 
 
 class Parameters(BaseModel):
-    """A rule's parameters by AWS's names; strings are read as what they stand for."""
+    """A rule's parameters, by AWS's names. Strings are converted to the declared types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Selection(Parameters):
-    """The tensors that a rule looks at: those that the regex finds, else the collections'."""
+    """Parameters of a rule whose tensors can be chosen: those that match the regex, else those of the collections."""
 
     collection_names: str = ""
     tensor_regex: str | None = None
 
     def collections(self, default: str) -> tuple[str, ...]:
+        """Return the collections' names; ``default`` is a comma-separated list of them."""
         return tuple(name.strip() for name in (self.collection_names or default).split(",") if name.strip())
 
 
 class PlainRule(Rule):
-    """``look`` is shown each step in order, and ``finish`` says what only the whole shows.
+    """A rule with words for its findings.
 
-    Works under smdebug's ``invoke_rule`` as well as under :class:`Evaluation`.
+    ``look`` gets each step in order; ``conclude`` covers what only all steps together show. Works under smdebug's
+    ``invoke_rule`` and under :class:`RuleEvaluator`.
     """
 
     Kind: ClassVar[type[Parameters]] = Parameters
-    needs: ClassVar[str] = "tensors"  # what has to have been saved
+    needs: ClassVar[str] = "tensors"  # what must have been saved
     meaning: ClassVar[str] = ""
     advice: ClassVar[str] = ""
 
@@ -49,43 +51,39 @@ class PlainRule(Rule):
         self.evaluated = False
         self.fired_at: int | None = None
         self.seen = ""
-        self.shown_at: int | None = None  # the step that a verdict is on, where that is not the step of the verdict
+        self.shown_at: int | None = None  # the step that the rule judged, if that is not the current one
 
     @property
     def name(self) -> str:
+        """AWS's name of the rule."""
         return type(self).__name__
 
     def invoke_at_step(self, step: int) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Whether the rule's condition is met at a global step."""
+        """Return whether the rule's condition is met at a global step."""
         return self._note(step, self.look(step))
 
     def look(self, step: int) -> str | None:
-        """What is wrong at a step, in words; None where nothing is. Sets ``evaluated`` once it had something to see."""
+        """Describe the problem at a global step; None if there is none.
+
+        Sets ``evaluated`` once the tensors that the rule needs have been found.
+        """
         raise NotImplementedError
 
     def close(self, *, ended: bool) -> bool:
-        """Whether the condition is met by all steps so far; after each epoch, and with ``ended`` after the last."""
+        """Return whether all steps so far meet the condition. Called after each epoch; ``ended`` after the last."""
         steps = self.tensors.steps()
         return bool(steps) and self._note(steps[-1], self.conclude(ended=ended))
 
-    def conclude(self, *, ended: bool) -> str | None:  # noqa: ARG002 - for those that override it
-        """What is wrong with all that was shown so far, for rules whose verdict waits for it."""
+    def conclude(self, *, ended: bool) -> str | None:  # noqa: ARG002 - for overriding methods
+        """Describe the problem of all steps so far; None if there is none. For rules that cannot judge single steps."""
         return None
 
     def finding(self) -> Finding:
+        """Return the finding so far, with the step at which the rule first fired."""
         if self.fired_at is not None:
             step = self.tensors.training_step(self.fired_at)
-            return Finding(
-                rule=self.name,
-                outcome="fired",
-                step=step,
-                seen=self.seen,
-                meaning=self.meaning,
-                advice=self.advice,
-            )
-        if self.evaluated:
-            return Finding(rule=self.name, outcome="quiet")
-        return Finding(rule=self.name, outcome="skipped", seen=f"needs {self.needs}")
+            return fired(self, self.seen, meaning=self.meaning, advice=self.advice, step=step)
+        return quiet(self) if self.evaluated else skipped(self, f"needs {self.needs}")
 
     def _note(self, step: int, seen: str | None) -> bool:
         if seen and self.fired_at is None:
@@ -105,6 +103,6 @@ class PlainRule(Rule):
 
 
 def listing(names: Sequence[str], most: int = 3) -> str:
-    """``a, b, c and 4 more``."""
+    """Return the names in words: ``a, b, c and 4 more``."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,4 +1,4 @@
-"""Rules on gradients, and on what they do to the weights."""
+"""Rules on gradients and weight updates."""
 
 import numpy as np
 from pydantic import Field
@@ -8,22 +8,25 @@ from classifier.debugging.rules.base import Parameters, PlainRule, listing
 
 
 class VanishingGradient(PlainRule):
-    """The mean size of each layer's gradient; of weights only, since a bias before a normalisation gets none."""
+    """Layers whose mean absolute gradient is below ``threshold``.
+
+    Only gradients of weights count: a bias before a normalization gets none.
+    """
 
     class Kind(Parameters):
         threshold: float = Field(1e-7, gt=0)
 
     needs = "the collection gradients"
-    meaning = "The layers do not learn: what the loss says no longer reaches them."
+    meaning = "These layers do not learn: the gradient of the loss no longer reaches them."
     advice = (
-        "pretrained=true; a model with normalisation and shortcuts (resnet18); a larger eps or lr; fewer epochs if the "
-        "loss is already near 0"
+        "pretrained=true; a model with normalization and residual connections (resnet18); a larger eps or lr; "
+        "fewer epochs if the loss is already near 0"
     )
 
     def look(self, step: int) -> str | None:
         names = self.tensors.names(step, collections=("gradients",))
         names = [name for name in names if name.endswith("weight")] or names
-        sizes = {name: size for name in names if (size := self.tensors.figure(name, step, "abs_mean")) is not None}
+        sizes = {name: size for name in names if (size := self.tensors.reduction(name, step, "abs_mean")) is not None}
         if not sizes:
             return None
         self.evaluated = True
@@ -38,9 +41,9 @@ class VanishingGradient(PlainRule):
 
 
 class WeightUpdateRatio(PlainRule):
-    """The change of each layer's weights over the weights.
+    """Layers whose weights change too much or too little in a step, relative to their size.
 
-    From ``update_ratio/`` where it was saved (one step's), else between saved steps at most ``num_steps`` apart.
+    Measured by ``update_ratio/`` if it was saved, else between saved steps at most ``num_steps`` apart.
     """
 
     class Kind(Parameters):
@@ -50,8 +53,10 @@ class WeightUpdateRatio(PlainRule):
         epsilon: float = Field(1e-9, gt=0)
 
     needs = "weights in full at two steps of training, or the collection update_ratios"
-    meaning = "A ratio near 0.001 a step is usual. Far above, each step undoes the last; far below, nothing is learnt."
-    advice = "a smaller lr or warmup_epochs=1 where the ratio is large; a larger lr where it is small; freeze=none"
+    meaning = (
+        "The usual ratio per step is about 0.001. Far above, steps undo each other; far below, nothing is learned."
+    )
+    advice = "a smaller lr or warmup_epochs=1 if the ratio is large; a larger lr if it is small; freeze=none"
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
@@ -71,14 +76,14 @@ class WeightUpdateRatio(PlainRule):
         small = {name: ratio for name, ratio in ratios.items() if ratio < self.parameters.small_threshold}
         if small:
             least = min(small.values())
-            return f"a step changes the weights by {least:.2g} of their size only: {listing(list(small))}"
+            return f"a step changes the weights only by {least:.2g} of their size: {listing(list(small))}"
         return None
 
     def ratios(self, step: int) -> dict[str, float]:
-        """By layer, for the layers of which enough was saved."""
+        """Return the update ratio of each layer for which enough was saved; call it for each step in order."""
         saved = self.tensors.names(step, regex="^update_ratio/")
         if saved:
-            found = {name.removeprefix("update_ratio/"): self.tensors.figure(name, step, "mean") for name in saved}
+            found = {name.removeprefix("update_ratio/"): self.tensors.reduction(name, step, "mean") for name in saved}
             return {name: ratio for name, ratio in found.items() if ratio is not None}
         ratios: dict[str, float] = {}
         for name in self.tensors.names(step, collections=("weights",)):

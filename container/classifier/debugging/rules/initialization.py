@@ -1,4 +1,4 @@
-"""The rule on the first steps from weights at random."""
+"""The rule on the first steps after random initialization."""
 
 from statistics import fmean
 
@@ -11,10 +11,10 @@ from classifier.debugging.series import loss_at
 
 
 class PoorWeightInitialization(PlainRule):
-    """Variances of what goes into the ReLUs, and the spread of gradients, while the loss does not fall.
+    """Unequal variances of ReLU inputs, or narrow gradients, while the loss does not fall.
 
-    Either alone is usual in deep networks that learn well, so the rule asks for no new lowest loss in ``patience``
-    saved steps besides, and for a loss about as high as the first. The spread needs gradients that were saved in full.
+    Either alone is usual in deep networks that learn well. So the loss must also have no new minimum in ``patience``
+    saved steps and be about as high as at first. The range of gradients needs gradients saved in full.
     """
 
     class Kind(Parameters):
@@ -25,30 +25,33 @@ class PoorWeightInitialization(PlainRule):
         steps: int = Field(10, ge=1)
 
     needs = "the inputs of ReLUs, or gradients in full, and losses of the first steps"
-    meaning = "The signal fades or swells from layer to layer, so that some layers learn nothing and others jump."
-    advice = "pretrained=true; a model with normalisation (resnet18); warmup_epochs=1 and a smaller lr"
+    meaning = "The signal shrinks or grows from layer to layer, so that some layers learn nothing and others diverge."
+    advice = "pretrained=true; a model with normalization (resnet18); warmup_epochs=1 and a smaller lr"
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
         self._losses: list[float] = []
-        self._num_judged = 0
+        self._num_evaluated = 0
         self._suspect: str | None = None
 
     def look(self, step: int) -> str | None:
-        if self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL) or self._num_judged > self.parameters.steps:
+        if (
+            self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL)
+            or self._num_evaluated > self.parameters.steps
+        ):
             return None
         loss = loss_at(self.tensors, step)
         if loss is not None:
             self._losses.append(loss)
         if self.tensors.names(step, collections=("gradients",)) or self._inputs(step):
-            self._num_judged += 1
+            self._num_evaluated += 1
         suspect = self._unequal(step) or self._narrow(step)
         self._suspect = suspect or self._suspect
         patience = self.parameters.patience
         if self._suspect is None or len(self._losses) <= patience:
             return None
         recent, earlier = self._losses[-patience:], self._losses[:-patience]
-        # A loss that is not a number falls no more either.
+        # Comparisons with NaN are false, so a NaN loss counts as one that does not fall.
         if any(value < min(earlier) for value in recent) or fmean(recent) < 0.8 * self._losses[0]:
             return None
         return f"{self._suspect}, and the loss does not fall: {earlier[-1]:.4g}, then {recent[-1]:.4g}"
@@ -59,14 +62,14 @@ class PoorWeightInitialization(PlainRule):
 
     def _unequal(self, step: int) -> str | None:
         names = self._inputs(step)
-        found = [value for name in names if (value := self.tensors.figure(name, step, "variance")) is not None]
+        found = [value for name in names if (value := self.tensors.reduction(name, step, "variance")) is not None]
         if len(found) < 2:
             return None
         self.evaluated = True
         ratio = max(found) / max(min(found), 1e-30)
         if ratio <= self.parameters.threshold:
             return None
-        return f"the variance of what goes into the ReLUs differs {ratio:.3g}-fold between layers"
+        return f"the variance of the ReLUs' inputs differs {ratio:.3g}-fold between layers"
 
     def _narrow(self, step: int) -> str | None:
         spreads = []
@@ -80,4 +83,4 @@ class PoorWeightInitialization(PlainRule):
         self.evaluated = True
         if min(spreads) >= self.parameters.distribution_range:
             return None
-        return f"a layer's gradients spread over {min(spreads):.2g} only (5th to 95th percentile)"
+        return f"a layer's gradients have a range of only {min(spreads):.2g} (5th to 95th percentile)"

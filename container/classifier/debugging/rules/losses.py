@@ -1,4 +1,4 @@
-"""Rules on the course of the loss."""
+"""Rules on the loss over time."""
 
 from dataclasses import dataclass
 from math import isfinite, sqrt
@@ -8,28 +8,28 @@ from pydantic import Field
 
 from classifier.debugging.library import ModeKeys
 from classifier.debugging.rules.base import Parameters, PlainRule, Selection
-from classifier.debugging.series import Epochs, loss_at, photos_at
+from classifier.debugging.series import EpochLosses, loss_at, num_photos_at
 
 _MODES = {"TRAIN": ModeKeys.TRAIN, "EVAL": ModeKeys.EVAL, "PREDICT": ModeKeys.PREDICT, "GLOBAL": ModeKeys.GLOBAL}
 
 
 class _EpochRule(PlainRule):
-    """Judges pairs of mean losses of training and validation, one an epoch."""
+    """A rule on the mean losses of training and validation in each epoch."""
 
     needs = "losses of training and of validation (modes TRAIN and EVAL)"
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
-        self._epochs = Epochs()
+        self._epochs = EpochLosses()
         self._before: int | None = None
 
     def look(self, step: int) -> str | None:
-        # That an evaluation is over shows at the step after it.
+        # Only the step after an evaluation shows that it is complete.
         self.shown_at, self._before = self._before, step
         loss = loss_at(self.tensors, step, getattr(self.parameters, "tensor_regex", None))
         if loss is None:
             return None
-        return self._judged(self._epochs.add(self.tensors.mode(step), loss, photos_at(self.tensors, step)))
+        return self._judged(self._epochs.add(self.tensors.mode(step), loss, num_photos_at(self.tensors, step)))
 
     def conclude(self, *, ended: bool) -> str | None:  # noqa: ARG002 - the rule's signature
         self.shown_at = None
@@ -42,12 +42,13 @@ class _EpochRule(PlainRule):
         return self.judge(*pair)
 
     def judge(self, training: float, validation: float) -> str | None:
+        """Describe the problem of an epoch's mean losses; None if there is none."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """Losses of ``num_steps`` saved steps; ``error`` is the square of the mean's standard error."""
+class _Window:
+    """Losses of ``num_steps`` saved steps; ``error`` is the squared standard error of the mean."""
 
     mean: float
     middle: float
@@ -55,10 +56,10 @@ class _Stretch:
 
 
 class LossNotDecreasing(PlainRule):
-    """The loss of successive stretches of ``num_steps`` saved steps.
+    """Loss that rises, or no longer falls, between windows of ``num_steps`` saved steps.
 
-    AWS's rule compares two steps. A batch's loss is mostly chance, so means of stretches are compared; a rise counts
-    when two stretches show it, beyond three standard errors. One below a twentieth of the first loss has fallen.
+    AWS's rule compares two steps. A batch's loss is mostly noise, so means of windows are compared here. A rise counts
+    if two windows show it by over three standard errors; a loss below 1/20 of the first never counts.
     """
 
     class Kind(Selection):
@@ -68,14 +69,16 @@ class LossNotDecreasing(PlainRule):
         increase_threshold_percent: float = Field(5, ge=0)
         mode: str | None = None
 
-    needs = "losses of twenty steps or more"
-    meaning = "The steps are too large, or the model has learnt what it can at this learning rate."
-    advice = "a smaller lr, or warmup_epochs=1 if the rise comes early; scheduler=cosine; fewer epochs if it is done"
+    needs = "losses of at least 20 steps"
+    meaning = "The steps are too large, or the model has learned what it can at this learning rate."
+    advice = (
+        "a smaller lr, or warmup_epochs=1 if the loss rises early; scheduler=cosine; fewer epochs if it has converged"
+    )
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
-        self._stretch: list[float] = []
-        self._stretches: list[_Stretch] = []
+        self._window: list[float] = []
+        self._windows: list[_Window] = []
         self._first: float | None = None
 
     def look(self, step: int) -> str | None:
@@ -89,43 +92,44 @@ class LossNotDecreasing(PlainRule):
             self.evaluated = True
             return f"the loss is {loss}"
         self._first = loss if self._first is None else self._first
-        self._stretch.append(loss)
-        if len(self._stretch) < self.parameters.num_steps:
+        self._window.append(loss)
+        if len(self._window) < self.parameters.num_steps:
             return None
-        stretch, self._stretch = self._stretch, []
-        self._stretches.append(_Stretch(fmean(stretch), median(stretch), pvariance(stretch) / len(stretch)))
-        if len(self._stretches) < 2 or self._stretches[-1].mean < self._first / 20:
+        window, self._window = self._window, []
+        self._windows.append(_Window(fmean(window), median(window), pvariance(window) / len(window)))
+        if len(self._windows) < 2 or self._windows[-1].mean < self._first / 20:
             return None
         self.evaluated = True
-        return self._rises() or self._stands_still()
+        return self._rises() or self._stagnates()
 
     def _rises(self) -> str | None:
-        best = min(stretch.mean for stretch in self._stretches)
-        error = sqrt(2 * fmean(stretch.error for stretch in self._stretches))
+        """Whether both of the last two windows are above the lowest."""
+        best = min(window.mean for window in self._windows)
+        error = sqrt(2 * fmean(window.error for window in self._windows))
         limit = best + self.parameters.increase_threshold_percent / 100 * abs(best)
-        for stretch in self._stretches[-2:]:
-            # A loss that explodes has a large error besides: then the middle of the stretch tells.
-            if stretch.mean <= limit or (stretch.mean - best <= 3 * error and stretch.middle <= 3 * best):
+        for window in self._windows[-2:]:
+            # An exploding loss has a large standard error, too; its median shows the rise.
+            if window.mean <= limit or (window.mean - best <= 3 * error and window.middle <= 3 * best):
                 return None
-        now = self._stretches[-1].mean
+        now = self._windows[-1].mean
         rise = 100 * (now - best) / max(abs(best), 1e-12)
         return f"the loss rose by {rise:.3g} %, from {best:.4g} to {now:.4g} (means of {self.parameters.num_steps})"
 
-    def _stands_still(self) -> str | None:
-        """Whether the last third of the stretches is no lower than the third before, five stretches or more each."""
-        number = max(5, len(self._stretches) // 3)
-        if len(self._stretches) < 2 * number:
+    def _stagnates(self) -> str | None:
+        """Whether the last third of the windows is no lower than the third before; at least five windows each."""
+        number = max(5, len(self._windows) // 3)
+        if len(self._windows) < 2 * number:
             return None
-        last = fmean(stretch.mean for stretch in self._stretches[-number:])
-        before = fmean(stretch.mean for stretch in self._stretches[-2 * number : -number])
+        last = fmean(window.mean for window in self._windows[-number:])
+        before = fmean(window.mean for window in self._windows[-2 * number : -number])
         if last < before * (1 - self.parameters.diff_percent / 100):
             return None
         steps = number * self.parameters.num_steps
-        return f"the loss no longer falls: {before:.4g} on average, and {last:.4g} in the last {steps} saved steps"
+        return f"the loss no longer falls: {before:.4g} on average, then {last:.4g} in the last {steps} saved steps"
 
 
 class Overfit(_EpochRule):
-    """Mean validation loss over mean training loss, an epoch at a time."""
+    """Mean validation loss above that of training by ``ratio_threshold``, over ``patience`` times in a row."""
 
     class Kind(Parameters):
         tensor_regex: str | None = None
@@ -133,10 +137,10 @@ class Overfit(_EpochRule):
         patience: int = Field(1, ge=0)
         ratio_threshold: float = Field(0.1, ge=0)
 
-    meaning = "The model learns its training photos by heart: what it gains on them does not hold for others."
+    meaning = "The model memorizes its training photos: its gains on them do not generalize to others."
     advice = (
         "augmentation=strong, more weight_decay, label_smoothing=0.1, freeze=backbone, fewer epochs or "
-        "early_stopping_patience=3; above all, more photos"
+        "early_stopping_patience=3; best of all, more photos"
     )
     _exceeded = 0
 
@@ -156,15 +160,15 @@ class Overfit(_EpochRule):
 
 
 class Overtraining(_EpochRule):
-    """Evaluations since the mean loss of training, and of validation, last fell by ``delta``."""
+    """Too many evaluations since the mean loss of training, or of validation, last fell by ``delta``."""
 
     class Kind(Parameters):
         patience_train: int = Field(5, ge=1)
         patience_validation: int = Field(10, ge=1)
         delta: float = Field(0.01, ge=0)
 
-    meaning = "Further epochs bring nothing, and may take away from how well the model does on new photos."
-    advice = "fewer epochs, or early_stopping_patience=3; a larger lr if it stands still from the start"
+    meaning = "Further epochs do not improve the model, and may make it worse on new photos."
+    advice = "fewer epochs, or early_stopping_patience=3; a larger lr if the loss never fell"
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)

@@ -10,11 +10,12 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 class _PredictionRule(PlainRule):
-    """Sees labels and predicted classes, both int (N,)."""
+    """A rule on labels and predicted classes."""
 
     needs = "the loss's inputs: logits (CrossEntropyLoss_input_0) and labels (CrossEntropyLoss_input_1)"
 
     def pair(self, step: int, labels: list[str], predictions: list[str]) -> Pair | None:
+        """Return labels and predicted classes of a step, both int (N,); None if either was not saved in full."""
         if not (labels and predictions):
             return None
         truth, scores = self.tensors.value(labels[0], step), self.tensors.value(predictions[0], step)
@@ -25,9 +26,9 @@ class _PredictionRule(PlainRule):
 
 
 class ClassImbalance(_PredictionRule):
-    """How many times as many labels the commonest class has as the rarest, in ``samples`` or more, and what is missed.
+    """A class with far more photos than another, or a rare class that is mostly misclassified.
 
-    Classes are numbered from 0, in the order of their labels.
+    Counted over at least ``samples`` labels. Class numbers are from 0, in the order of the logits.
     """
 
     class Kind(Parameters):
@@ -39,7 +40,7 @@ class ClassImbalance(_PredictionRule):
         predictions_regex: str = ".*CrossEntropyLoss_input_0"
 
     needs = "500 labels and their logits (CrossEntropyLoss_input_1 and _0)"
-    meaning = "The model learns the common classes and may never name the rare ones; accuracy hides that."
+    meaning = "The model learns the common classes and may never predict the rare ones, which accuracy hides."
     advice = "class_weights=balanced; best_metric=validation:f1; more photos of the rare classes"
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
@@ -66,22 +67,22 @@ class ClassImbalance(_PredictionRule):
     def _judge(self, truth: np.ndarray, missed: np.ndarray) -> str | None:
         counts = np.bincount(truth)
         present = np.flatnonzero(counts)
-        rarest, commonest = present[counts[present].argmin()], counts.argmax()
-        ratio = counts[commonest] / counts[rarest]
+        rarest, most_common = present[counts[present].argmin()], counts.argmax()
+        ratio = counts[most_common] / counts[rarest]
         if ratio > self.parameters.threshold_imbalance:
             return (
-                f"class number {commonest} has {ratio:.0f} times as many photos as number {rarest} "
-                f"({counts[commonest]} against {counts[rarest]} of {len(truth)})"
+                f"class number {most_common} has {ratio:.0f} times as many photos as number {rarest} "
+                f"({counts[most_common]} against {counts[rarest]} of {len(truth)})"
             )
         for label in present[counts[present] < counts[present].mean() / 2]:
             share = missed[truth == label].mean()
             if share > self.parameters.threshold_misprediction:
-                return f"of class number {label}, which is rare ({counts[label]} of {len(truth)}), {share:.0%} missed"
+                return f"class number {label} is rare ({counts[label]} of {len(truth)}), with {share:.0%} misclassified"
         return None
 
 
 class Confusion(_PredictionRule):
-    """The confusion matrix of the last evaluation, each row as shares of the true class; judged at the end."""
+    """Pairs of classes that the last evaluation confuses, by shares of the true class. Evaluated at the end."""
 
     class Kind(Parameters):
         category_no: int | None = None
@@ -92,8 +93,8 @@ class Confusion(_PredictionRule):
         min_diag: float = Field(0.9, ge=0, le=1)
         max_off_diag: float = Field(0.1, ge=0, le=1)
 
-    meaning = "These classes look alike to the model, or photos of them are labelled wrongly."
-    advice = "look at these photos and their labels; a larger model or image_size; more photos of these classes"
+    meaning = "The model cannot tell these classes apart, or some of their photos are mislabeled."
+    advice = "check these photos and their labels; a larger model or image_size; more photos of these classes"
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
@@ -121,14 +122,17 @@ class Confusion(_PredictionRule):
         inside = (truth < number) & (predicted < number)
         np.add.at(matrix, (truth[inside], predicted[inside]), 1)
         shares = matrix / matrix.sum(1, keepdims=True).clip(1)
-        # AWS's matrix holds a class that was not seen for right.
+        # As in AWS's rule, a class without photos counts as correct.
         diagonal = np.where(matrix.sum(1) > 0, shares.diagonal(), 1)
         others = shares - np.diag(shares.diagonal())
-        true, taken_for = np.unravel_index(others.argmax(), others.shape)
+        true, predicted_as = np.unravel_index(others.argmax(), others.shape)
         if others.max() > self.parameters.max_off_diag:
-            return f"{others.max():.0%} of class number {true} are taken for number {taken_for}, in the last validation"
+            return (
+                f"{others.max():.0%} of class number {true} are classified as number {predicted_as}, "
+                "in the last validation"
+            )
         if diagonal.min() < self.parameters.min_diag:
-            return f"of class number {diagonal.argmin()} only {diagonal.min():.0%} are right, in the last validation"
+            return f"of class number {diagonal.argmin()} only {diagonal.min():.0%} are correct, in the last validation"
         return None
 
     def _names(self, step: int, name: str, collection: str) -> list[str]:

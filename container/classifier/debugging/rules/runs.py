@@ -1,4 +1,4 @@
-"""Rules on whole runs: one against another, and whether one goes on."""
+"""Rules on whole runs: similarity to another run, and stalling."""
 
 import time
 from collections.abc import Sequence
@@ -13,14 +13,17 @@ from classifier.debugging.tensors import Tensors, open_trial
 
 
 class SimilarAcrossRuns(PlainRule):
-    """Tensors that are the same, at the same step, in another run; ``other_trials`` are folders or S3 prefixes."""
+    """Tensors that are equal at the same step in another run.
+
+    ``other_trials`` is a comma-separated list of folders or S3 prefixes.
+    """
 
     class Kind(Selection):
         other_trials: str = ""
 
     needs = "other_trials=PATH, another run's tensors with steps in common"
-    meaning = "The runs do the same: what was changed between them has no effect on these tensors."
-    advice = "another seed, lr or augmentation; look whether the hyperparameter that you changed is in use"
+    meaning = "The change between the runs has no effect on these tensors."
+    advice = "another seed, lr or augmentation; check that the hyperparameter that you changed has an effect"
 
     def __init__(self, base_trial: Trial, other_trials: Sequence[Trial] | str | None = None, **parameters: Any) -> None:
         if isinstance(other_trials, str):
@@ -34,25 +37,25 @@ class SimilarAcrossRuns(PlainRule):
         for trial in self.other_trials or ():
             other = Tensors.of(trial)
             common = [name for name in names if name in other.names(step, regex=".*")]
-            same = [name for name in common if _are_same(self.tensors, other, name, step)]
+            equal = [name for name in common if _are_equal(self.tensors, other, name, step)]
             self.evaluated = self.evaluated or bool(common)
-            if same:
-                return f"{len(same)} of {len(common)} tensors are the same as in {trial.path}: {listing(same)}"
+            if equal:
+                return f"{len(equal)} of {len(common)} tensors are equal to those in {trial.path}: {listing(equal)}"
         return None
 
 
-def _are_same(one: Tensors, other: Tensors, name: str, step: int) -> bool:
+def _are_equal(one: Tensors, other: Tensors, name: str, step: int) -> bool:
     value, others = one.value(name, step), other.value(name, step)
     if value is not None and others is not None:
         return np.array_equal(value, others)
-    figures = one.figures(name, step)
-    return bool(figures) and figures == other.figures(name, step)
+    figures = one.reductions(name, step)
+    return bool(figures) and figures == other.reductions(name, step)
 
 
 class StalledTrainingRule(PlainRule):
-    """Seconds between two saved steps, and since the last where the training has not ended.
+    """Over ``threshold`` seconds between two saved steps, or since the last if the training has not ended.
 
-    A job is not stopped from here: ``stop_training_on_fire`` is AWS's, and taken for its name only.
+    ``stop_training_on_fire`` is accepted for compatibility with AWS, but ignored.
     """
 
     class Kind(Parameters):
@@ -61,8 +64,8 @@ class StalledTrainingRule(PlainRule):
         training_job_name_prefix: str | None = None
 
     needs = "two saved steps"
-    meaning = "The job waits: for data, for another host, or for a disk that is full."
-    advice = "look at the log of that time; num_workers=auto; File instead of FastFile input; a larger volume"
+    meaning = "The job waits for data, for another host, or for a full disk."
+    advice = "check the log of that time; num_workers=auto; File instead of FastFile input; a larger volume"
     _last: float | None = None
 
     def look(self, step: int) -> str | None:

@@ -1,4 +1,4 @@
-"""Rules on the values of any tensors."""
+"""Rules on the values of arbitrary tensors."""
 
 from math import isfinite
 
@@ -9,46 +9,48 @@ from classifier.debugging.rules.base import PlainRule, Selection, listing
 
 
 class _ValueRule(PlainRule):
-    """Judges the chosen tensors of a step one by one."""
+    """A rule that evaluates the selected tensors of a step one by one."""
 
     collections = "weights,gradients"
     needs = "the collections weights or gradients"
 
-    def chosen(self, step: int) -> list[str]:
+    def selected(self, step: int) -> list[str]:
+        """Return the names of the tensors that the parameters select at a step."""
         parameters = self.parameters
         if parameters.tensor_regex:
             return self.tensors.names(step, regex=parameters.tensor_regex)
         return self.tensors.names(step, collections=parameters.collections(self.collections))
 
     def look(self, step: int) -> str | None:
-        verdicts = {name: self.judge(name, step) for name in self.chosen(step)}
+        verdicts = {name: self.judge(name, step) for name in self.selected(step)}
         known = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
         self.evaluated = self.evaluated or bool(known)
         bad = [name for name, verdict in known.items() if verdict]
         return self.describe(bad, len(known)) if bad else None
 
     def judge(self, name: str, step: int) -> bool | None:
-        """Whether the tensor is at fault; None where not enough of it was saved."""
+        """Return whether a tensor meets the rule's condition; None if not enough of it was saved."""
         raise NotImplementedError
 
     def describe(self, bad: list[str], number: int) -> str:
+        """Describe the tensors that meet the condition, out of ``number``."""
         raise NotImplementedError
 
 
 class AllZero(_ValueRule):
-    """The share of zeros; where only figures were saved, whether the largest is 0."""
+    """Tensors of which at least ``threshold`` % are zeros; by reductions alone, those whose maximum is 0."""
 
     class Kind(Selection):
         threshold: float = Field(100, gt=0, le=100)
 
-    meaning = "The layer is dead: it gives nothing on, or learns nothing."
+    meaning = "The layer is dead: its output or its gradient is zero."
     advice = "a smaller lr (dead ReLUs get no gradient); pretrained=true; freeze=none if the layer should learn"
 
     def judge(self, name: str, step: int) -> bool | None:
         value = self.tensors.value(name, step)
         if value is not None and value.size:
             return bool(100 * np.mean(value == 0) >= self.parameters.threshold)
-        largest = self.tensors.figure(name, step, "abs_max")
+        largest = self.tensors.reduction(name, step, "abs_max")
         return None if largest is None else largest == 0
 
     def describe(self, bad: list[str], number: int) -> str:
@@ -56,21 +58,21 @@ class AllZero(_ValueRule):
 
 
 class ExplodingTensor(_ValueRule):
-    """Values that are not finite, or with ``only_nan`` not numbers."""
+    """Tensors with values that are not finite; with ``only_nan``, with NaN."""
 
     class Kind(Selection):
         only_nan: bool = False
 
     collections = "losses,weights,biases,gradients"
     needs = "losses, weights or gradients"
-    meaning = "The numbers have left their range: from here on all that is computed from them is lost."
+    meaning = "The values have overflowed; everything computed from them is invalid."
     advice = "a smaller lr; warmup_epochs=1; precision=fp32 instead of fp16"
 
     def judge(self, name: str, step: int) -> bool | None:
         value = self.tensors.value(name, step)
         if value is not None and value.dtype.kind == "f":
             return bool(np.isnan(value).any() if self.parameters.only_nan else not np.isfinite(value).all())
-        figures = self.tensors.figures(name, step)
+        figures = self.tensors.reductions(name, step)
         if not figures:
             return None
         if self.parameters.only_nan:
@@ -78,13 +80,12 @@ class ExplodingTensor(_ValueRule):
         return not all(map(isfinite, figures.values()))
 
     def describe(self, bad: list[str], number: int) -> str:
-        return (
-            f"{len(bad)} of {number} tensors hold {'NaN' if self.parameters.only_nan else 'NaN or inf'}: {listing(bad)}"
-        )
+        values = "NaN" if self.parameters.only_nan else "NaN or inf"
+        return f"{len(bad)} of {number} tensors contain {values}: {listing(bad)}"
 
 
 class UnchangedTensor(_ValueRule):
-    """Tensors that are the same at ``num_steps`` saved steps in a row; figures of them have to be equal exactly."""
+    """Tensors that are equal at ``num_steps`` successive saved steps; reductions must be exactly equal."""
 
     class Kind(Selection):
         num_steps: int = Field(3, ge=2)
@@ -102,7 +103,7 @@ class UnchangedTensor(_ValueRule):
 
     def judge(self, name: str, step: int) -> bool | None:
         value = self.tensors.value(name, step)
-        now: object = value if value is not None else self.tensors.figures(name, step)
+        now: object = value if value is not None else self.tensors.reductions(name, step)
         before, self._before[name] = self._before.get(name), now
         same = before is not None and self._equal(before, now)
         self._same[name] = self._same.get(name, 1) + 1 if same else 1
@@ -117,23 +118,23 @@ class UnchangedTensor(_ValueRule):
         return bool(now) and before == now
 
     def describe(self, bad: list[str], number: int) -> str:
-        return f"{len(bad)} of {number} tensors are the same at {self.parameters.num_steps} saved steps: {listing(bad)}"
+        return f"{len(bad)} of {number} tensors are equal at {self.parameters.num_steps} saved steps: {listing(bad)}"
 
 
 class TensorVariance(_ValueRule):
-    """The variance of each tensor, held against the thresholds that are given; AWS has no defaults for them."""
+    """Tensors whose variance is outside the given thresholds, for which AWS has no defaults."""
 
     class Kind(Selection):
         max_threshold: float | None = None
         min_threshold: float | None = None
 
     needs = "max_threshold or min_threshold, and weights or gradients"
-    meaning = "A large variance saturates what follows; a small one gives every unit the same to learn."
-    advice = "pretrained=true; a smaller lr or more weight_decay where the variance grew"
+    meaning = "A large variance saturates the following layers; with a small one, all units learn the same."
+    advice = "pretrained=true; a smaller lr or more weight_decay if the variance grew"
 
     def judge(self, name: str, step: int) -> bool | None:
         low, high = self.parameters.min_threshold, self.parameters.max_threshold
-        variance = self.tensors.figure(name, step, "variance")
+        variance = self.tensors.reduction(name, step, "variance")
         if variance is None or (low is None and high is None):
             return None
         return (low is not None and variance < low) or (high is not None and variance > high)

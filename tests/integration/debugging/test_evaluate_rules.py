@@ -1,4 +1,4 @@
-"""`scripts/report.py`: findings from saved tensors of any job, in a folder or in S3."""
+"""`scripts/evaluate_rules.py`: findings from saved tensors of any job, in a folder or in S3."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 
 from classifier.contract.findings import read_findings
 from classifier.debugging.library import S3Handler
-from report import main
+from evaluate_rules import main
 from support.debugged import Run, debugged, network
 from support.moto import free_port, moto_server
 
@@ -33,9 +33,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         S3Handler.client.cache_clear()
 
 
-def test_findings_are_printed_in_words_and_written(
-    diverging: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_findings_are_printed_and_written(diverging: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(diverging.folder), "--output", str(tmp_path / "findings.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     place = next(place for place, line in enumerate(lines) if line.startswith("fired    WeightUpdateRatio  step 0  "))
@@ -43,7 +41,7 @@ def test_findings_are_printed_in_words_and_written(
     assert {one.rule: one for one in read_findings(tmp_path / "findings.json")} == diverging.findings
 
 
-def test_one_rule_is_held_against_them_with_its_own_parameters(
+def test_single_rule_is_evaluated_with_its_own_parameters(
     diverging: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "findings.json"
@@ -66,19 +64,22 @@ def test_tensors_in_s3_are_read_from_there(diverging: Run, bucket: str, tmp_path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["/nowhere"], "report: /nowhere holds no tensors of smdebug"),
-        (["/nowhere", "--rule", "AllZeros"], "report: --rule AllZeros: no such rule (did you mean 'AllZero'?)"),
-        (["/nowhere", "--rule", "AllZero", "threshold"], "report: --rule AllZero threshold: write the parameter as"),
+        (["/nowhere"], "evaluate_rules: /nowhere has no tensors of smdebug"),
+        (["/nowhere", "--rule", "AllZeros"], "evaluate_rules: --rule AllZeros: no such rule (did you mean 'AllZero'?)"),
+        (
+            ["/nowhere", "--rule", "AllZero", "threshold"],
+            "evaluate_rules: --rule AllZero threshold: write the parameter as",
+        ),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_is_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(options) == 1
     error = capsys.readouterr().err
     assert error.startswith(said)
     assert error.count("\n") == 1
 
 
-def test_unknown_parameter_is_told_with_those_that_are_known(
+def test_unknown_parameter_is_an_error_that_lists_the_known_ones(
     diverging: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(diverging.folder), "--rule", "VanishingGradient", "treshold=1"]) == 1

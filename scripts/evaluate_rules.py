@@ -1,7 +1,7 @@
-"""Holds the debugger's rules against saved tensors of any job: a folder or an S3 prefix → findings.
+"""Evaluate the debugger's rules on the saved tensors of a job.
 
-scripts/report.py local_test/opt_ml/output/tensors
-scripts/report.py s3://my-bucket/job/debug-output --rule LossNotDecreasing num_steps=20 --rule VanishingGradient
+scripts/evaluate_rules.py local_test/opt_ml/output/tensors
+scripts/evaluate_rules.py s3://my-bucket/job/debug-output --rule LossNotDecreasing num_steps=20 --rule VanishingGradient
 """
 
 import argparse
@@ -14,43 +14,45 @@ from classifier.errors import ConfigError, UserError, did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what the rules find; 0 whether or not one fired, 1 where the tensors can't be read."""
+    """Print and write the findings; return 0 whether or not a rule fired, 1 on an error."""
     options = _parse(arguments)
     try:
         findings = _evaluate(options.tensors, _rules(options.rule or []))
         if options.output:
             write_findings(options.output, findings)
     except UserError as error:
-        print(f"report: {error}", file=sys.stderr)
+        print(f"evaluate_rules: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"report: {error.filename} can't be written: {error.strerror}", file=sys.stderr)
+        print(f"evaluate_rules: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
-    print("\n".join(line for finding in findings for line in _tell(finding)))
+    print("\n".join(line for finding in findings for line in _lines(finding)))
     if options.output:
         print(f"findings in {options.output}")
     return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Hold the debugger's rules against saved tensors.")
-    parser.add_argument("tensors", help="a folder, or an S3 prefix, in which smdebug saved tensors")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tensors", help="folder or S3 prefix with tensors saved by smdebug")
     parser.add_argument(
         "--rule",
         action="append",
         nargs="+",
         metavar=("NAME", "KEY=VALUE"),
-        help=f"this rule alone, with these parameters; again for more. Rules: {', '.join(DEBUGGER_RULES)}",
+        help=f"evaluate only this rule, with these parameters; can be repeated. Rules: {', '.join(DEBUGGER_RULES)}",
     )
-    parser.add_argument("--output", type=Path, default=Path("findings.json"), help="the findings as JSON; %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path("findings.json"), help="JSON file of the findings (default: %(default)s)"
+    )
     return parser.parse_args(arguments)
 
 
 def _rules(given: Sequence[Sequence[str]]) -> dict[str, dict[str, str]]:
-    """``[["AllZero", "threshold=90"]]`` → ``{"AllZero": {"threshold": "90"}}``.
+    """Parse the values of --rule: ``{"AllZero": {"threshold": "90"}}`` for ``[["AllZero", "threshold=90"]]``.
 
     Raises:
-        ConfigError: there is no such rule, or a parameter has no value.
+        ConfigError: a rule is unknown, or a parameter has no value.
     """
     rules: dict[str, dict[str, str]] = {}
     for name, *pairs in given:
@@ -65,15 +67,15 @@ def _rules(given: Sequence[Sequence[str]]) -> dict[str, dict[str, str]]:
 
 
 def _evaluate(tensors: str, rules: dict[str, dict[str, str]]) -> list[Finding]:
-    # smdebug takes a second to import: what can be said without it was said before.
-    from classifier.debugging.evaluation import Evaluation  # noqa: PLC0415
+    # smdebug takes a second to import, so arguments are checked before.
+    from classifier.debugging.evaluation import RuleEvaluator  # noqa: PLC0415
     from classifier.debugging.tensors import open_trial  # noqa: PLC0415
 
-    findings = Evaluation(open_trial(tensors), rules).finish()
+    findings = RuleEvaluator(open_trial(tensors), rules).finish()
     return [finding for finding in findings if not rules or finding.rule in rules]
 
 
-def _tell(finding: Finding) -> list[str]:
+def _lines(finding: Finding) -> list[str]:
     step = "" if finding.step is None else f"  step {finding.step}"
     lines = [f"{finding.outcome:<8} {finding.rule}{step}" + (f"  {finding.seen}" if finding.seen else "")]
     if finding.outcome == "fired":
