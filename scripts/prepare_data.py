@@ -56,7 +56,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write; unfinished work is in OUT.part")
     parser.add_argument("--replace", action="store_true", help="replace an OUT that this command wrote")
     parser.add_argument("--jobs", type=_parse_count, default=num_cores(), metavar="N", help="processes (%(default)s)")
+    _add_source_options(parser)
+    _add_photo_options(parser)
+    _add_split_options(parser)
+    return parser.parse_args(arguments)
 
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("reading the source")
     source.add_argument(
         "--images", type=Path, metavar="DIR", help="folder that the paths of a CSV, manifest or JSON are relative to"
@@ -74,6 +80,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="largest download, and largest sum of extracted files (100GB)",
     )
 
+
+def _add_photo_options(parser: argparse.ArgumentParser) -> None:
     photos = parser.add_argument_group("photos")
     photos.add_argument(
         "--on",
@@ -99,6 +107,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--shards", type=_parse_count, metavar="N", help="also write tar files of N photos each (WebDataset)"
     )
 
+
+def _add_split_options(parser: argparse.ArgumentParser) -> None:
     splits = parser.add_argument_group("splits and classes")
     splits.add_argument(
         "--validation",
@@ -124,7 +134,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     splits.add_argument("--min-per-class", type=int, default=0, metavar="N", help="leave out classes with fewer photos")
     splits.add_argument("--balance", action="store_true", help="limit each class to the size of the smallest")
-    return parser.parse_args(arguments)
 
 
 def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
