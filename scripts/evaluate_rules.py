@@ -1,7 +1,9 @@
 """Evaluate the debugger's rules on the saved tensors of a job.
 
-scripts/evaluate_rules.py local_test/opt_ml/output/tensors
-scripts/evaluate_rules.py s3://my-bucket/job/debug-output --rule LossNotDecreasing num_steps=20 --rule VanishingGradient
+Examples:
+  .venv/bin/python scripts/evaluate_rules.py local_test/opt_ml/output/tensors
+  .venv/bin/python scripts/evaluate_rules.py s3://my-bucket/job/debug-output \\
+      --rule LossNotDecreasing num_steps=20 --rule VanishingGradient
 """
 
 import argparse

@@ -103,7 +103,7 @@ def _tour() -> Iterator[Command]:
 
 def test_tour_covers_every_section() -> None:
     sections = {command.section for command in _tour()}
-    assert {"Two commands", "Prepare your photos", "Train", "See inside", "Serve", "Tune", "On AWS"} <= sections
+    assert {"Quick start", "Prepare your photos", "Train", "Debug and profile", "Serve", "Tune", "On AWS"} <= sections
 
 
 @pytest.mark.slow

@@ -24,23 +24,26 @@ def find_channels(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    holds_folders = {
-        entry.name: any(child.is_dir() and not is_junk_file(child.name) for child in entry.iterdir())
-        for entry in folder.iterdir()
-        if entry.is_dir()
+    holds_classes = {
+        entry.name: any(map(_holds_photos_of_classes, entry.iterdir())) for entry in folder.iterdir() if entry.is_dir()
     }
-    names = select_channels(holds_folders, str(folder))
+    names = select_channels(holds_classes, str(folder))
     return {name: folder / name for name in names} or {"train": folder}
 
 
-def select_channels(holds_folders: Mapping[str, bool], where: str) -> tuple[str, ...]:
+def _holds_photos_of_classes(entry: Path) -> bool:
+    """Whether an entry of a channel is a class folder or a tar shard."""
+    return not is_junk_file(entry.name) and (entry.is_dir() or entry.suffix == ".tar")
+
+
+def select_channels(holds_classes: Mapping[str, bool], where: str) -> tuple[str, ...]:
     """Select the channels among the folders of a data folder or an S3 prefix.
 
-    A folder named like a photo channel is a channel if it contains class folders. If it contains only photos, it is an
-    ordinary class, as in ``train/ bus/ car/``, unless there are channels beside it.
+    A folder named like a photo channel is a channel if it contains class folders or tar shards. If it contains only
+    photos, it is an ordinary class, as in ``train/ bus/ car/``, unless there are channels beside it.
 
     Args:
-        holds_folders: maps each folder's name to whether it contains folders itself.
+        holds_classes: maps each folder's name to whether it contains class folders or tar shards.
         where: the data folder, for messages.
 
     Returns:
@@ -49,7 +52,7 @@ def select_channels(holds_folders: Mapping[str, bool], where: str) -> tuple[str,
     Raises:
         DataError: the layout is ambiguous, or ``train`` is missing.
     """
-    folders = {name: holds for name, holds in holds_folders.items() if not is_junk_file(name)}
+    folders = {name: holds for name, holds in holds_classes.items() if not is_junk_file(name)}
     channels = [name for name in PHOTO_CHANNELS if folders.get(name)]
     flat = [name for name in PHOTO_CHANNELS if name in folders and not folders[name]]
     others = sorted(name for name in folders if name not in (*CHANNELS, *_PREPARED))

@@ -55,3 +55,8 @@ def test_junk_folders_are_ignored() -> None:
 def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
         find_channels(tmp_path / "nowhere")
+
+
+def test_tar_shards_make_a_channel(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/train-000000.tar", "test/test-000000.tar", "classes.txt")
+    assert find_channels(root) == {name: root / name for name in ("train", "test")}

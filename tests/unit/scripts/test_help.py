@@ -10,11 +10,8 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 _PARSERS = ("ArgumentParser(", "create_parser(")
-# report.py becomes evaluate_rules.py.
 COMMANDS = sorted(
-    path.stem
-    for path in SCRIPTS.glob("*.py")
-    if path.stem != "report" and any(parser in path.read_text(encoding="utf-8") for parser in _PARSERS)
+    path.stem for path in SCRIPTS.glob("*.py") if any(parser in path.read_text(encoding="utf-8") for parser in _PARSERS)
 )
 _SECTION = re.compile(r"^Examples?:\n((?:  .*\n)+)", re.MULTILINE)
 _PROGRAM = re.compile(r"^(?:\.venv/bin/python )?(?:scripts|local_test)/\w+\.(?:py|sh)\b")
