@@ -14,7 +14,7 @@ SMALLER_PHOTOS = "Shrink the photos once (prepare_data.py --longer-side)"  # adv
 class Rule(findings.Rule, Protocol):
     """A rule that is evaluated once, on a whole profile."""
 
-    def __call__(self, profile: Profile) -> Finding:
+    def __call__(self, profile: Profile, /) -> Finding:
         """Return the rule's finding on a profile."""
         ...
 
