@@ -198,7 +198,8 @@ def test_early_stopping_and_the_best_epoch(platform: Platform, channels: dict[st
         channels, epochs="30", lr="1e-12", early_stopping_patience="2", best_metric="validation:accuracy"
     )
     history = read_csv(job.paths.output_data / "history.csv")
-    assert len(history) < 30
+    best = int(re.findall(r"^best +epoch (\d+), by", job.log, re.MULTILINE)[0])
+    assert len(history) == best + 2 < 30
     assert "stopped     early: 2 epochs without a better validation:accuracy" in job.log
 
 
