@@ -23,7 +23,7 @@ def find_channels(folder: Path) -> dict[str, Path]:
         DataError: the folder does not exist, or :func:`select_channels` rejects its layout.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise DataError(f"{folder}: there is no such folder")
     holds_classes = {
         entry.name: any(map(_holds_photos_of_classes, entry.iterdir())) for entry in folder.iterdir() if entry.is_dir()
     }

@@ -102,9 +102,9 @@ def test_channels_in_s3_are_found_as_in_a_local_folder(
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["train/a/1.jpg", "bus/1.jpg"], "holds channels (train/) and other folders beside them (bus/)"),
-        (["test/a/1.jpg"], "holds test but no train"),
-        (["train/1.jpg"], "train holds no class folders"),
+        (["train/a/1.jpg", "bus/1.jpg"], "contains channels (train/) and other folders beside them (bus/)"),
+        (["test/a/1.jpg"], "contains test but no train"),
+        (["train/1.jpg"], "train contains no class folders"),
         (["1.jpg"], "contains no folders; upload_data creates train/"),
     ],
 )

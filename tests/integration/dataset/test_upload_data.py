@@ -97,7 +97,7 @@ def test_class_folders_beside_channels_are_an_error_and_nothing_is_uploaded(
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith(
-        f"upload_data: {mixed} holds channels (train/) and other folders beside them (bus/, car/)"
+        f"upload_data: {mixed} contains channels (train/) and other folders beside them (bus/, car/)"
     )
     assert len(output.err.splitlines()) == 1
     assert keys(s3, bucket) == {}

@@ -53,7 +53,7 @@ def test_junk_folders_are_ignored() -> None:
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere: no such folder"):
+    with pytest.raises(DataError, match="nowhere: there is no such folder"):
         find_channels(tmp_path / "nowhere")
 
 
