@@ -1,18 +1,20 @@
 """Small real trainings under the debugger: torch modules, in a loop like the image's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classifier.callbacks import Callback, EpochResult, TrainingContext
+from classifier.callbacks import Callback, EpochResult, Mode, TrainingContext
 from classifier.contract.config import HookConfig
 from classifier.contract.findings import Finding, read_findings
 from classifier.debugging.debugger import Debugger
+from classifier.debugging.hook import MODES, close_hook, open_hook
 from classifier.debugging.rules import RULES
 from classifier.debugging.settings import DebuggerSettings
 from classifier.debugging.tensors import open_trial
@@ -137,3 +139,28 @@ def judge(run: Run, rule: str, **parameters: Any) -> Finding:
         one.invoke_at_step(step)
     one.close(ended=True)
     return one.finding()
+
+
+def record(folder: Path, steps: Sequence[tuple[Mode, dict[str, Any]]]) -> Run:
+    """Save given tensors: for each step its mode, and values by smdebug's tensor names."""
+    names = {"losses": {}, "weights": {}, "gradients": {}}
+    additions = {"update_ratios": "^update_ratio/", "activity": "^activity/", "logits": "Loss_input_"}
+    names |= {name: {"include_regex": regex} for name, regex in additions.items()}
+    collections = [
+        {"CollectionName": name, "CollectionParameters": {"save_interval": "1", **values}}
+        for name, values in names.items()
+    ]
+    hook = open_hook(folder / "tensors", None, {"HookParameters": {}, "CollectionConfigurations": collections})
+    for mode, values in steps:
+        hook.set_mode(MODES[mode])
+        hook.on_step_begin()
+        for name, value in values.items():
+            hook.save(name, torch.as_tensor(np.asarray(value)))
+        hook.on_step_end()
+    close_hook(hook)
+    return Run(folder / "tensors", folder / "data")
+
+
+def record_losses(folder: Path, losses: Sequence[tuple[Mode, float]]) -> Run:
+    """Save losses, one for each step."""
+    return record(folder, [(mode, {"CrossEntropyLoss_output_0": loss}) for mode, loss in losses])

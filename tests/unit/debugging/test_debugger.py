@@ -180,6 +180,12 @@ def test_rule_that_may_ends_the_training_at_the_end_of_an_epoch(tmp_path: Path) 
     assert len(Run(tmp_path / "tensors", tmp_path / "data").trial.steps(mode=ModeKeys.TRAIN)) == 10
 
 
+def test_rules_are_evaluated_within_an_epoch_after_50_saved_steps(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="the rule WeightUpdateRatio"):
+        debugged(tmp_path, network(), lr=50.0, epochs=1, steps=120, stop=("WeightUpdateRatio",))
+    assert Run(tmp_path / "tensors", tmp_path / "data").trial.steps(mode=ModeKeys.TRAIN) == list(range(50))
+
+
 def test_folder_of_an_earlier_run_is_made_afresh(tmp_path: Path) -> None:
     debugged(tmp_path / "a", network(), epochs=2, steps=4)
     settings = DebuggerSettings(folder=tmp_path / "a" / "tensors")
