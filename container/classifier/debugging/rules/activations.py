@@ -15,6 +15,8 @@ class DeadRelu(PlainRule):
     """
 
     class Kind(Parameters):
+        """Regex of the ReLUs' outputs, and thresholds in percent."""
+
         tensor_regex: str = ".*relu_output|.*ReLU_output"
         threshold_inactivity: float = Field(1.0, ge=0, le=100)
         threshold_layer: float = Field(50.0, ge=0, le=100)
@@ -24,6 +26,7 @@ class DeadRelu(PlainRule):
     advice = "a smaller lr; warmup_epochs=1; pretrained=true; a model without ReLU (convnext_tiny, efficientnet_b0)"
 
     def look(self, step: int) -> str | None:
+        """Describe how many layers are mostly dead, and which of them is the worst."""
         dead: dict[str, float] = {}
         for name in self.tensors.names(step, regex=f"^activity/|{self.parameters.tensor_regex}"):
             shares = self._activity(name, step)
@@ -53,6 +56,8 @@ class SaturatedActivation(PlainRule):
     """
 
     class Kind(Selection):
+        """Inputs to read, bounds of the unsaturated range, and thresholds in percent."""
+
         tensor_regex: str | None = ".*tanh_input|.*sigmoid_input"
         threshold_tanh_min: float = -9.4999
         threshold_tanh_max: float = 9.4999
@@ -66,6 +71,7 @@ class SaturatedActivation(PlainRule):
     advice = "a smaller lr; warmup_epochs=1; more weight_decay; pretrained=true"
 
     def look(self, step: int) -> str | None:
+        """Describe how many layers are mostly saturated, and which of them is the worst."""
         saturated: dict[str, float] = {}
         for kind in ("tanh", "sigmoid"):
             for name in self._names(step, kind):

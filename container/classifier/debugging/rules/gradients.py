@@ -14,6 +14,8 @@ class VanishingGradient(PlainRule):
     """
 
     class Kind(Parameters):
+        """Least mean absolute gradient."""
+
         threshold: float = Field(1e-7, gt=0)
 
     needs = "the collection gradients"
@@ -24,6 +26,7 @@ class VanishingGradient(PlainRule):
     )
 
     def look(self, step: int) -> str | None:
+        """Describe how many gradients are below the threshold, and the smallest of them."""
         names = self.tensors.names(step, collections=("gradients",))
         names = [name for name in names if name.endswith("weight")] or names
         sizes = {name: size for name in names if (size := self.tensors.reduction(name, step, "abs_mean")) is not None}
@@ -47,6 +50,8 @@ class WeightUpdateRatio(PlainRule):
     """
 
     class Kind(Parameters):
+        """Most steps between two values of the weights, and bounds of the ratio per step."""
+
         num_steps: int = Field(100, ge=1)
         large_threshold: float = Field(10.0, gt=0)
         small_threshold: float = Field(1e-8, ge=0)
@@ -63,6 +68,7 @@ class WeightUpdateRatio(PlainRule):
         self._before: dict[str, tuple[int, np.ndarray]] = {}
 
     def look(self, step: int) -> str | None:
+        """Describe the layers whose ratio at a training step is too large or, if there are none, too small."""
         if self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL):
             return None
         ratios = self.ratios(step)

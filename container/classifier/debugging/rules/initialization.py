@@ -18,6 +18,8 @@ class PoorWeightInitialization(PlainRule):
     """
 
     class Kind(Parameters):
+        """Inputs to read, bounds of variances and gradients, and the number of steps to evaluate."""
+
         activation_inputs_regex: str = ".*relu_input"
         threshold: float = Field(10.0, gt=0)
         distribution_range: float = Field(0.001, ge=0)
@@ -35,6 +37,7 @@ class PoorWeightInitialization(PlainRule):
         self._suspect: str | None = None
 
     def look(self, step: int) -> str | None:
+        """Describe unequal variances or narrow gradients once the loss has not fallen for ``patience`` steps."""
         if (
             self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL)
             or self._num_evaluated > self.parameters.steps

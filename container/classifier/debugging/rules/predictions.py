@@ -32,6 +32,8 @@ class ClassImbalance(_PredictionRule):
     """
 
     class Kind(Parameters):
+        """Thresholds as a ratio and a share (0 to 1), labels to count, and regexes of both tensors."""
+
         threshold_imbalance: float = Field(10, ge=1)
         threshold_misprediction: float = Field(0.7, ge=0, le=1)
         samples: int = Field(500, ge=1)
@@ -49,6 +51,7 @@ class ClassImbalance(_PredictionRule):
         self._missed: list[bool] = []
 
     def look(self, step: int) -> str | None:
+        """Describe the imbalance, or the misclassified rare class, once ``samples`` labels have been read."""
         names = [self.parameters.labels_regex, self.parameters.predictions_regex]
         labels, predictions = (self.tensors.names(step, regex=regex) for regex in names)
         pair = self.pair(step, labels, predictions)
@@ -85,6 +88,8 @@ class Confusion(_PredictionRule):
     """Pairs of classes that the last evaluation confuses, by shares of the true class. Evaluated at the end."""
 
     class Kind(Parameters):
+        """Number of classes, names of both tensors, and bounds as shares of the true class (0 to 1)."""
+
         category_no: int | None = None
         labels: str = "labels"
         predictions: str = "predictions"
@@ -102,6 +107,7 @@ class Confusion(_PredictionRule):
         self._is_over = False
 
     def look(self, step: int) -> str | None:
+        """Keep the labels and predictions of the current evaluation; the verdict comes in ``conclude``."""
         if self.tensors.mode(step) in (ModeKeys.TRAIN, ModeKeys.PREDICT):
             self._is_over = True
             return None
@@ -114,6 +120,7 @@ class Confusion(_PredictionRule):
         return None
 
     def conclude(self, *, ended: bool) -> str | None:
+        """Describe the pair that the last evaluation confuses most, else the class with the fewest correct."""
         if not (ended and self._pairs):
             return None
         truth, predicted = (np.concatenate(part) for part in zip(*self._pairs, strict=True))
