@@ -19,7 +19,8 @@ def training(*parts: tuple[int, float]) -> list[tuple[Mode, float]]:
 
 def epochs(*pairs: tuple[float, float]) -> list[tuple[Mode, float]]:
     """One step of training and one of validation per epoch, from (training loss, validation loss)."""
-    return [step for train, validation in pairs for step in (("train", train), ("validation", validation))]
+    modes: tuple[Mode, Mode] = ("train", "validation")
+    return [step for pair in pairs for step in zip(modes, pair, strict=True)]
 
 
 @pytest.mark.parametrize(
