@@ -14,7 +14,7 @@ class DeadRelu(PlainRule):
     ``activity/``, which has the share by channel.
     """
 
-    class Kind(Parameters):
+    class Options(Parameters):
         """Regex of the ReLUs' outputs, and thresholds in percent."""
 
         tensor_regex: str = ".*relu_output|.*ReLU_output"
@@ -25,7 +25,7 @@ class DeadRelu(PlainRule):
     meaning = "A unit that outputs 0 for every photo gets no gradient and stays dead: the model has lost capacity."
     advice = "a smaller lr; warmup_epochs=1; pretrained=true; a model without ReLU (convnext_tiny, efficientnet_b0)"
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         """Describe how many layers are mostly dead, and which of them is the worst."""
         dead: dict[str, float] = {}
         for name in self.tensors.names(step, regex=f"^activity/|{self.parameters.tensor_regex}"):
@@ -55,7 +55,7 @@ class SaturatedActivation(PlainRule):
     A unit is saturated if under ``threshold_inactivity`` % of its inputs are between the thresholds.
     """
 
-    class Kind(Selection):
+    class Options(Selection):
         """Inputs to read, bounds of the unsaturated range, and thresholds in percent."""
 
         tensor_regex: str | None = ".*tanh_input|.*sigmoid_input"
@@ -70,7 +70,7 @@ class SaturatedActivation(PlainRule):
     meaning = "Saturated tanh and sigmoid units pass no gradient, so the layers before them stop learning."
     advice = "a smaller lr; warmup_epochs=1; more weight_decay; pretrained=true"
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         """Describe how many layers are mostly saturated, and which of them is the worst."""
         saturated: dict[str, float] = {}
         for kind in ("tanh", "sigmoid"):

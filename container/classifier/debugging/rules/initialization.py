@@ -17,7 +17,7 @@ class PoorWeightInitialization(PlainRule):
     saved steps and be about as high as at first. The range of gradients needs gradients saved in full.
     """
 
-    class Kind(Parameters):
+    class Options(Parameters):
         """Inputs to read, bounds of variances and gradients, and the number of steps to evaluate."""
 
         activation_inputs_regex: str = ".*relu_input"
@@ -36,7 +36,7 @@ class PoorWeightInitialization(PlainRule):
         self._num_evaluated = 0
         self._suspect: str | None = None
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         """Describe unequal variances or narrow gradients once the loss has not fallen for ``patience`` steps."""
         if (
             self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL)

@@ -23,7 +23,7 @@ class _EpochRule(PlainRule):
         self._epochs = EpochLosses()
         self._before: int | None = None
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         # Only the step after an evaluation shows that it is complete.
         self.shown_at, self._before = self._before, step
         loss = loss_at(self.tensors, step, getattr(self.parameters, "tensor_regex", None))
@@ -62,7 +62,7 @@ class LossNotDecreasing(PlainRule):
     if two windows show it by over three standard errors; a loss below 1/20 of the first never counts.
     """
 
-    class Kind(Selection):
+    class Options(Selection):
         """Losses to read, steps per window, and thresholds in percent."""
 
         use_losses_collection: bool = True
@@ -83,7 +83,7 @@ class LossNotDecreasing(PlainRule):
         self._windows: list[_Window] = []
         self._first: float | None = None
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         """Describe a loss that is not finite or, at the end of a window, one that rose or no longer falls."""
         wanted = _MODES.get((self.parameters.mode or "TRAIN").upper(), ModeKeys.TRAIN)
         if self.tensors.mode(step) not in (wanted, ModeKeys.GLOBAL):
@@ -134,7 +134,7 @@ class LossNotDecreasing(PlainRule):
 class Overfit(_EpochRule):
     """Mean validation loss above that of training by ``ratio_threshold``, over ``patience`` times in a row."""
 
-    class Kind(Parameters):
+    class Options(Parameters):
         """First step to evaluate, tolerated evaluations, and the ratio of excess to training loss."""
 
         tensor_regex: str | None = None
@@ -149,9 +149,9 @@ class Overfit(_EpochRule):
     )
     _exceeded = 0
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         """Describe the epoch that has just ended; None before ``start_step``."""
-        return super().look(step) if step >= self.parameters.start_step else None
+        return super().check_step(step) if step >= self.parameters.start_step else None
 
     def judge(self, training: float, validation: float) -> str | None:
         """Describe the excess of the validation loss if it lasted for more than ``patience`` epochs."""
@@ -169,7 +169,7 @@ class Overfit(_EpochRule):
 class Overtraining(_EpochRule):
     """Too many evaluations since the mean loss of training, or of validation, last fell by ``delta``."""
 
-    class Kind(Parameters):
+    class Options(Parameters):
         """Epochs without improvement that are tolerated, and the decrease that counts as one."""
 
         patience_train: int = Field(5, ge=1)

@@ -18,7 +18,7 @@ class SimilarAcrossRuns(PlainRule):
     ``other_trials`` is a comma-separated list of folders or S3 prefixes.
     """
 
-    class Kind(Selection):
+    class Options(Selection):
         """The other runs, and the tensors to compare."""
 
         other_trials: str = ""
@@ -32,7 +32,7 @@ class SimilarAcrossRuns(PlainRule):
             other_trials = [open_trial(path.strip()) for path in other_trials.split(",")]
         super().__init__(base_trial, other_trials, **parameters)
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         """Describe the tensors of a step that equal those of the first such run."""
         selection = self.parameters
         collections = selection.collections("weights,gradients,losses")
@@ -61,7 +61,7 @@ class StalledTrainingRule(PlainRule):
     ``stop_training_on_fire`` is accepted for compatibility with AWS, but ignored.
     """
 
-    class Kind(Parameters):
+    class Options(Parameters):
         """Seconds without a saved step; the other parameters are accepted for compatibility."""
 
         threshold: float = Field(1800, gt=0)
@@ -73,7 +73,7 @@ class StalledTrainingRule(PlainRule):
     advice = "check the log of that time; num_workers=auto; File instead of FastFile input; a larger volume"
     _last: float | None = None
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         """Describe the seconds between the last saved step and this one if they exceed the threshold."""
         now = self.tensors.written_at(step)
         last, self._last = self._last, now

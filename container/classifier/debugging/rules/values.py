@@ -21,7 +21,7 @@ class _ValueRule(PlainRule):
             return self.tensors.names(step, regex=parameters.tensor_regex)
         return self.tensors.names(step, collections=parameters.collections(self.collections))
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         verdicts = {name: self.judge(name, step) for name in self.selected(step)}
         known = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
         self.evaluated = self.evaluated or bool(known)
@@ -40,7 +40,7 @@ class _ValueRule(PlainRule):
 class AllZero(_ValueRule):
     """Tensors of which at least ``threshold`` % are zeros; by reductions alone, those whose maximum is 0."""
 
-    class Kind(Selection):
+    class Options(Selection):
         """Percentage of zeros, and the tensors to read."""
 
         threshold: float = Field(100, gt=0, le=100)
@@ -64,7 +64,7 @@ class AllZero(_ValueRule):
 class ExplodingTensor(_ValueRule):
     """Tensors with values that are not finite; with ``only_nan``, with NaN."""
 
-    class Kind(Selection):
+    class Options(Selection):
         """Whether only NaN counts, and the tensors to read."""
 
         only_nan: bool = False
@@ -95,7 +95,7 @@ class ExplodingTensor(_ValueRule):
 class UnchangedTensor(_ValueRule):
     """Tensors that are equal at ``num_steps`` successive saved steps; reductions must be exactly equal."""
 
-    class Kind(Selection):
+    class Options(Selection):
         """Number of steps, tolerances as in ``numpy.allclose``, and the tensors to read."""
 
         num_steps: int = Field(3, ge=2)
@@ -136,7 +136,7 @@ class UnchangedTensor(_ValueRule):
 class TensorVariance(_ValueRule):
     """Tensors whose variance is outside the given thresholds, for which AWS has no defaults."""
 
-    class Kind(Selection):
+    class Options(Selection):
         """Bounds of the variance, both optional, and the tensors to read."""
 
         max_threshold: float | None = None
