@@ -1,9 +1,9 @@
-"""Cost of a step with the debugger on that saves nothing, relative to a step without the debugger.
+"""Duration of a training step with the debugger, relative to one without.
 
     PYTHONPATH=tests .venv/bin/python -m benchmarks.debugger
 
-Blocks of steps of both kinds in turn, on the same network and batches, through the image's own training loop. Printed
-are the ratio of the medians, and what a step that saves costs.
+Runs blocks of steps in turn on the same network and batch, through the container's training loop: without the debugger
+and with one that saves nothing. Then come blocks that save every tensor. Prints medians and their ratios.
 """
 
 import argparse
@@ -46,20 +46,20 @@ def main() -> None:
         idle = _debugger(Path(folder) / "idle", trainer, save_interval="1000000000")
         saving = _debugger(Path(folder) / "saving", trainer, save_interval="1")
         for callback in (idle, saving):
-            _steps(trainer, batch, callback)  # the first step of all is always saved
-        times: dict[str, list[float]] = {"nobody": [], "idle": [], "saving": []}
+            _steps(trainer, batch, callback)  # the very first step is always saved
+        times: dict[str, list[float]] = {"off": [], "idle": [], "saving": []}
         for _ in range(options.rounds):
-            times["nobody"].append(_steps(trainer, batch, CallbackList([], print)))
+            times["off"].append(_steps(trainer, batch, CallbackList([], print)))
             times["idle"].append(_steps(trainer, batch, idle))
         for _ in range(max(1, options.rounds // 10)):
             times["saving"].append(_steps(trainer, batch, saving))
         idle.on_train_end()
         saving.on_train_end()
-    alone, looked_at, saved = (1000 * median(values) / STEPS for values in times.values())
+    off_ms, idle_ms, saving_ms = (1000 * median(values) / STEPS for values in times.values())
     print(f"{options.model}, {options.image_size} px, batches of {options.batch_size}; medians of {options.rounds}")
-    print(f"step without the debugger          {alone:7.1f} ms")
-    print(f"debugger on, nothing saved         {looked_at:7.1f} ms   {looked_at / alone:.3f} times")
-    print(f"weights, gradients, losses saved   {saved:7.1f} ms   {saved / alone:.3f} times")
+    print(f"step without the debugger          {off_ms:7.1f} ms")
+    print(f"debugger on, nothing saved         {idle_ms:7.1f} ms   {idle_ms / off_ms:.3f} times")
+    print(f"weights, gradients, losses saved   {saving_ms:7.1f} ms   {saving_ms / off_ms:.3f} times")
 
 
 def _trainer(network: nn.Module) -> Trainer:
@@ -99,7 +99,7 @@ def _debugger(folder: Path, trainer: Trainer, **hook: str) -> Callback:
 
 
 def _steps(trainer: Trainer, batch: Batch, callback: Callback) -> float:
-    """Seconds of ``STEPS`` steps."""
+    """Return the seconds that ``STEPS`` steps take."""
     began = time.perf_counter()
     trainer.train_epoch([batch] * STEPS, seed=0, advance=lambda: None, callback=callback)
     return time.perf_counter() - began

@@ -1,11 +1,11 @@
-"""What `profile=true` costs a training: steps with and without it, in turn, in one process.
+"""Cost of ``profile=true``: training steps with and without it, in turn, in one process.
 
   PYTHONPATH=tests .venv/bin/python -m benchmarks.profiler --rounds 5
 
-A ResNet-18 on pixels in memory, and a head on features, whose steps take less than a millisecond: the worst case. The
-ratios are medians of the rounds' ratios, since a machine's speed drifts, of time and of the CPU time of all threads,
-which others on the machine disturb less. They leave out the first steps, among which are those whose operators are
-recorded; their cost and that of the files is reported separately, per training.
+Trains a ResNet-18 on images in memory, and a head on features, whose steps take less than a millisecond (the worst
+case). The ratios are medians over the rounds, since a machine's speed drifts. That of CPU time, summed over all
+threads, is less sensitive to other processes than that of wall time. Both exclude the first steps, among which are
+those whose operators are recorded; the cost of these and of writing files is reported separately, per training.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _FIRST = 10
 
 @dataclass(frozen=True)
 class Case:
-    """So many steps of a module on inputs of a shape, 32 at a time."""
+    """``num_steps`` steps of a module on batches of 32 inputs of a shape."""
 
     name: str
     module: Callable[[], nn.Module]
@@ -49,7 +49,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Round:
-    """``step_s`` and ``step_cpu_s``: a step after the first ones; ``rest_cpu_s``: everything else of the training."""
+    """Wall and CPU time of a step, without the first ones, and CPU time of the rest of the training, in seconds."""
 
     step_s: float
     step_cpu_s: float
@@ -68,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     tune_malloc("training")
     for case in CASES:
-        measure(case, is_profiled=True)  # loads what is loaded once
+        measure(case, is_profiled=True)  # warm-up: imports and allocations that happen once
         pairs = [(measure(case, is_profiled=False), measure(case, is_profiled=True)) for _ in range(options.rounds)]
         report(case, pairs)
 

@@ -1,18 +1,20 @@
-"""Small real trainings under the debugger: torch modules, in a loop like the image's own."""
+"""Small trainings with the debugger, in a loop like that of the container, and tensors recorded from given values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from classifier.callbacks import Callback, EpochResult, TrainingContext
+from classifier.callbacks import Callback, EpochResult, Mode, TrainingContext
 from classifier.contract.config import HookConfig
 from classifier.contract.findings import Finding, read_findings
 from classifier.debugging.debugger import Debugger
+from classifier.debugging.hook import MODES, close_hook, open_hook
 from classifier.debugging.rules import RULES
 from classifier.debugging.settings import DebuggerSettings
 from classifier.debugging.tensors import open_trial
@@ -22,7 +24,7 @@ NUM_FEATURES, NUM_CLASSES = 8, 3
 
 @dataclass
 class Run:
-    """A training that has ended, and the debugger's output."""
+    """Outputs of a finished training: folder of the tensors, folder of the findings, and log lines."""
 
     folder: Path
     output: Path
@@ -40,11 +42,11 @@ class Run:
 def points(
     number: int, *, seed: int = 0, share: tuple[float, ...] = (1, 1, 1), spread: float = 0.5
 ) -> tuple[Tensor, Tensor]:
-    """Points about three centres, which a line can part: float32 (number, 8), int64 (number,)."""
+    """Return linearly separable points around three centers, float32 (number, 8), and labels, int64 (number,)."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.multinomial(torch.tensor(share, dtype=torch.float32), number, replacement=True, generator=generator)
-    centres = 2 * torch.eye(NUM_CLASSES, NUM_FEATURES)
-    return centres[labels] + spread * torch.randn(number, NUM_FEATURES, generator=generator), labels
+    centers = 2 * torch.eye(NUM_CLASSES, NUM_FEATURES)
+    return centers[labels] + spread * torch.randn(number, NUM_FEATURES, generator=generator), labels
 
 
 def network(*hidden: nn.Module, width: int = 16) -> nn.Module:
@@ -58,7 +60,7 @@ def network(*hidden: nn.Module, width: int = 16) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(size, NUM_CLASSES))
 
 
-def train(  # noqa: PLR0913 - a test names the few that it means
+def train(  # noqa: PLR0913 - a test sets only a few
     callback: Callback,
     module: nn.Module,
     *,
@@ -70,7 +72,7 @@ def train(  # noqa: PLR0913 - a test names the few that it means
     change: Callable[[int], None] | None = None,
     momentum: float = 0.9,
 ) -> None:
-    """``steps`` batches an epoch, and two of validation; ``change`` is called with the step's number before it."""
+    """Train ``steps`` batches per epoch and validate on two; ``change`` is called with a step's number before it."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer, criterion = torch.optim.SGD(parameters, lr=lr, momentum=momentum), nn.CrossEntropyLoss()
     inputs, labels = data or points(32 * steps)
@@ -121,7 +123,7 @@ def _evaluate(callback: Callback, module: nn.Module, epoch: int, data: tuple[Ten
 def debugged(
     folder: Path, module: nn.Module, config: dict[str, Any] | None = None, stop: tuple[str, ...] = (), **options: Any
 ) -> Run:
-    """Train under the debugger; ``config`` as in ``debughookconfig.json``, without it collections of our own."""
+    """Train with the debugger; ``config`` is as in ``debughookconfig.json``, by default the default collections."""
     run = Run(folder / "tensors", folder / "data")
     hook = HookConfig.model_validate(config) if config else None
     settings = DebuggerSettings(folder=run.folder, hook=hook, own_collections=hook is None, stop=stop)
@@ -137,3 +139,28 @@ def judge(run: Run, rule: str, **parameters: Any) -> Finding:
         one.invoke_at_step(step)
     one.close(ended=True)
     return one.finding()
+
+
+def record(folder: Path, steps: Sequence[tuple[Mode, dict[str, Any]]]) -> Run:
+    """Save given tensors: for each step its mode, and values by smdebug's tensor names."""
+    names = {"losses": {}, "weights": {}, "gradients": {}}
+    additions = {"update_ratios": "^update_ratio/", "activity": "^activity/", "logits": "Loss_input_"}
+    names |= {name: {"include_regex": regex} for name, regex in additions.items()}
+    collections = [
+        {"CollectionName": name, "CollectionParameters": {"save_interval": "1", **values}}
+        for name, values in names.items()
+    ]
+    hook = open_hook(folder / "tensors", None, {"HookParameters": {}, "CollectionConfigurations": collections})
+    for mode, values in steps:
+        hook.set_mode(MODES[mode])
+        hook.on_step_begin()
+        for name, value in values.items():
+            hook.save(name, torch.as_tensor(np.asarray(value)))
+        hook.on_step_end()
+    close_hook(hook)
+    return Run(folder / "tensors", folder / "data")
+
+
+def record_losses(folder: Path, losses: Sequence[tuple[Mode, float]]) -> Run:
+    """Save losses, one for each step."""
+    return record(folder, [(mode, {"CrossEntropyLoss_output_0": loss}) for mode, loss in losses])

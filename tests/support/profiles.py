@@ -1,4 +1,4 @@
-"""Profiles as a test wants them, smdebug's own reader of what a profiler wrote, and AWS's table of rules."""
+"""Profiles with chosen values, smdebug's reader of profiler files, and AWS's definitions of rules."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ START_S = 1_795_000_020.0
 
 
 def sample(number: int = 0, **values: Any) -> SystemSample:
-    """The ``number``-th of a machine with two cores, half busy, two samples a second; ``values`` as one likes."""
+    """Return sample ``number`` (two per second) of a machine with two half-busy cores; ``values`` replace fields."""
     cores, iowait = values.pop("cores", (50, 50)), values.pop("iowait", (0, 0))
     return SystemSample(
         time_s=START_S + number / 2,
@@ -33,7 +33,7 @@ def samples(num: int, **values: Any) -> Sequence[SystemSample]:
 
 
 def steps(seconds: Sequence[float], *, mode: str = "train", data: Sequence[float] | None = None) -> StepTable:
-    """Steps of so many seconds, spent on the forward pass but for the wait for ``data``."""
+    """Return steps of the given durations; all time but that of the phase ``data`` is spent in the forward pass."""
     count = len(seconds)
     phases = np.zeros((count, len(PHASES)))
     phases[:, PHASES.index("data")] = data if data is not None else 0
@@ -50,7 +50,7 @@ def steps(seconds: Sequence[float], *, mode: str = "train", data: Sequence[float
 
 
 def profile(**values: Any) -> Profile:
-    """A minute of training without a fault, on a machine without a GPU; ``values`` as one likes."""
+    """Return a minute of healthy training on a machine without a GPU; ``values`` replace fields."""
     table = values.get("steps", steps([0.5] * 120))
     healthy = Profile(
         parameters=Hyperparameters(),
@@ -69,9 +69,9 @@ def profile(**values: Any) -> Profile:
 
 
 def read_frames(folder: Path) -> Any:
-    """smdebug's own ``PandasFrame`` of a profiler's folder."""
+    """Return smdebug's ``PandasFrame`` of a profiler's folder."""
     with warnings.catch_warnings():
-        # smdebug is of an older Python's time.
+        # smdebug was written for an older Python and uses deprecated features.
         warnings.simplefilter("ignore")
         from smdebug.profiler.analysis.utils.profiler_data_to_pandas import PandasFrame  # noqa: PLC0415
 
@@ -79,7 +79,7 @@ def read_frames(folder: Path) -> Any:
 
 
 def aws_rules() -> dict[str, Any]:
-    """AWS's profiler rules by name; called without arguments, each has its defaults in ``rule_parameters``."""
+    """Return AWS's profiler rules by name; an instance has the rule's defaults in ``rule_parameters``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from smdebug_rulesconfig.profiler_rules import rules  # noqa: PLC0415

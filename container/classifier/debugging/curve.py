@@ -21,11 +21,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class _CurveRule:
-    """A rule on the loss curve; ``look`` is called only if ``is_readable``."""
+    """A rule on the loss curve; ``find`` is called only if ``is_readable``."""
 
     name: str
     needs: str
-    look: Callable[[Curve], tuple[int, str] | None]
+    find: Callable[[Curve], tuple[int, str] | None]
     is_readable: Callable[[Curve], bool]
     meaning: str
     advice: str
@@ -39,7 +39,7 @@ def read_curve(curve: Curve) -> list[Finding]:
 def _read(rule: _CurveRule, curve: Curve) -> Finding:
     if not rule.is_readable(curve):
         return skipped(rule, f"needs {rule.needs}")
-    found = rule.look(curve)
+    found = rule.find(curve)
     if found is None:
         return quiet(rule)
     step, seen = found

@@ -43,6 +43,7 @@ class Debugger(Callback):
         self._num_saved = 0
 
     def on_train_begin(self, context: TrainingContext) -> None:
+        """Open the hook on rank 0, with the collections that the settings give for this training."""
         # All ranks have the same weights and gradients; only rank 0 saves them.
         if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
             return
@@ -58,11 +59,13 @@ class Debugger(Callback):
         self._activations = Activations(self._hook, context.network)
 
     def on_epoch_begin(self, mode: Mode, number: int) -> None:  # noqa: ARG002 - a callback's
+        """Set smdebug's mode, under which the following steps are counted."""
         self._mode = mode
         if self._hook is not None:
             self._hook.set_mode(MODES[mode])
 
     def phase(self, name: Phase) -> AbstractContextManager[Any]:
+        """Return a context that counts a step and saves activations in the phase ``forward``; else an empty one."""
         return _Forward(self, self._hook) if name == "forward" and self._hook is not None else _NOTHING
 
     def begin_forward(self, hook: TensorHook) -> None:
@@ -84,6 +87,7 @@ class Debugger(Callback):
         self._activations.remove()
 
     def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Save logits, float32 (N, num_classes), labels, int64 (N,), and the mean loss of the batch."""
         hook = self._hook
         if hook is not None and hook.saving:
             hook.save(f"{self._loss}_input_0", logits)
@@ -91,6 +95,7 @@ class Debugger(Callback):
             hook.save(f"{self._loss}_output_0", loss)
 
     def on_backward_end(self) -> None:
+        """Save the gradients of all trainable parameters."""
         hook = self._hook
         if hook is not None and hook.saving:
             for name, parameter in self._parameters.items():
@@ -99,6 +104,7 @@ class Debugger(Callback):
 
     @torch.no_grad()
     def on_step_end(self) -> None:
+        """Save update ratios, close the step's file and, every 50 saved steps, evaluate the rules."""
         hook = self._hook
         if hook is None or not hook.saving:
             return
@@ -114,9 +120,11 @@ class Debugger(Callback):
             self._evaluate()
 
     def on_epoch_end(self, result: EpochResult) -> None:  # noqa: ARG002 - a callback's
+        """Evaluate the rules on the epoch's steps; raise ``Stopped`` if one of ``debug_stop`` fired."""
         self._evaluate()
 
     def on_test_end(self, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - a callback's
+        """Evaluate the rules on the losses of the test."""
         self._evaluate()
 
     def on_train_end(self) -> None:

@@ -82,22 +82,26 @@ class Profiler(Callback):
         self._sampler.stop()
 
     def on_train_begin(self, context: TrainingContext) -> None:
+        """Choose the clock of the device, and the steps whose operators are recorded."""
         on_gpu = context.device.type == "cuda"
         self._timer = StepTimer(DeviceClock() if on_gpu else HostClock(), self._timeline)
         self._operators.plan(context.num_epochs, context.steps_per_epoch, on_gpu=on_gpu)
 
     def on_epoch_begin(self, mode: Mode, number: int) -> None:
+        """Begin a pass over a channel; the first one also ends initialization."""
         self._first_step_s = self._first_step_s or time.time()
         self._timed.exclude(self._operators.end())
         self._mode = mode
         self._timed.begin_pass(mode, number)
 
     def on_step_begin(self) -> None:
+        """Begin a step; in training, start recording operators if their steps begin here."""
         if self._mode == "train":
             self._timed.exclude(self._operators.begin_step(self._timed.number))
         self._timed.begin_step()
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:
+        """Return a context that measures a phase and, while operators are recorded, marks it in the trace."""
         if not self._operators.is_recording:
             return self._timed.phase(name)
         stack = ExitStack()
@@ -106,19 +110,23 @@ class Profiler(Callback):
         return stack
 
     def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:  # noqa: ARG002 - a callback's
+        """Count the images of a training batch."""
         if self._mode == "train":
             self._num_images += len(labels)
 
     def on_step_end(self) -> None:
+        """End a step; recording of operators stops after the last of its steps."""
         number, is_recorded = self._timed.number, self._operators.is_recording
         self._timed.end_step(is_usual=not is_recorded)
         if is_recorded:
             self._timed.exclude(self._operators.end_step(number))
 
     def on_epoch_end(self, result: EpochResult) -> None:  # noqa: ARG002 - a callback's
+        """End the pass."""
         self._timed.end_pass()
 
     def on_test_end(self, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - a callback's
+        """End the pass over the test channel."""
         self._timed.end_pass()
 
     def on_train_end(self) -> None:

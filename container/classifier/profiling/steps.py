@@ -46,16 +46,19 @@ class HostClock:
     """Clock for a CPU, where an operation is complete when its call returns."""
 
     def mark(self) -> float:
+        """Return ``time.perf_counter()``, in seconds."""
         return time.perf_counter()
 
     def has_passed(self, mark: float) -> Literal[True]:  # noqa: ARG002 - the protocol's
+        """Return True: a mark is in the past as soon as it exists."""
         return True
 
     def seconds(self, begin: float, end: float) -> float:
+        """Return the difference of two marks."""
         return end - begin
 
     def synchronize(self) -> None:
-        pass
+        """Do nothing, since no operation is pending."""
 
 
 class DeviceClock:
@@ -67,17 +70,21 @@ class DeviceClock:
         self._cuda = torch.cuda
 
     def mark(self) -> Any:
+        """Record a CUDA event in the current stream and return it."""
         event = self._cuda.Event(enable_timing=True)
         event.record()
         return event
 
     def has_passed(self, mark: Any) -> bool:
+        """Return whether the GPU has reached the event; never blocks."""
         return mark.query()
 
     def seconds(self, begin: Any, end: Any) -> float:
+        """Return the seconds between two events, which CUDA measures in milliseconds."""
         return begin.elapsed_time(end) / 1000
 
     def synchronize(self) -> None:
+        """Wait for all work that was submitted to the GPU."""
         self._cuda.synchronize()
 
 

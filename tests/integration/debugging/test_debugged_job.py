@@ -1,4 +1,4 @@
-"""The debugger in a complete job, started as the platform starts it."""
+"""The debugger in complete training jobs."""
 
 import csv
 import json
@@ -39,18 +39,16 @@ def train(platform: Platform, data: Path, config: object | None, **hyperparamete
     return platform.run()
 
 
-def test_artifact_is_the_same_byte_for_byte_with_and_without(platform: Platform, image_folder: Path) -> None:
+def test_artifact_is_byte_identical_with_and_without_the_debugger(platform: Platform, image_folder: Path) -> None:
     without = train(platform, image_folder, None, precision="bf16")
     expected, metrics = artifact(without), without.metrics
-    with_it = train(platform, image_folder, EVERYTHING, precision="bf16")
-    assert tensors(with_it).steps(mode=ModeKeys.TRAIN)
-    assert artifact(with_it) == expected
-    assert with_it.metrics == metrics
+    debugged = train(platform, image_folder, EVERYTHING, precision="bf16")
+    assert tensors(debugged).steps(mode=ModeKeys.TRAIN)
+    assert artifact(debugged) == expected
+    assert debugged.metrics == metrics
 
 
-def test_configuration_is_followed_in_bf16_and_under_the_platform_s_moved_root(
-    platform: Platform, image_folder: Path
-) -> None:
+def test_configuration_is_applied_in_bf16_and_under_a_relocated_root(platform: Platform, image_folder: Path) -> None:
     job = train(platform, image_folder, EVERYTHING, precision="bf16")
     assert job.exit_code == 0, job.log
     assert "warning" not in job.log
@@ -61,7 +59,7 @@ def test_configuration_is_followed_in_bf16_and_under_the_platform_s_moved_root(
     assert trial.steps(mode=ModeKeys.EVAL)
 
 
-def test_debug_true_leaves_findings_series_and_a_summary(platform: Platform, image_folder: Path) -> None:
+def test_debug_true_writes_findings_series_and_a_summary(platform: Platform, image_folder: Path) -> None:
     job = train(platform, image_folder, None, debug="true", epochs="2")
     assert job.exit_code == 0, job.log
     assert "warning" not in job.log
@@ -77,7 +75,7 @@ def test_debug_true_leaves_findings_series_and_a_summary(platform: Platform, ima
     assert series["gradient_norm"].keys() == series["update_ratio"].keys()
 
 
-def test_frozen_backbone_is_debugged_by_its_head(platform: Platform, image_folder: Path, tmp_path: Path) -> None:
+def test_only_the_head_is_saved_with_a_frozen_backbone(platform: Platform, image_folder: Path, tmp_path: Path) -> None:
     first = train(platform, image_folder, None)
     weights = tmp_path / "weights"
     weights.mkdir()
@@ -92,7 +90,7 @@ def test_frozen_backbone_is_debugged_by_its_head(platform: Platform, image_folde
     assert tensors(job).tensor_names(collection="weights") == ["SqueezeNet_classifier.1.weight"]
 
 
-def test_rule_named_in_debug_stop_ends_the_job_in_order(platform: Platform, image_folder: Path) -> None:
+def test_rule_of_debug_stop_stops_the_job_and_saves_the_model(platform: Platform, image_folder: Path) -> None:
     job = train(platform, image_folder, None, debug_stop="Confusion, WeightUpdateRatio", lr="10", epochs="9")
     assert job.exit_code == 0, job.log
     assert "stopped     by the rule WeightUpdateRatio: a step changes the weights" in job.log

@@ -1,4 +1,4 @@
-"""`scripts/evaluate_rules.py`: findings from saved tensors of any job, in a folder or in S3."""
+"""``scripts/evaluate_rules.py`` on saved tensors in a folder and in S3."""
 
 import json
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ def diverging(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of AWS's on this machine."""
+    """A bucket of a local S3 server."""
     for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     with moto_server(free_port()) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        # smdebug keeps its client for the life of the process.
+        # smdebug caches its client for the lifetime of the process.
         S3Handler.client.cache_clear()
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="a-bucket")
         yield "a-bucket"
@@ -36,8 +36,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_findings_are_printed_and_written(diverging: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(diverging.folder), "--output", str(tmp_path / "findings.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    place = next(place for place, line in enumerate(lines) if line.startswith("fired    WeightUpdateRatio  step 0  "))
-    assert lines[place + 2].startswith("         Try: a smaller lr")
+    start = "fired    WeightUpdateRatio  step 0  "
+    number = next(number for number, line in enumerate(lines) if line.startswith(start))
+    assert lines[number + 2].startswith("         Try: a smaller lr")
     assert {one.rule: one for one in read_findings(tmp_path / "findings.json")} == diverging.findings
 
 
@@ -51,7 +52,7 @@ def test_single_rule_is_evaluated_with_its_own_parameters(
     assert capsys.readouterr().out.startswith("quiet    WeightUpdateRatio")
 
 
-def test_tensors_in_s3_are_read_from_there(diverging: Run, bucket: str, tmp_path: Path) -> None:
+def test_tensors_are_read_from_s3(diverging: Run, bucket: str, tmp_path: Path) -> None:
     client = boto3.client("s3", region_name="us-east-1")
     for path in diverging.folder.rglob("*"):
         if path.is_file():
@@ -62,7 +63,7 @@ def test_tensors_in_s3_are_read_from_there(diverging: Run, bucket: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["/nowhere"], "evaluate_rules: /nowhere has no tensors of smdebug"),
         (["/nowhere", "--rule", "AllZeros"], "evaluate_rules: --rule AllZeros: no such rule (did you mean 'AllZero'?)"),
@@ -72,14 +73,14 @@ def test_tensors_in_s3_are_read_from_there(diverging: Run, bucket: str, tmp_path
         ),
     ],
 )
-def test_error_is_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_message_is_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(options) == 1
     error = capsys.readouterr().err
-    assert error.startswith(said)
+    assert error.startswith(message)
     assert error.count("\n") == 1
 
 
-def test_unknown_parameter_is_an_error_that_lists_the_known_ones(
+def test_error_for_an_unknown_parameter_lists_the_known_ones(
     diverging: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(diverging.folder), "--rule", "VanishingGradient", "treshold=1"]) == 1

@@ -1,4 +1,4 @@
-"""A job with profile=true, or a profilerconfig.json: what it writes, what it prints, and what it leaves alone."""
+"""Jobs with ``profile=true`` or ``profilerconfig.json``: outputs, log lines, and an unchanged artifact."""
 
 import gzip
 import json
@@ -30,7 +30,7 @@ def artifact(paths: Paths) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths.model.iterdir()}
 
 
-def test_profile_shows_where_the_time_went(platform: Platform, channels: dict[str, Path]) -> None:
+def test_profile_has_phases_steps_operators_and_findings(platform: Platform, channels: dict[str, Path]) -> None:
     job = platform.train(channels, profile="true", epochs="3")
     assert (job.exit_code, job.failure) == (0, None)
     assert "warning" not in job.log.lower(), job.log
@@ -51,7 +51,7 @@ def test_profile_shows_where_the_time_went(platform: Platform, channels: dict[st
     assert not any(thread.name == "profiler" for thread in threading.enumerate())
 
 
-def test_smdebug_and_perfetto_open_what_was_written(platform: Platform, channels: dict[str, Path]) -> None:
+def test_smdebug_reads_the_files_and_the_trace_has_all_phases(platform: Platform, channels: dict[str, Path]) -> None:
     job = platform.train(channels, profile="true", epochs="3")
     folder = job.paths.output_data / "profiler"
     frames = read_frames(folder)
@@ -79,7 +79,7 @@ def test_profiling_does_not_change_the_artifact(platform: Platform, channels: di
     assert artifact(platform.paths) == before
 
 
-def test_a_frozen_backbone_is_profiled(platform: Platform, channels: dict[str, Path]) -> None:
+def test_training_with_a_frozen_backbone_is_profiled(platform: Platform, channels: dict[str, Path]) -> None:
     first = platform.train(channels, model="mobilenet_v3_small")
     pretrained = first.paths.model.rename(platform.paths.base.with_name("pretrained"))
     job = platform.train(
@@ -95,7 +95,7 @@ def test_a_frozen_backbone_is_profiled(platform: Platform, channels: dict[str, P
     assert len(read_profile(job)["steps"]) == 3
 
 
-def test_profilerconfig_says_where_and_when(platform: Platform, channels: dict[str, Path]) -> None:
+def test_profilerconfig_selects_folder_and_steps(platform: Platform, channels: dict[str, Path]) -> None:
     platform.lay_out(channels, {"epochs": "2"})
     parameters = {
         "ProfilerEnabled": "true",
@@ -115,7 +115,7 @@ def test_profilerconfig_says_where_and_when(platform: Platform, channels: dict[s
 @pytest.mark.parametrize(
     "content", ['{"ProfilingParameters": {"ProfilerEnabled": "false"}}', '{"DisableProfiler": true}']
 )
-def test_a_profiler_that_is_switched_off_is_off(platform: Platform, channels: dict[str, Path], content: str) -> None:
+def test_profiler_can_be_disabled(platform: Platform, channels: dict[str, Path], content: str) -> None:
     platform.lay_out(channels)
     platform.write_config("profilerconfig.json", content)
     job = platform.run()
@@ -136,12 +136,12 @@ def test_unwritable_profile_is_a_warning_and_the_job_succeeds(
     warnings = [line for line in job.log.splitlines() if line.startswith("warning: ")]
     incomplete = {line.partition("profile is incomplete, ")[2].partition(":")[0] for line in warnings}
     assert incomplete == {"operators", "steps", "system samples"}
-    assert read_profile(job)["phases"]["train"]["forward"] > 0, "measurements that need no folder are reported"
+    assert read_profile(job)["phases"]["train"]["forward"] > 0, "measurements that need no folder must be reported"
     assert (job.paths.model / "model.safetensors").exists()
     assert "test:accuracy" in job.metrics
 
 
-def test_bad_data_fails_as_without_a_profile(platform: Platform, channels: dict[str, Path]) -> None:
+def test_job_with_invalid_photos_fails_and_stops_the_sampler(platform: Platform, channels: dict[str, Path]) -> None:
     for photo in channels["train"].rglob("*.jpg"):
         photo.write_bytes(b"no photo")
     job = platform.train(channels, profile="true")

@@ -1,4 +1,4 @@
-"""Rules that fire on trainings of which something is slow, and are quiet on those of which nothing is."""
+"""Profiler rules on real trainings with slow photos, slow steps or a stall."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from classifier.training.precision import Precision
 
 
 class Slow(nn.Module):
-    """A layer whose n-th call takes as long as it is told."""
+    """A layer whose n-th call takes ``wait_s(n)`` longer."""
 
     def __init__(self, wait_s: Callable[[int], float]) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def batches(count: int, wait_s: float) -> Iterator[Batch]:
 
 
 def train(folder: Path, *, reading_s: float = 0.0, step_s: Callable[[int], float] = lambda _: 0.0) -> Sequence[Finding]:
-    """A training of 40 steps through the real loop, profiled; what the rules found."""
+    """Profile 40 steps of the real training loop and return the findings."""
     parameters = Hyperparameters(profile=True, epochs=1)
     config = TrainingConfig(parameters, channels={"train": Channel.model_validate({})})
     module, precision, paths = Slow(step_s), Precision(torch.device("cpu"), "fp32"), Paths(folder)
@@ -66,18 +66,18 @@ def outcome(findings: Sequence[Finding], rule: str) -> str:
     return next(finding.outcome for finding in findings if finding.rule == rule)
 
 
-def test_photos_that_come_slowly_fire_dataloader(tmp_path: Path) -> None:
+def test_dataloader_fires_if_reading_photos_is_slow(tmp_path: Path) -> None:
     findings = train(tmp_path, reading_s=0.03)
     assert outcome(findings, "Dataloader") == "fired"
 
 
-def test_slow_steps_leave_dataloader_quiet(tmp_path: Path) -> None:
+def test_dataloader_is_quiet_if_steps_are_slow(tmp_path: Path) -> None:
     findings = train(tmp_path, step_s=lambda _: 0.03)
     assert outcome(findings, "Dataloader") == "quiet"
     assert outcome(findings, "MaxInitializationTime") == "quiet"
 
 
-def test_a_step_that_stalls_fires_step_outlier(tmp_path: Path) -> None:
+def test_step_outlier_fires_on_a_stalled_step(tmp_path: Path) -> None:
     findings = train(tmp_path, step_s=lambda number: 2.0 if number == 30 else 0.01)
     (finding,) = (finding for finding in findings if finding.rule == "StepOutlier")
     assert (finding.outcome, finding.step) == ("fired", 30)

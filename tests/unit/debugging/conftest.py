@@ -1,4 +1,4 @@
-"""Trainings that go well, and that go wrong in a way of their own. Each is trained once for all tests."""
+"""Small trainings, one without faults and others with one fault each. Each runs once per session."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def healthy(base: Path) -> Run:
-    """Learns what can be learnt, from balanced classes."""
+    """Converges, on balanced classes."""
     return debugged(
         base / "healthy",
         network(),
@@ -29,16 +29,16 @@ def healthy(base: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def diverging(base: Path) -> Run:
-    """Learning rate far too high."""
+    """A learning rate far too high."""
     return debugged(base / "diverging", network(), lr=50.0)
 
 
 @pytest.fixture(scope="session")
-def memorising(base: Path) -> Run:
-    """Few points with labels by chance, and a network that can learn them by heart."""
+def memorizing(base: Path) -> Run:
+    """A few points with arbitrary labels, and a network large enough to memorize them."""
     data, validation = (points(24)[0], torch.arange(24) % NUM_CLASSES), points(128)
     return debugged(
-        base / "memorising",
+        base / "memorizing",
         network(width=64),
         lr=0.3,
         epochs=40,
@@ -50,7 +50,7 @@ def memorising(base: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def dead(base: Path) -> Run:
-    """ReLUs that no input reaches, and so a first layer that never learns."""
+    """Biases so low that no ReLU is ever active, so the first layer gets no gradient."""
     module = network()
     with torch.no_grad():
         module.get_parameter("0.bias").fill_(-1000.0)
@@ -58,29 +58,29 @@ def dead(base: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def fading(base: Path) -> Run:
-    """Twelve sigmoids in a row, through which hardly any gradient passes."""
-    return debugged(base / "fading", network(*(nn.Sigmoid() for _ in range(12))), epochs=1)
+def vanishing(base: Path) -> Run:
+    """Twelve sigmoid layers, through which gradients vanish."""
+    return debugged(base / "vanishing", network(*(nn.Sigmoid() for _ in range(12))), epochs=1)
 
 
 @pytest.fixture(scope="session")
-def swelling(base: Path) -> Run:
-    """ReLU layers that each make their input larger, and a learning rate that can't mend it."""
+def badly_initialized(base: Path) -> Run:
+    """ReLU layers that each amplify their input, and a learning rate too low to correct that."""
     module = network(nn.ReLU(), nn.ReLU(), nn.ReLU())
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(10)
-    return debugged(base / "swelling", module, lr=1e-12, epochs=2, data=_same_batches())
+    return debugged(base / "badly_initialized", module, lr=1e-12, epochs=2, data=_equal_batches())
 
 
-def _same_batches() -> tuple[torch.Tensor, torch.Tensor]:
+def _equal_batches() -> tuple[torch.Tensor, torch.Tensor]:
     inputs, labels = points(32)
     return inputs.repeat(10, 1), labels.repeat(10)
 
 
 @pytest.fixture(scope="session")
 def saturated(base: Path) -> Run:
-    """Weights so large that every tanh gives 1 or -1."""
+    """Weights so large that every tanh outputs 1 or -1."""
     module = network(nn.Tanh())
     with torch.no_grad():
         module.get_parameter("0.weight").copy_(1000 * torch.ones(16, NUM_FEATURES) / math.sqrt(NUM_FEATURES))
@@ -88,15 +88,15 @@ def saturated(base: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def supple(base: Path) -> Run:
-    """The same, from weights of the usual size."""
-    return debugged(base / "supple", network(nn.Tanh()), epochs=1)
+def unsaturated(base: Path) -> Run:
+    """The same network with weights of the usual size."""
+    return debugged(base / "unsaturated", network(nn.Tanh()), epochs=1)
 
 
 @pytest.fixture(scope="session")
-def lopsided(base: Path) -> Run:
+def imbalanced(base: Path) -> Run:
     """One class has thirty times as many points as another."""
     share = (30.0, 3.0, 1.0)
     return debugged(
-        base / "lopsided", network(), data=points(320, share=share), validation=points(256, seed=1, share=share)
+        base / "imbalanced", network(), data=points(320, share=share), validation=points(256, seed=1, share=share)
     )

@@ -1,4 +1,4 @@
-"""The tensors that the debugger saves, and the absence of side effects."""
+"""Saved tensors, outputs of the debugger, and absence of side effects."""
 
 import copy
 import json
@@ -49,7 +49,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, module: nn.Module, weights: 
     return debugged(folder, module, lr=0.1, epochs=2, steps=10, momentum=0.0, change=remember)
 
 
-def test_smdebug_opens_what_was_saved_by_mode_and_name(plain: Run) -> None:
+def test_smdebug_reads_saved_tensors_by_mode_and_name(plain: Run) -> None:
     trial: Any = create_trial(str(plain.folder))
     assert trial.steps(mode=ModeKeys.TRAIN) == list(range(20))
     assert trial.steps(mode=ModeKeys.EVAL) == list(range(4))
@@ -60,7 +60,7 @@ def test_smdebug_opens_what_was_saved_by_mode_and_name(plain: Run) -> None:
     assert "gradient/Sequential_2.bias" in trial.tensor_names(collection="gradients")
 
 
-def test_values_are_those_that_torch_had(plain: Run, weights: list[np.ndarray]) -> None:
+def test_saved_values_equal_the_values_in_torch(plain: Run, weights: list[np.ndarray]) -> None:
     trial: Any = create_trial(str(plain.folder))
     weight, gradient = trial.tensor("Sequential_0.weight"), trial.tensor("gradient/Sequential_0.weight")
     for step in range(19):
@@ -72,7 +72,7 @@ def test_values_are_those_that_torch_had(plain: Run, weights: list[np.ndarray]) 
         np.testing.assert_allclose(ratio, change / size, rtol=1e-3)
 
 
-def test_losses_are_of_the_logits_and_labels_that_were_saved(plain: Run) -> None:
+def test_saved_losses_match_saved_logits_and_labels(plain: Run) -> None:
     trial: Any = create_trial(str(plain.folder))
     for step in trial.steps(mode=ModeKeys.EVAL):
         parts = [
@@ -82,7 +82,7 @@ def test_losses_are_of_the_logits_and_labels_that_were_saved(plain: Run) -> None
         torch.testing.assert_close(nn.functional.cross_entropy(parts[0], parts[1]), parts[2])
 
 
-def test_module_keeps_no_trace(plain: Run, module: nn.Module) -> None:
+def test_module_is_left_without_hooks_or_attributes(plain: Run, module: nn.Module) -> None:
     assert plain.findings
     for part in module.modules():
         assert not part._forward_hooks
@@ -91,7 +91,7 @@ def test_module_keeps_no_trace(plain: Run, module: nn.Module) -> None:
     copy.deepcopy(module)
 
 
-def test_series_for_the_report_have_losses_norms_and_ratios(plain: Run) -> None:
+def test_series_file_has_losses_norms_and_ratios(plain: Run) -> None:
     series = json.loads((plain.output / "debugger_series.json").read_text(encoding="utf-8"))
     assert [step for step, _ in series["loss"]["train"]] == list(range(20))
     assert [step for step, _ in series["loss"]["validation"]] == [9, 19]
@@ -107,14 +107,14 @@ def test_log_has_a_line_for_each_fired_rule_and_a_summary(diverging: Run, health
     assert all("\n" not in line and "Try: " in line for line in diverging.lines[:-1])
 
 
-def test_smdebug_says_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_smdebug_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     debugged(tmp_path, network(), epochs=1, steps=2)
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
     assert logging.getLogger("smdebug").getEffectiveLevel() == logging.ERROR
 
 
-def test_configuration_says_what_is_saved_and_when(tmp_path: Path) -> None:
+def test_configuration_selects_tensors_and_steps(tmp_path: Path) -> None:
     config = {
         "HookParameters": {"save_interval": "4", "train.start_step": "4", "eval.save_steps": "1"},
         "CollectionConfigurations": [
@@ -141,13 +141,13 @@ def test_configuration_says_what_is_saved_and_when(tmp_path: Path) -> None:
     assert trial.tensor("Sequential_0.weight").reduction_value(4, "l2", mode=ModeKeys.TRAIN) > 0
 
 
-def test_inputs_of_a_relu_in_place_are_those_before_it(tmp_path: Path) -> None:
+def test_inputs_of_an_in_place_relu_are_saved_before_they_are_overwritten(tmp_path: Path) -> None:
     config = {"CollectionConfigurations": [collection("relu", include_regex="^1_input", save_interval="1")]}
     run = debugged(tmp_path, network(nn.ReLU(inplace=True)), config, epochs=1, steps=2)
     assert (run.trial.tensor("1_input_0").value(0) < 0).any()
 
 
-def test_string_true_saves_tensors_in_full_beside_their_reductions(tmp_path: Path) -> None:
+def test_save_raw_tensor_as_a_string_saves_tensors_in_addition_to_reductions(tmp_path: Path) -> None:
     weights = collection("weights", save_interval="1", reductions="mean", save_raw_tensor="True")
     run = debugged(tmp_path, network(), {"CollectionConfigurations": [weights]}, epochs=1, steps=2)
     assert run.trial.tensor("Sequential_0.weight").value(0).shape == (16, 8)
@@ -164,7 +164,7 @@ def test_bf16_is_saved_as_float32(tmp_path: Path) -> None:
         assert run.trial.tensor(name).value(0).dtype == np.float32
 
 
-def test_tensorboard_shows_losses_and_histograms(tmp_path: Path) -> None:
+def test_tensorboard_events_have_losses_and_histograms(tmp_path: Path) -> None:
     settings = DebuggerSettings(folder=tmp_path / "tensors", tensorboard=tmp_path / "tb")
     train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
     events = EventAccumulator(str(tmp_path / "tb" / "TRAIN")).Reload()
@@ -172,7 +172,7 @@ def test_tensorboard_shows_losses_and_histograms(tmp_path: Path) -> None:
     assert "weights/Sequential_0.weight" in events.Tags()["histograms"]
 
 
-def test_rule_that_may_ends_the_training_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+def test_rule_of_debug_stop_stops_the_training_at_the_end_of_an_epoch(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="the rule WeightUpdateRatio: a step changes the weights"):
         debugged(tmp_path, network(), lr=50.0, stop=("WeightUpdateRatio",))
     findings = Run(tmp_path / "tensors", tmp_path / "data").findings
@@ -180,14 +180,20 @@ def test_rule_that_may_ends_the_training_at_the_end_of_an_epoch(tmp_path: Path) 
     assert len(Run(tmp_path / "tensors", tmp_path / "data").trial.steps(mode=ModeKeys.TRAIN)) == 10
 
 
-def test_folder_of_an_earlier_run_is_made_afresh(tmp_path: Path) -> None:
+def test_rules_are_evaluated_within_an_epoch_after_50_saved_steps(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="the rule WeightUpdateRatio"):
+        debugged(tmp_path, network(), lr=50.0, epochs=1, steps=120, stop=("WeightUpdateRatio",))
+    assert Run(tmp_path / "tensors", tmp_path / "data").trial.steps(mode=ModeKeys.TRAIN) == list(range(50))
+
+
+def test_tensors_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
     debugged(tmp_path / "a", network(), epochs=2, steps=4)
     settings = DebuggerSettings(folder=tmp_path / "a" / "tensors")
     train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
     assert Run(settings.folder, tmp_path).trial.steps(mode=ModeKeys.TRAIN) == [0, 1]
 
 
-def test_large_networks_are_saved_as_figures_that_the_rules_can_read(tmp_path: Path) -> None:
+def test_large_networks_are_saved_as_reductions_that_the_rules_can_evaluate(tmp_path: Path) -> None:
     run = debugged(tmp_path, network(nn.ReLU(), nn.ReLU(), width=1100), epochs=1, steps=4)
     saved = {(what, absolute) for what, absolute in run.trial.tensor("Sequential_0.weight").reduction_values(0)}
     assert saved == {("mean", False), ("variance", False), ("mean", True), ("max", True), ("l2", False)}
@@ -197,7 +203,7 @@ def test_large_networks_are_saved_as_figures_that_the_rules_can_read(tmp_path: P
     assert size < 2**20
 
 
-def test_frozen_part_is_neither_saved_nor_blamed(tmp_path: Path) -> None:
+def test_frozen_layers_are_neither_saved_nor_reported(tmp_path: Path) -> None:
     module = network()
     module.get_submodule("0").requires_grad_(requires_grad=False)
     run = debugged(tmp_path, module, epochs=1, steps=4)

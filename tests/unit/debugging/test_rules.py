@@ -20,81 +20,81 @@ def fired(finding: Finding) -> bool:
     return finding.outcome == "fired"
 
 
-def test_every_rule_that_can_be_named_is_there() -> None:
+def test_rules_are_those_of_the_contract() -> None:
     assert tuple(RULES) == DEBUGGER_RULES
 
 
 FIRES = [
     ("LossNotDecreasing", "diverging"),
-    ("Overfit", "memorising"),
-    ("Overtraining", "memorising"),
-    ("VanishingGradient", "fading"),
+    ("Overfit", "memorizing"),
+    ("Overtraining", "memorizing"),
+    ("VanishingGradient", "vanishing"),
     ("ExplodingTensor", "diverging"),
-    ("PoorWeightInitialization", "swelling"),
+    ("PoorWeightInitialization", "badly_initialized"),
     ("WeightUpdateRatio", "diverging"),
     ("AllZero", "dead"),
     ("UnchangedTensor", "dead"),
     ("DeadRelu", "dead"),
     ("SaturatedActivation", "saturated"),
-    ("ClassImbalance", "lopsided"),
-    ("Confusion", "memorising"),
+    ("ClassImbalance", "imbalanced"),
+    ("Confusion", "memorizing"),
 ]
 
 
 @pytest.mark.parametrize(("rule", "run"), FIRES)
-def test_rule_fires_where_it_should(rule: str, run: str, request: pytest.FixtureRequest) -> None:
+def test_rule_fires_on_a_faulty_training(rule: str, run: str, request: pytest.FixtureRequest) -> None:
     assert fired(judge(request.getfixturevalue(run), rule))
 
 
 @pytest.mark.parametrize("rule", [rule for rule, _ in FIRES if rule != "SaturatedActivation"])
-def test_rule_is_quiet_on_a_training_that_goes_well(rule: str, healthy: Run) -> None:
+def test_rule_is_quiet_on_a_healthy_training(rule: str, healthy: Run) -> None:
     finding = judge(healthy, rule)
     assert not fired(finding), finding.seen
 
 
-def test_tanh_of_usual_inputs_is_not_saturated(supple: Run) -> None:
-    assert not fired(judge(supple, "SaturatedActivation"))
+def test_tanh_of_usual_inputs_is_not_saturated(unsaturated: Run) -> None:
+    assert not fired(judge(unsaturated, "SaturatedActivation"))
 
 
-def test_network_without_tanh_is_not_judged_for_it(healthy: Run) -> None:
+def test_saturation_is_skipped_without_tanh_or_sigmoid(healthy: Run) -> None:
     finding = judge(healthy, "SaturatedActivation")
     assert finding.outcome == "skipped"
     assert "tanh" in finding.seen
 
 
-def test_variance_is_held_against_the_thresholds_given(healthy: Run) -> None:
+def test_variance_is_compared_with_the_given_thresholds(healthy: Run) -> None:
     assert fired(judge(healthy, "TensorVariance", max_threshold=1e-6))
     assert not fired(judge(healthy, "TensorVariance", max_threshold=1e6, min_threshold=0))
     assert judge(healthy, "TensorVariance").outcome == "skipped"
 
 
-def test_run_is_like_itself_and_unlike_another(healthy: Run, memorising: Run) -> None:
+def test_run_is_similar_to_itself_but_not_to_another(healthy: Run, memorizing: Run) -> None:
     assert fired(judge(healthy, "SimilarAcrossRuns", other_trials=str(healthy.folder)))
-    assert not fired(judge(healthy, "SimilarAcrossRuns", other_trials=str(memorising.folder)))
+    assert not fired(judge(healthy, "SimilarAcrossRuns", other_trials=str(memorizing.folder)))
     assert judge(healthy, "SimilarAcrossRuns").outcome == "skipped"
 
 
-def test_training_stalls_when_no_tensor_comes_for_the_threshold(healthy: Run) -> None:
+def test_training_without_a_saved_tensor_for_threshold_seconds_is_stalled(healthy: Run) -> None:
     assert fired(judge(healthy, "StalledTrainingRule", threshold=1e-9))
     assert not fired(judge(healthy, "StalledTrainingRule"))
 
 
-def test_parameters_are_read_from_strings_and_change_the_verdict(healthy: Run) -> None:
+def test_parameters_given_as_strings_are_applied(healthy: Run) -> None:
     assert fired(judge(healthy, "VanishingGradient", threshold="1000"))
     assert fired(judge(healthy, "AllZero", tensor_regex="input_1", threshold="1"))
 
 
-def test_stagnating_loss_is_found(swelling: Run) -> None:
-    finding = judge(swelling, "LossNotDecreasing", num_steps=2)
+def test_stagnating_loss_is_reported(badly_initialized: Run) -> None:
+    finding = judge(badly_initialized, "LossNotDecreasing", num_steps=2)
     assert fired(finding)
     assert "no longer falls" in finding.seen
 
 
 @pytest.mark.parametrize(("name", "value"), [("treshold", 1), ("threshold", "much")])
-def test_wrong_parameter_is_an_error_that_lists_the_known_ones(healthy: Run, name: str, value: Any) -> None:
+def test_error_for_a_wrong_parameter_lists_the_known_ones(healthy: Run, name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"rule VanishingGradient, parameter {name}=.*known are threshold"):
         RULES["VanishingGradient"](healthy.trial, **{name: value})
 
 
-def test_step_of_a_finding_is_the_training_s(diverging: Run) -> None:
+def test_step_of_a_finding_is_a_training_step(diverging: Run) -> None:
     assert judge(diverging, "WeightUpdateRatio").step == 0

@@ -1,4 +1,4 @@
-"""The steps that torch's profiler records, and the operators found."""
+"""Steps recorded by torch's profiler, and their operators."""
 
 import gzip
 import json
@@ -11,20 +11,21 @@ from classifier.contract.config import StepRange
 from classifier.profiling.operators import OperatorRecorder
 
 
-def watched(watch: OperatorRecorder, num_steps: int) -> list[int]:
+def record_steps(recorder: OperatorRecorder, num_steps: int) -> list[int]:
+    """Run steps and return the numbers of those that were recorded."""
     numbers = []
     for number in range(num_steps):
-        watch.begin_step(number)
-        if watch.is_recording:
+        recorder.begin_step(number)
+        if recorder.is_recording:
             numbers.append(number)
-        with watch.phase("forward"):
+        with recorder.phase("forward"):
             torch.mm(torch.ones(8, 8), torch.ones(8, 8))
-        watch.end_step(number)
+        recorder.end_step(number)
     return numbers
 
 
 @pytest.mark.parametrize(
-    ("asked", "num_epochs", "steps_per_epoch", "expected"),
+    ("requested", "num_epochs", "steps_per_epoch", "expected"),
     [
         (StepRange(), 2, 100, [5, 6, 7]),
         (StepRange(start_step=8, num_steps=1), 1, 100, [8]),
@@ -36,33 +37,33 @@ def watched(watch: OperatorRecorder, num_steps: int) -> list[int]:
         (StepRange(start_step=1000, num_steps=2), 3, 3, [7, 8]),
     ],
 )
-def test_steps_of_one_epoch_are_watched(
-    tmp_path: Path, asked: StepRange, num_epochs: int, steps_per_epoch: int, expected: list[int]
+def test_recorded_steps_are_in_one_epoch(
+    tmp_path: Path, requested: StepRange, num_epochs: int, steps_per_epoch: int, expected: list[int]
 ) -> None:
-    watch = OperatorRecorder(asked, tmp_path / "trace.json.gz")
-    watch.plan(num_epochs, steps_per_epoch, on_gpu=False)
-    assert watched(watch, num_epochs * steps_per_epoch) == expected
+    recorder = OperatorRecorder(requested, tmp_path / "trace.json.gz")
+    recorder.plan(num_epochs, steps_per_epoch, on_gpu=False)
+    assert record_steps(recorder, num_epochs * steps_per_epoch) == expected
 
 
 def test_operators_are_sorted_by_own_time_and_phases_are_in_the_trace(tmp_path: Path) -> None:
-    watch = OperatorRecorder(StepRange(), tmp_path / "new" / "trace.json.gz")
-    watch.plan(1, 20, on_gpu=False)
-    assert watch.trace is None
-    watched(watch, 20)
-    assert {operator.name: operator.calls for operator in watch.operators}["aten::mm"] == 3
-    assert "forward" not in {operator.name for operator in watch.operators}
-    times = [operator.self_cpu_ms for operator in watch.operators]
+    recorder = OperatorRecorder(StepRange(), tmp_path / "new" / "trace.json.gz")
+    recorder.plan(1, 20, on_gpu=False)
+    assert recorder.trace is None
+    record_steps(recorder, 20)
+    assert {operator.name: operator.calls for operator in recorder.operators}["aten::mm"] == 3
+    assert "forward" not in {operator.name for operator in recorder.operators}
+    times = [operator.self_cpu_ms for operator in recorder.operators]
     assert times == sorted(times, reverse=True)
-    assert watch.trace is not None
-    events = json.loads(gzip.decompress(watch.trace.read_bytes()))["traceEvents"]
+    assert recorder.trace is not None
+    events = json.loads(gzip.decompress(recorder.trace.read_bytes()))["traceEvents"]
     assert sum(event.get("name") == "forward" for event in events) == 3
 
 
-def test_unwritable_trace_is_a_failure_that_is_not_raised(tmp_path: Path) -> None:
+def test_unwritable_trace_is_reported_but_not_raised(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    watch = OperatorRecorder(StepRange(), tmp_path / "file" / "trace.json.gz")
-    watch.plan(1, 20, on_gpu=False)
-    watched(watch, 20)
-    assert isinstance(watch.failure, OSError)
-    assert watch.trace is None
-    assert watch.operators
+    recorder = OperatorRecorder(StepRange(), tmp_path / "file" / "trace.json.gz")
+    recorder.plan(1, 20, on_gpu=False)
+    record_steps(recorder, 20)
+    assert isinstance(recorder.failure, OSError)
+    assert recorder.trace is None
+    assert recorder.operators

@@ -1,4 +1,4 @@
-"""profiler.json, as the report draws it, and the log's lines."""
+"""``profiler.json``, which the report draws, and log lines."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def written(folder: Path, measured: Profile, trace: Path | None = None) -> dict[
     return json.loads((folder / "output" / "data" / "profiler.json").read_text())
 
 
-def test_the_report_finds_what_it_draws(tmp_path: Path) -> None:
+def test_profile_has_all_values_that_the_report_draws(tmp_path: Path) -> None:
     measured = profile(
         samples=samples(3, cores=(40, 60), received=2.0, sent=3.0),
         steps=steps([0.5] * 120, data=[0.1] * 120),
@@ -52,7 +52,7 @@ def test_the_report_finds_what_it_draws(tmp_path: Path) -> None:
     assert content["trace"] == "../profiler/trace.json.gz"
 
 
-def test_a_long_training_gives_a_page_that_opens(tmp_path: Path) -> None:
+def test_a_long_training_is_downsampled(tmp_path: Path) -> None:
     content = written(tmp_path, profile(samples=samples(5000, gpus=(50.0, 70.0), gpu_memory=(10.0, 30.0)),
                                         steps=steps([0.1] * 9000)))  # fmt: skip
     numbers = [row[0] for row in content["steps"]]
@@ -62,14 +62,14 @@ def test_a_long_training_gives_a_page_that_opens(tmp_path: Path) -> None:
     assert (series["gpu_percent"][0], series["gpu_memory_percent"][0]) == (60, 20)
 
 
-def test_nothing_was_measured(tmp_path: Path) -> None:
+def test_profile_without_measurements_is_written(tmp_path: Path) -> None:
     empty = profile(samples=[], steps=steps([]), num_images=0, checkpoint_s=0.0)
     content = written(tmp_path, empty)
     assert (content["phases"], content["steps"], content["trace"], content["images_per_s"]) == ({}, [], None, 0)
     assert list(summary_lines(empty, evaluate(empty))) == []
 
 
-def test_the_log_says_where_the_time_went_and_what_to_do() -> None:
+def test_summary_has_the_shares_of_phases_and_advice() -> None:
     measured = profile(steps=steps([0.5] * 119 + [0.5], data=[0.2] * 120), checkpoint_s=0.0)
     first, second, *fired = summary_lines(measured, evaluate(measured))
     assert first.startswith("data wait 40 % · to device 0 % · forward 60 % · ")
@@ -79,6 +79,6 @@ def test_the_log_says_where_the_time_went_and_what_to_do() -> None:
     assert line.startswith("Dataloader: training waited for photos in 40 % of its time; 2 threads decode on 2 cores. ")
 
 
-def test_thinning_keeps_both_ends() -> None:
+def test_downsampling_keeps_the_first_and_last_item() -> None:
     assert downsample(range(3), 5) == range(3)
     assert list(downsample(range(101), 5)) == [0, 25, 50, 75, 100]

@@ -1,4 +1,4 @@
-"""Each rule fires where it should and is quiet where it should: AWS's names, parameters and defaults."""
+"""Rules on profiles with and without a problem, with AWS's names, parameters and defaults."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def on_gpu(num: int = 60, **values: Any) -> Profile:
 
 
 def mixed(*parts: tuple[int, dict[str, Any]]) -> Sequence[SystemSample]:
-    """So many samples of one kind, then so many of another."""
+    """Return samples of several kinds, from (number of samples, values)."""
     kinds = [values for num, values in parts for _ in range(num)]
     return [sample(number, **{**BUSY, **values}) for number, values in enumerate(kinds)]
 
@@ -96,7 +96,7 @@ def name(value: object) -> str | None:
 
 
 @pytest.mark.parametrize(("rule", "measured"), FIRES, ids=name)
-def test_a_rule_fires_where_it_should(rule: Rule, measured: Profile) -> None:
+def test_rule_fires_on_its_problem(rule: Rule, measured: Profile) -> None:
     finding = rule(measured)
     assert (finding.rule, finding.outcome) == (type(rule).__name__, "fired"), finding
     assert finding.seen
@@ -105,14 +105,14 @@ def test_a_rule_fires_where_it_should(rule: Rule, measured: Profile) -> None:
 
 
 @pytest.mark.parametrize(("rule", "measured"), QUIET, ids=name)
-def test_a_rule_is_quiet_where_it_should(rule: Rule, measured: Profile) -> None:
+def test_rule_is_quiet_without_its_problem(rule: Rule, measured: Profile) -> None:
     finding = rule(measured)
     assert (finding.rule, finding.outcome) == (type(rule).__name__, "quiet"), finding
     assert (finding.meaning, finding.advice) == ("", "")
 
 
 @pytest.mark.parametrize("rule", GPU_RULES, ids=name)
-def test_a_rule_for_gpus_is_skipped_where_there_is_none(rule: Rule) -> None:
+def test_gpu_rule_is_skipped_without_a_gpu(rule: Rule) -> None:
     finding = rule(profile())
     assert (finding.outcome, finding.seen) == ("skipped", "there is no GPU: the CPU itself computes")
 
@@ -122,17 +122,17 @@ def test_load_balancing_needs_two_gpus() -> None:
 
 
 @pytest.mark.parametrize("rule", [*GPU_RULES, IOBottleneck()], ids=name)
-def test_too_short_a_training_is_not_judged(rule: Rule) -> None:
+def test_rule_is_skipped_if_the_training_was_too_short(rule: Rule) -> None:
     finding = rule(on_gpu(5, **STARVED))
     assert (finding.outcome, finding.seen) == ("skipped", "the training was too short: 5 samples, 10 are needed")
 
 
-def test_samples_from_before_the_first_step_are_not_judged() -> None:
+def test_samples_before_the_first_step_are_ignored() -> None:
     started_late = profile(samples=mixed((60, {"gpus": (0.0,)}), (60, {})), first_step_s=START_S + 30)
     assert LowGPUUtilization()(started_late).outcome == "quiet"
 
 
-def test_nothing_at_all_is_no_reason_to_fail() -> None:
+def test_all_rules_are_skipped_on_an_empty_profile() -> None:
     empty = profile(samples=[], steps=steps([]))
     assert {finding.outcome for finding in evaluate(empty)} == {"skipped"}
 
@@ -152,7 +152,7 @@ def test_failing_rule_is_skipped_and_the_others_are_evaluated() -> None:
     assert "ZeroDivisionError" in findings[0].seen
 
 
-def test_an_outlier_is_named_with_its_step_and_cause() -> None:
+def test_outlier_is_reported_with_its_step_and_phase() -> None:
     data = [0.0] * 60
     data[40] = 4.0
     finding = StepOutlier()(profile(steps=steps([0.5] * 40 + [4.5] + [0.5] * 19, data=data)))
@@ -161,7 +161,7 @@ def test_an_outlier_is_named_with_its_step_and_cause() -> None:
     assert "num_workers" in finding.advice
 
 
-def test_advice_on_loading_depends_on_the_number_of_threads() -> None:
+def test_advice_of_dataloader_depends_on_the_number_of_threads() -> None:
     waits = steps([0.5] * 120, data=[0.4] * 120)
     few, many, right = (Dataloader()(profile(steps=waits, num_workers=num)).advice for num in (0, 64, 2))
     assert "num_workers=auto" in few
@@ -170,12 +170,12 @@ def test_advice_on_loading_depends_on_the_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=name)
-def test_parameters_and_defaults_are_those_of_aws(rule: Rule) -> None:
-    """``patience`` and ``scan_interval_us`` belong to a service that polls a running job from outside."""
-    theirs = aws_rules()[type(rule).__name__]().rule_parameters
-    ours = vars(rule)
-    for parameter in set(theirs) - {"patience", "scan_interval_us", "rule_to_invoke"}:
-        assert ours[parameter] == theirs[parameter], parameter
+def test_parameters_and_defaults_equal_those_of_aws(rule: Rule) -> None:
+    """Except ``patience`` and ``scan_interval_us``, which configure a service that polls a running job."""
+    expected = aws_rules()[type(rule).__name__]().rule_parameters
+    parameters = vars(rule)
+    for parameter in set(expected) - {"patience", "scan_interval_us", "rule_to_invoke"}:
+        assert parameters[parameter] == expected[parameter], parameter
 
 
 def test_all_ten_rules_of_aws_are_evaluated() -> None:

@@ -1,4 +1,4 @@
-"""Steps and their phases: counted, put in their places, and opened by smdebug's own reader."""
+"""Steps and phases: counts, times, and files that smdebug reads."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ TRAINING: tuple[Phase, ...] = ("data", "transfer", "forward", "backward", "optim
 
 
 class LateClock:
-    """A second from mark to mark, and marks that pass only when ``synchronize`` waits for them, as a GPU's may."""
+    """A clock with a second between marks, which pass only during ``synchronize``, as those of a GPU may."""
 
     def __init__(self) -> None:
         self.made, self.passed, self.waits = 0, 0, 0
@@ -28,7 +28,7 @@ class LateClock:
         return mark <= self.passed
 
     def seconds(self, begin: int, end: int) -> float:
-        assert end <= self.passed, "a mark that has not passed can't be read"
+        assert end <= self.passed, "a mark is read before it has passed"
         return end - begin
 
     def synchronize(self) -> None:
@@ -45,7 +45,7 @@ def clock(request: pytest.FixtureRequest) -> Clock:
     return request.param()
 
 
-def take(timer: StepTimer, count: int, phases: tuple[Phase, ...] = TRAINING) -> None:
+def run_steps(timer: StepTimer, count: int, phases: tuple[Phase, ...] = TRAINING) -> None:
     for _ in range(count):
         timer.begin_step()
         for name in phases:
@@ -55,20 +55,20 @@ def take(timer: StepTimer, count: int, phases: tuple[Phase, ...] = TRAINING) -> 
 
 
 def train(timer: StepTimer) -> None:
-    """Two epochs of 70 steps, validations of five, a checkpoint after each, and a test."""
+    """Time two epochs of 70 steps, each with a validation of 5 and a checkpoint, and a test of 3."""
     for epoch in (1, 2):
         timer.begin_pass("train", epoch)
-        take(timer, 70)
+        run_steps(timer, 70)
         timer.begin_pass("validation", epoch)
-        take(timer, 5, ("data", "transfer", "forward"))
-        timer.begin_step()  # which finds no more batches
+        run_steps(timer, 5, ("data", "transfer", "forward"))
+        timer.begin_step()  # which gets no batch
         with timer.phase("data"):
             pass
         with timer.phase("checkpoint"):
             pass
         timer.end_pass()
     timer.begin_pass("test", 2)
-    take(timer, 3, ("data", "transfer", "forward"))
+    run_steps(timer, 3, ("data", "transfer", "forward"))
     timer.end_pass()
 
 
@@ -84,22 +84,22 @@ def test_every_step_is_counted_once(clock: Clock, timeline: Timeline) -> None:
     assert all(timer.passes_s[mode] > 0 for mode in ("train", "validation", "test"))
 
 
-def test_phases_that_pass_late_are_read_when_they_have_passed(timeline: Timeline) -> None:
+def test_marks_are_read_only_after_the_device_has_passed_them(timeline: Timeline) -> None:
     clock = LateClock()
     timer = StepTimer(clock, timeline)
     timer.begin_pass("train", 1)
-    take(timer, 500)
-    assert clock.waits == 1, "no step waits for being measured"
+    run_steps(timer, 500)
+    assert clock.waits == 1, "measuring must not block a step"
     assert len(timer.table()) == 0
     timer.end_pass()
     table = timer.table()
     assert len(table) == 500
-    # From mark to mark a second: two marks a phase, and one before and after them all.
+    # A second between marks: each phase has two, and the step one before and one after them.
     assert table.seconds.tolist() == [11.0] * 500
     assert table.phases.tolist() == [[1.0, 1.0, 1.0, 1.0, 1.0, 0.0]] * 500
 
 
-def test_phase_takes_the_time_of_its_body(timeline: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duration_of_a_phase_is_that_of_its_body(timeline: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     timer = StepTimer(HostClock(), timeline)
@@ -122,7 +122,7 @@ def test_profilers_own_time_is_excluded(timeline: Timeline) -> None:
     timer.exclude(1000.0)
     timer.end_pass()
     assert timer.passes_s["train"] < 0
-    timer.exclude(1000.0)  # between two passes: belongs to none
+    timer.exclude(1000.0)  # between two passes, so counted in neither
     assert sum(timer.passes_s.values()) > -1000
 
 
@@ -150,7 +150,7 @@ def test_smdebug_reads_steps_and_phases(tmp_path: Path, timeline: Timeline) -> N
     assert (steps["end_time_us"] - steps["start_time_us"]).sum() == pytest.approx(1e6 * table.seconds.sum(), abs=140)
 
 
-def test_a_long_training_does_not_fill_the_disk(tmp_path: Path, timeline: Timeline) -> None:
+def test_only_every_hundredth_step_after_10_000_is_written(tmp_path: Path, timeline: Timeline) -> None:
     for step in range(20_000):
         timeline.add("step", "train", step, time.time(), 0.001)
     timeline.flush()

@@ -1,4 +1,4 @@
-"""The machine's samples, and the files that smdebug's own reader opens."""
+"""Samples of system utilization, and files that smdebug reads."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ def write(folder: Path, count: int, **values: object) -> None:
     files.close()
 
 
-def test_smdebug_reads_the_familiar_frame(tmp_path: Path) -> None:
+def test_smdebug_reads_all_metrics(tmp_path: Path) -> None:
     write(tmp_path, 4, cores=(50, 75), iowait=(0, 12), disk_read=1e6, received=5.0, gpus=(90.0,), gpu_memory=(40.0,))
     frame = read_frames(tmp_path).get_all_system_metrics()
     assert list(frame.columns) == [
@@ -43,7 +43,7 @@ def test_smdebug_reads_the_familiar_frame(tmp_path: Path) -> None:
     assert (frame["timestamp_us"] >= 0).all()
 
 
-def test_each_minute_has_a_file_in_its_hour(tmp_path: Path) -> None:
+def test_each_minute_has_a_file_in_the_folder_of_its_hour(tmp_path: Path) -> None:
     write(tmp_path, 300)
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json"))
     first = int(START_S) // 60 * 60
@@ -53,7 +53,7 @@ def test_each_minute_has_a_file_in_its_hour(tmp_path: Path) -> None:
     assert len(read_frames(tmp_path).get_all_system_metrics()) == 300 * 10
 
 
-def test_a_file_that_is_there_is_continued(tmp_path: Path) -> None:
+def test_samples_are_appended_to_an_existing_file(tmp_path: Path) -> None:
     write(tmp_path, 2)
     files = SystemFiles(tmp_path, "algo-1")
     files.write(sample(2))
@@ -61,7 +61,7 @@ def test_a_file_that_is_there_is_continued(tmp_path: Path) -> None:
     assert len(read_frames(tmp_path).get_all_system_metrics()) == 3 * 10
 
 
-def test_a_sample_is_of_this_machine() -> None:
+def test_sample_has_the_utilization_of_this_machine() -> None:
     machine = SystemMonitor(None)
     until = time.thread_time() + 0.1
     while time.thread_time() < until:
@@ -74,7 +74,7 @@ def test_a_sample_is_of_this_machine() -> None:
     assert min(one.disk_operations, one.disk_read, one.disk_written, one.received, one.sent) >= 0
 
 
-def test_a_training_of_no_time_has_a_sample_all_the_same(tmp_path: Path) -> None:
+def test_at_least_one_sample_is_taken(tmp_path: Path) -> None:
     sampler = Sampler(tmp_path, "algo-1", 60)
     sampler.start()
     sampler.stop()
@@ -82,7 +82,7 @@ def test_a_training_of_no_time_has_a_sample_all_the_same(tmp_path: Path) -> None
     assert not read_frames(tmp_path).get_all_system_metrics().empty
 
 
-def test_sampler_ends_when_stopped(tmp_path: Path) -> None:
+def test_stop_ends_the_thread_and_all_samples_are_written(tmp_path: Path) -> None:
     sampler = Sampler(tmp_path, "algo-1", 0.01)
     sampler.start()
     while len(sampler.samples) < 3:
@@ -94,7 +94,7 @@ def test_sampler_ends_when_stopped(tmp_path: Path) -> None:
     assert len(read_frames(tmp_path).get_all_system_metrics()["timestamp"].unique()) == taken
 
 
-def test_a_sampler_that_cannot_write_says_why_and_ends(tmp_path: Path) -> None:
+def test_sampler_that_cannot_write_ends_and_keeps_its_error(tmp_path: Path) -> None:
     (tmp_path / "system").write_text("in the way")
     sampler = Sampler(tmp_path, "algo-1", 0.01)
     sampler.start()
@@ -104,7 +104,7 @@ def test_a_sampler_that_cannot_write_says_why_and_ends(tmp_path: Path) -> None:
     assert isinstance(sampler.failure, OSError)
 
 
-def test_a_machine_without_gpus_is_no_error() -> None:
+def test_gpus_are_optional() -> None:
     gpus = open_gpus()
     for busy, full in gpus.read() if gpus else ():
         assert 0 <= busy <= 100

@@ -14,7 +14,9 @@ class DeadRelu(PlainRule):
     ``activity/``, which has the share by channel.
     """
 
-    class Kind(Parameters):
+    class Options(Parameters):
+        """Regex of the ReLUs' outputs, and thresholds in percent."""
+
         tensor_regex: str = ".*relu_output|.*ReLU_output"
         threshold_inactivity: float = Field(1.0, ge=0, le=100)
         threshold_layer: float = Field(50.0, ge=0, le=100)
@@ -23,7 +25,8 @@ class DeadRelu(PlainRule):
     meaning = "A unit that outputs 0 for every photo gets no gradient and stays dead: the model has lost capacity."
     advice = "a smaller lr; warmup_epochs=1; pretrained=true; a model without ReLU (convnext_tiny, efficientnet_b0)"
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Describe how many layers are mostly dead, and which of them is the worst."""
         dead: dict[str, float] = {}
         for name in self.tensors.names(step, regex=f"^activity/|{self.parameters.tensor_regex}"):
             shares = self._activity(name, step)
@@ -52,7 +55,9 @@ class SaturatedActivation(PlainRule):
     A unit is saturated if under ``threshold_inactivity`` % of its inputs are between the thresholds.
     """
 
-    class Kind(Selection):
+    class Options(Selection):
+        """Inputs to read, bounds of the unsaturated range, and thresholds in percent."""
+
         tensor_regex: str | None = ".*tanh_input|.*sigmoid_input"
         threshold_tanh_min: float = -9.4999
         threshold_tanh_max: float = 9.4999
@@ -65,7 +70,8 @@ class SaturatedActivation(PlainRule):
     meaning = "Saturated tanh and sigmoid units pass no gradient, so the layers before them stop learning."
     advice = "a smaller lr; warmup_epochs=1; more weight_decay; pretrained=true"
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Describe how many layers are mostly saturated, and which of them is the worst."""
         saturated: dict[str, float] = {}
         for kind in ("tanh", "sigmoid"):
             for name in self._names(step, kind):

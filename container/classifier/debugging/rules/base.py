@@ -31,11 +31,11 @@ class Selection(Parameters):
 class PlainRule(Rule):
     """A rule with words for its findings.
 
-    ``look`` gets each step in order; ``conclude`` covers what only all steps together show. Works under smdebug's
+    ``check_step`` gets each step in order; ``conclude`` covers what only all steps together show. Works under smdebug's
     ``invoke_rule`` and under :class:`RuleEvaluator`.
     """
 
-    Kind: ClassVar[type[Parameters]] = Parameters
+    Options: ClassVar[type[Parameters]] = Parameters
     needs: ClassVar[str] = "tensors"  # what must have been saved
     meaning: ClassVar[str] = ""
     advice: ClassVar[str] = ""
@@ -60,9 +60,9 @@ class PlainRule(Rule):
 
     def invoke_at_step(self, step: int) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return whether the rule's condition is met at a global step."""
-        return self._note(step, self.look(step))
+        return self._note(step, self.check_step(step))
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         """Describe the problem at a global step; None if there is none.
 
         Sets ``evaluated`` once the tensors that the rule needs have been found.
@@ -92,10 +92,10 @@ class PlainRule(Rule):
 
     def _parse(self, parameters: dict[str, Any]) -> Any:
         try:
-            return self.Kind(**parameters)
+            return self.Options(**parameters)
         except ValidationError as error:
             first = error.errors()[0]
-            known = ", ".join(self.Kind.model_fields) or "none"
+            known = ", ".join(self.Options.model_fields) or "none"
             name = ".".join(map(str, first["loc"]))
             raise ConfigError(
                 f"rule {self.name}, parameter {name}={first['input']!r}: {first['msg']}; known are {known}"

@@ -13,7 +13,9 @@ class VanishingGradient(PlainRule):
     Only gradients of weights count: a bias before a normalization gets none.
     """
 
-    class Kind(Parameters):
+    class Options(Parameters):
+        """Least mean absolute gradient."""
+
         threshold: float = Field(1e-7, gt=0)
 
     needs = "the collection gradients"
@@ -23,7 +25,8 @@ class VanishingGradient(PlainRule):
         "fewer epochs if the loss is already near 0"
     )
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Describe how many gradients are below the threshold, and the smallest of them."""
         names = self.tensors.names(step, collections=("gradients",))
         names = [name for name in names if name.endswith("weight")] or names
         sizes = {name: size for name in names if (size := self.tensors.reduction(name, step, "abs_mean")) is not None}
@@ -46,7 +49,9 @@ class WeightUpdateRatio(PlainRule):
     Measured by ``update_ratio/`` if it was saved, else between saved steps at most ``num_steps`` apart.
     """
 
-    class Kind(Parameters):
+    class Options(Parameters):
+        """Most steps between two values of the weights, and bounds of the ratio per step."""
+
         num_steps: int = Field(100, ge=1)
         large_threshold: float = Field(10.0, gt=0)
         small_threshold: float = Field(1e-8, ge=0)
@@ -62,7 +67,8 @@ class WeightUpdateRatio(PlainRule):
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
         self._before: dict[str, tuple[int, np.ndarray]] = {}
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Describe the layers whose ratio at a training step is too large or, if there are none, too small."""
         if self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL):
             return None
         ratios = self.ratios(step)

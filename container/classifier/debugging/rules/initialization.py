@@ -17,7 +17,9 @@ class PoorWeightInitialization(PlainRule):
     saved steps and be about as high as at first. The range of gradients needs gradients saved in full.
     """
 
-    class Kind(Parameters):
+    class Options(Parameters):
+        """Inputs to read, bounds of variances and gradients, and the number of steps to evaluate."""
+
         activation_inputs_regex: str = ".*relu_input"
         threshold: float = Field(10.0, gt=0)
         distribution_range: float = Field(0.001, ge=0)
@@ -34,7 +36,8 @@ class PoorWeightInitialization(PlainRule):
         self._num_evaluated = 0
         self._suspect: str | None = None
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Describe unequal variances or narrow gradients once the loss has not fallen for ``patience`` steps."""
         if (
             self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL)
             or self._num_evaluated > self.parameters.steps

@@ -23,7 +23,7 @@ class _EpochRule(PlainRule):
         self._epochs = EpochLosses()
         self._before: int | None = None
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         # Only the step after an evaluation shows that it is complete.
         self.shown_at, self._before = self._before, step
         loss = loss_at(self.tensors, step, getattr(self.parameters, "tensor_regex", None))
@@ -62,7 +62,9 @@ class LossNotDecreasing(PlainRule):
     if two windows show it by over three standard errors; a loss below 1/20 of the first never counts.
     """
 
-    class Kind(Selection):
+    class Options(Selection):
+        """Losses to read, steps per window, and thresholds in percent."""
+
         use_losses_collection: bool = True
         num_steps: int = Field(10, ge=1)
         diff_percent: float = Field(0.1, ge=0, le=100)
@@ -81,7 +83,8 @@ class LossNotDecreasing(PlainRule):
         self._windows: list[_Window] = []
         self._first: float | None = None
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Describe a loss that is not finite or, at the end of a window, one that rose or no longer falls."""
         wanted = _MODES.get((self.parameters.mode or "TRAIN").upper(), ModeKeys.TRAIN)
         if self.tensors.mode(step) not in (wanted, ModeKeys.GLOBAL):
             return None
@@ -131,7 +134,9 @@ class LossNotDecreasing(PlainRule):
 class Overfit(_EpochRule):
     """Mean validation loss above that of training by ``ratio_threshold``, over ``patience`` times in a row."""
 
-    class Kind(Parameters):
+    class Options(Parameters):
+        """First step to evaluate, tolerated evaluations, and the ratio of excess to training loss."""
+
         tensor_regex: str | None = None
         start_step: int = Field(0, ge=0)
         patience: int = Field(1, ge=0)
@@ -144,10 +149,12 @@ class Overfit(_EpochRule):
     )
     _exceeded = 0
 
-    def look(self, step: int) -> str | None:
-        return super().look(step) if step >= self.parameters.start_step else None
+    def check_step(self, step: int) -> str | None:
+        """Describe the epoch that has just ended; None before ``start_step``."""
+        return super().check_step(step) if step >= self.parameters.start_step else None
 
     def judge(self, training: float, validation: float) -> str | None:
+        """Describe the excess of the validation loss if it lasted for more than ``patience`` epochs."""
         ratio = (validation - training) / max(training, 1e-12)
         self._exceeded = self._exceeded + 1 if ratio > self.parameters.ratio_threshold else 0
         if self._exceeded <= self.parameters.patience:
@@ -162,7 +169,9 @@ class Overfit(_EpochRule):
 class Overtraining(_EpochRule):
     """Too many evaluations since the mean loss of training, or of validation, last fell by ``delta``."""
 
-    class Kind(Parameters):
+    class Options(Parameters):
+        """Epochs without improvement that are tolerated, and the decrease that counts as one."""
+
         patience_train: int = Field(5, ge=1)
         patience_validation: int = Field(10, ge=1)
         delta: float = Field(0.01, ge=0)
@@ -175,6 +184,7 @@ class Overtraining(_EpochRule):
         self._best, self._waited = [float("inf")] * 2, [0, 0]
 
     def judge(self, training: float, validation: float) -> str | None:
+        """Describe which loss has not improved for its number of epochs, training first."""
         limits = self.parameters.patience_train, self.parameters.patience_validation
         for index, loss in enumerate((training, validation)):
             improved = loss < self._best[index] - self.parameters.delta

@@ -31,7 +31,9 @@ class ClassImbalance(_PredictionRule):
     Counted over at least ``samples`` labels. Class numbers are from 0, in the order of the logits.
     """
 
-    class Kind(Parameters):
+    class Options(Parameters):
+        """Thresholds as a ratio and a share (0 to 1), labels to count, and regexes of both tensors."""
+
         threshold_imbalance: float = Field(10, ge=1)
         threshold_misprediction: float = Field(0.7, ge=0, le=1)
         samples: int = Field(500, ge=1)
@@ -48,7 +50,8 @@ class ClassImbalance(_PredictionRule):
         self._truth: list[int] = []
         self._missed: list[bool] = []
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Describe the imbalance, or the misclassified rare class, once ``samples`` labels have been read."""
         names = [self.parameters.labels_regex, self.parameters.predictions_regex]
         labels, predictions = (self.tensors.names(step, regex=regex) for regex in names)
         pair = self.pair(step, labels, predictions)
@@ -84,7 +87,9 @@ class ClassImbalance(_PredictionRule):
 class Confusion(_PredictionRule):
     """Pairs of classes that the last evaluation confuses, by shares of the true class. Evaluated at the end."""
 
-    class Kind(Parameters):
+    class Options(Parameters):
+        """Number of classes, names of both tensors, and bounds as shares of the true class (0 to 1)."""
+
         category_no: int | None = None
         labels: str = "labels"
         predictions: str = "predictions"
@@ -101,7 +106,8 @@ class Confusion(_PredictionRule):
         self._pairs: list[Pair] = []
         self._is_over = False
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Keep the labels and predictions of the current evaluation; the verdict comes in ``conclude``."""
         if self.tensors.mode(step) in (ModeKeys.TRAIN, ModeKeys.PREDICT):
             self._is_over = True
             return None
@@ -114,6 +120,7 @@ class Confusion(_PredictionRule):
         return None
 
     def conclude(self, *, ended: bool) -> str | None:
+        """Describe the pair that the last evaluation confuses most, else the class with the fewest correct."""
         if not (ended and self._pairs):
             return None
         truth, predicted = (np.concatenate(part) for part in zip(*self._pairs, strict=True))

@@ -18,7 +18,9 @@ class SimilarAcrossRuns(PlainRule):
     ``other_trials`` is a comma-separated list of folders or S3 prefixes.
     """
 
-    class Kind(Selection):
+    class Options(Selection):
+        """The other runs, and the tensors to compare."""
+
         other_trials: str = ""
 
     needs = "other_trials=PATH, another run's tensors with steps in common"
@@ -30,7 +32,8 @@ class SimilarAcrossRuns(PlainRule):
             other_trials = [open_trial(path.strip()) for path in other_trials.split(",")]
         super().__init__(base_trial, other_trials, **parameters)
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Describe the tensors of a step that equal those of the first such run."""
         selection = self.parameters
         collections = selection.collections("weights,gradients,losses")
         names = self.tensors.names(step, regex=selection.tensor_regex, collections=collections)
@@ -58,7 +61,9 @@ class StalledTrainingRule(PlainRule):
     ``stop_training_on_fire`` is accepted for compatibility with AWS, but ignored.
     """
 
-    class Kind(Parameters):
+    class Options(Parameters):
+        """Seconds without a saved step; the other parameters are accepted for compatibility."""
+
         threshold: float = Field(1800, gt=0)
         stop_training_on_fire: bool = False
         training_job_name_prefix: str | None = None
@@ -68,7 +73,8 @@ class StalledTrainingRule(PlainRule):
     advice = "check the log of that time; num_workers=auto; File instead of FastFile input; a larger volume"
     _last: float | None = None
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
+        """Describe the seconds between the last saved step and this one if they exceed the threshold."""
         now = self.tensors.written_at(step)
         last, self._last = self._last, now
         if last is None:
@@ -77,6 +83,7 @@ class StalledTrainingRule(PlainRule):
         return f"no tensor was saved for {now - last:,.0f} s" if now - last > self.parameters.threshold else None
 
     def conclude(self, *, ended: bool) -> str | None:
+        """Describe the seconds since the last saved step if they exceed the threshold; None if training has ended."""
         if ended or self._last is None or time.time() - self._last <= self.parameters.threshold:
             return None
         return f"no tensor was saved for {time.time() - self._last:,.0f} s, and the training has not ended"

@@ -21,7 +21,7 @@ class _ValueRule(PlainRule):
             return self.tensors.names(step, regex=parameters.tensor_regex)
         return self.tensors.names(step, collections=parameters.collections(self.collections))
 
-    def look(self, step: int) -> str | None:
+    def check_step(self, step: int) -> str | None:
         verdicts = {name: self.judge(name, step) for name in self.selected(step)}
         known = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
         self.evaluated = self.evaluated or bool(known)
@@ -40,13 +40,16 @@ class _ValueRule(PlainRule):
 class AllZero(_ValueRule):
     """Tensors of which at least ``threshold`` % are zeros; by reductions alone, those whose maximum is 0."""
 
-    class Kind(Selection):
+    class Options(Selection):
+        """Percentage of zeros, and the tensors to read."""
+
         threshold: float = Field(100, gt=0, le=100)
 
     meaning = "The layer is dead: its output or its gradient is zero."
     advice = "a smaller lr (dead ReLUs get no gradient); pretrained=true; freeze=none if the layer should learn"
 
     def judge(self, name: str, step: int) -> bool | None:
+        """Return whether enough of the tensor is zero."""
         value = self.tensors.value(name, step)
         if value is not None and value.size:
             return bool(100 * np.mean(value == 0) >= self.parameters.threshold)
@@ -54,13 +57,16 @@ class AllZero(_ValueRule):
         return None if largest is None else largest == 0
 
     def describe(self, bad: list[str], number: int) -> str:
+        """Return the number of such tensors and the first of their names."""
         return f"{len(bad)} of {number} tensors are {self.parameters.threshold:g} % zeros: {listing(bad)}"
 
 
 class ExplodingTensor(_ValueRule):
     """Tensors with values that are not finite; with ``only_nan``, with NaN."""
 
-    class Kind(Selection):
+    class Options(Selection):
+        """Whether only NaN counts, and the tensors to read."""
+
         only_nan: bool = False
 
     collections = "losses,weights,biases,gradients"
@@ -69,6 +75,7 @@ class ExplodingTensor(_ValueRule):
     advice = "a smaller lr; warmup_epochs=1; precision=fp32 instead of fp16"
 
     def judge(self, name: str, step: int) -> bool | None:
+        """Return whether a value is not finite; by reductions alone, whether a reduction is not."""
         value = self.tensors.value(name, step)
         if value is not None and value.dtype.kind == "f":
             return bool(np.isnan(value).any() if self.parameters.only_nan else not np.isfinite(value).all())
@@ -80,6 +87,7 @@ class ExplodingTensor(_ValueRule):
         return not all(map(isfinite, figures.values()))
 
     def describe(self, bad: list[str], number: int) -> str:
+        """Return the number of such tensors and the first of their names."""
         values = "NaN" if self.parameters.only_nan else "NaN or inf"
         return f"{len(bad)} of {number} tensors contain {values}: {listing(bad)}"
 
@@ -87,7 +95,9 @@ class ExplodingTensor(_ValueRule):
 class UnchangedTensor(_ValueRule):
     """Tensors that are equal at ``num_steps`` successive saved steps; reductions must be exactly equal."""
 
-    class Kind(Selection):
+    class Options(Selection):
+        """Number of steps, tolerances as in ``numpy.allclose``, and the tensors to read."""
+
         num_steps: int = Field(3, ge=2)
         rtol: float = Field(1e-5, ge=0)
         atol: float = Field(1e-8, ge=0)
@@ -102,6 +112,7 @@ class UnchangedTensor(_ValueRule):
         self._before: dict[str, object] = {}
 
     def judge(self, name: str, step: int) -> bool | None:
+        """Return whether the tensor equals those of the last steps; None at its first."""
         value = self.tensors.value(name, step)
         now: object = value if value is not None else self.tensors.reductions(name, step)
         before, self._before[name] = self._before.get(name), now
@@ -118,13 +129,16 @@ class UnchangedTensor(_ValueRule):
         return bool(now) and before == now
 
     def describe(self, bad: list[str], number: int) -> str:
+        """Return the number of such tensors, the number of steps and the first names."""
         return f"{len(bad)} of {number} tensors are equal at {self.parameters.num_steps} saved steps: {listing(bad)}"
 
 
 class TensorVariance(_ValueRule):
     """Tensors whose variance is outside the given thresholds, for which AWS has no defaults."""
 
-    class Kind(Selection):
+    class Options(Selection):
+        """Bounds of the variance, both optional, and the tensors to read."""
+
         max_threshold: float | None = None
         min_threshold: float | None = None
 
@@ -133,6 +147,7 @@ class TensorVariance(_ValueRule):
     advice = "pretrained=true; a smaller lr or more weight_decay if the variance grew"
 
     def judge(self, name: str, step: int) -> bool | None:
+        """Return whether the variance is out of bounds; None without a bound or a variance."""
         low, high = self.parameters.min_threshold, self.parameters.max_threshold
         variance = self.tensors.reduction(name, step, "variance")
         if variance is None or (low is None and high is None):
@@ -140,4 +155,5 @@ class TensorVariance(_ValueRule):
         return (low is not None and variance < low) or (high is not None and variance > high)
 
     def describe(self, bad: list[str], number: int) -> str:
+        """Return the number of such tensors and the first of their names."""
         return f"{len(bad)} of {number} tensors have a variance out of bounds: {listing(bad)}"
