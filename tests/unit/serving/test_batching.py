@@ -217,8 +217,10 @@ def test_one_dead_slot_of_two_is_reported(two_slots: tuple[FakeEngine, Batcher])
     batcher.submit([photo(255)])
     assert engine.began.acquire(timeout=WAIT_S)
     engine.open.release()
-    slot_thread = next(one for one in threading.enumerate() if one.name == f"slot-{engine.slots[0]}")
+    # Batchers that other tests did not close have threads of the same name; this one's are the newest.
+    slot_thread = [one for one in threading.enumerate() if one.name == f"slot-{engine.slots[0]}"][-1]
     slot_thread.join(WAIT_S)
+    assert not slot_thread.is_alive()
     assert not batcher.is_answering(within_s=10)
 
 
