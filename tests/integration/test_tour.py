@@ -108,6 +108,7 @@ def test_tour_covers_every_section() -> None:
 
 @pytest.mark.slow
 @pytest.mark.gate
+@pytest.mark.timeout(2400)  # ten trials and six trainings: ten minutes on two quiet cores
 def test_every_command_of_the_readme_succeeds(clone: Path, environment: Mapping[str, str]) -> None:
     environment = dict(environment)
     servers: list[subprocess.Popen[bytes]] = []
