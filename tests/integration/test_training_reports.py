@@ -1,5 +1,6 @@
 """Steps after a training that fail: each is a warning, and the finished training keeps its model."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def train_without(platform: Platform, folder: Path, *libraries: str) -> tuple[in
     """Run ``train`` where libraries are missing; return its exit code and its log."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
-    process = platform.start(PYTHONPATH=str(folder), BLOCKED_LIBRARIES=" ".join(libraries))
+    paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    process = platform.start(PYTHONPATH=paths, BLOCKED_LIBRARIES=" ".join(libraries))
     try:
         log, _ = process.communicate(timeout=100)
     except subprocess.TimeoutExpired:

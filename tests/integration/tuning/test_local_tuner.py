@@ -84,7 +84,7 @@ def test_grid_tries_every_point_once(tmp_path: Path) -> None:
 
 def start_tuner(folder: Path, jobs: int, epoch_s: float) -> subprocess.Popen[str]:
     command = [sys.executable, str(TESTS / "support" / "quick_trials.py"), str(folder), str(jobs), str(epoch_s)]
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent / "scripts")])
+    paths = os.pathsep.join(str(one) for one in (TESTS, TESTS.parent / "scripts", TESTS.parent / "container"))
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
 
 
