@@ -18,7 +18,7 @@ test: .venv/compiled  ## the default suite
 	$(pytest) -m "not slow and not docker"
 
 test-gate: .venv/compiled  ## the slow tests that CI runs: README's commands, photos to predictions, the SDK, accuracy
-	$(pytest) -m "gate and not docker"
+	$(bin)/pytest -n 2 --dist worksteal -m "gate and not docker"
 
 test-all: .venv/compiled  ## the default suite and all slow tests
 	$(pytest) -m "not docker"
