@@ -71,7 +71,7 @@ class Container:
 
     @property
     def own_address(self) -> tuple[str, int]:
-        """Its server on the engine's network: the proxy of a published port accepts connections that nobody answers."""
+        """The server's own address: a published port's proxy accepts connections before the server listens."""
         return docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", self.name), 8080
 
     def address(self) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-# A process that was told to end may take a moment on a busy machine.
+# A terminated process may take a moment to end on a busy machine.
 GRACE_S = 10.0
 
 # Python's own helpers, which live as long as the process that started them.
