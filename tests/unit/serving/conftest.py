@@ -24,7 +24,7 @@ def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings() -> ServerSettings:
-    return ServerSettings(max_instances=8, max_body_mb=2, max_image_mb=0.5, max_megapixels=4)
+    return ServerSettings(max_instances=8, max_body_mb=2, max_image_mb=0.5, max_decoded_mb=12)
 
 
 @pytest.fixture(scope="session")
