@@ -15,17 +15,18 @@ from werkzeug.exceptions import HTTPException
 
 from classifier.errors import ArtifactError, ImageError, MediaTypeError, UserError
 from classifier.serving import codec
+from classifier.serving.asgi import IS_WANTED, REQUEST_ERROR
 from classifier.serving.errors import (
     AcceptError,
     ModelExistsError,
     OutOfMemoryError,
+    ProtocolError,
     RequestError,
     TooLargeError,
     TooSlowError,
     UnavailableError,
     UnknownModelError,
 )
-from classifier.serving.front import IS_WANTED, REQUEST_ERROR
 from classifier.serving.model_manager import LoadedModel, ModelManager
 from classifier.serving.predictor import Job, Predictor
 from classifier.serving.settings import MIB, ServerSettings
@@ -188,6 +189,8 @@ def _add_page(app: Flask, manifest: ModelManifest) -> None:
 
 def _handle_error(error: Exception) -> Response:
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    if isinstance(error, ProtocolError):
+        status = error.status
     g.error = error
     response = Response(codec.dump_json(codec.error_document(error)), status, content_type=codec.JSON)
     if status == 503:

@@ -1,4 +1,4 @@
-"""The Gunicorn application: its configuration, its worker, and the application that the worker builds after the fork."""
+"""Gunicorn around the application: its configuration, its worker, and what the worker builds after the fork."""
 
 import asyncio
 import os
@@ -16,14 +16,13 @@ from gunicorn.workers.gasgi import ASGIWorker
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, UserError
 from classifier.host import tune_malloc
-from classifier.serving.asgi import Adapter
+from classifier.serving.asgi import Adapter, Admission
 from classifier.serving.connections import Connection, Connections
 from classifier.serving.settings import ServerSettings
 
 # What a worker needs beyond its drain to end.
 SHUTDOWN_S = 4
-# During a drain: the time for requests that have begun to arrive, and for those that were sent before their sender could
-# learn that the server is stopping.
+# During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
 RECEIVE_S = 5.0
 LATE_S = 0.5
 HEARTBEAT_S = 0.5
@@ -61,7 +60,7 @@ class GunicornApplication(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """Build the application; called in the worker. Exits if there is no usable model."""
+        """Build what serves connections; called in the worker. Exits if there is no usable model."""
         try:
             return build_app(self._paths, self._settings)
         except UserError as error:
@@ -70,10 +69,13 @@ class GunicornApplication(BaseApplication):
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
-class ServerWorker(ASGIWorker):
+# Any: the type stubs of Gunicorn are older than its ASGI worker.
+_Worker: Any = ASGIWorker
+
+
+class ServerWorker(_Worker):
     """Gunicorn's ASGI worker with our connections, a heartbeat while it loads, and a drain that loses no request."""
 
-    asgi: Adapter
     connections: Connections
 
     def load_wsgi(self) -> None:
@@ -83,14 +85,15 @@ class ServerWorker(ASGIWorker):
         heartbeat = threading.Thread(target=_notify_until, args=(loaded, self.notify), daemon=True)
         heartbeat.start()
         try:
-            super().load_wsgi()
+            self.connections = self.app.wsgi()
         finally:
             loaded.set()
             heartbeat.join()
+        self.asgi = self.connections.adapter
+        self.connections.telemetry.set_restarts(self.age - 1)
 
     async def _serve(self) -> None:
         """Serve until Gunicorn stops this worker or dies, then drain."""
-        self.connections = Connections(self.asgi.settings, self.asgi, self.asgi.telemetry)
         listeners: list[socket.socket] = [cast(Any, one).sock for one in self.sockets]
         loop = asyncio.get_running_loop()
         self.servers = [
@@ -109,13 +112,15 @@ class ServerWorker(ASGIWorker):
     async def _drain(self) -> None:
         """Accept nothing new and answer every request that has begun to arrive."""
         self.alive = False  # responses announce that their connection closes
-        self.asgi.is_draining = True
+        self.connections.admission.is_draining = True
         # Connections that the kernel has accepted before the listeners close are served.
         await asyncio.sleep(0.01)
         for server in self.servers:
             server.close()
         start = self.connections.clock()
-        while (elapsed := self.connections.clock() - start) < self.asgi.settings.drain_s and not self._quick_shutdown:
+        while (
+            elapsed := self.connections.clock() - start
+        ) < self.connections.settings.drain_s and not self._quick_shutdown:
             self._beat()
             receiving = elapsed < RECEIVE_S
             if elapsed > LATE_S and not any(one.is_busy(receiving=receiving) for one in self.connections):
@@ -144,8 +149,8 @@ def check_port(port: int) -> None:
             ) from None
 
 
-def build_app(paths: Paths, settings: ServerSettings) -> Adapter:
-    """Load the model, or prepare to load several, and return the application, ready to answer.
+def build_app(paths: Paths, settings: ServerSettings) -> Connections:
+    """Load the model, or prepare to load several, and return what serves connections, ready to answer.
 
     Raises:
         ArtifactError: there is no model, or a damaged one.
@@ -159,6 +164,7 @@ def build_app(paths: Paths, settings: ServerSettings) -> Adapter:
     telemetry = Telemetry()
     if settings.metrics_port:
         telemetry.publish(settings.metrics_port)
+    admission = Admission()
     if settings.multi_model:
         manager = ModelManager(
             paths.base / "models", lambda folder: Predictor.open(folder, settings, telemetry), available_memory
@@ -166,9 +172,17 @@ def build_app(paths: Paths, settings: ServerSettings) -> Adapter:
         app = create_multi_model_app(manager, settings, telemetry)
     else:
         app = create_app(Predictor.open(paths.model, settings, telemetry), settings, telemetry)
-    return Adapter(app, settings, telemetry, inline=INLINE_PATHS)
+    adapter = Adapter(app, settings, admission, inline=INLINE_PATHS)
+    return Connections(settings, adapter, admission, telemetry, max_connections=_max_connections(settings))
 
 
 def _notify_until(done: threading.Event, notify: Callable[[], None]) -> None:
     while not done.wait(HEARTBEAT_S):
         notify()
+
+
+def _max_connections(settings: ServerSettings) -> int:
+    """The configured limit, or what the limit on file descriptors leaves beside those of the rest of the process."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    available = settings.max_connections if soft == resource.RLIM_INFINITY else max(soft - 100, 16)
+    return min(settings.max_connections, available)
