@@ -15,21 +15,22 @@ from werkzeug.exceptions import HTTPException
 
 from classifier.errors import ArtifactError, ImageError, MediaTypeError, UserError
 from classifier.serving import codec
+from classifier.serving.asgi import IS_WANTED, NUM_RECEIVED, REQUEST_ERROR
 from classifier.serving.errors import (
     AcceptError,
     ModelExistsError,
     NotReadyError,
     OutOfMemoryError,
+    ProtocolError,
     RequestError,
     TooLargeError,
     TooSlowError,
     UnavailableError,
     UnknownModelError,
 )
-from classifier.serving.front import IS_WANTED, REQUEST_ERROR
+from classifier.serving.log import format_traceback, log_line
 from classifier.serving.model_manager import LoadedModel, ModelManager
 from classifier.serving.predictor import Job, Predictor
-from classifier.serving.log import format_traceback, log_line
 from classifier.serving.settings import MIB, LogLevel, ServerSettings
 from classifier.serving.telemetry import SINGLE_MODEL, Telemetry
 from classifier.vision.manifest import ModelManifest
@@ -52,8 +53,6 @@ RETRY_AFTER_S = 1
 PREDICT_ROUTE = "/invocations"
 # Routes that never wait for a model, so the transport may call them on its own thread.
 INLINE_PATHS = frozenset({"/ping", "/ready", "/execution-parameters"})
-# A key of the WSGI environment: the bytes of a rejected request's body that arrived, for the log.
-NUM_RECEIVED = "classifier.num_received"
 DEFAULT_TOP_K = 5
 MODELS_PER_PAGE = 100
 # The platform rejects a batch transform with more than this number of concurrent requests times their largest payload.
@@ -255,6 +254,8 @@ def _add_page(app: Flask, manifest: ModelManifest) -> None:
 
 def _handle_error(error: Exception) -> Response:
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    if isinstance(error, ProtocolError):
+        status = error.status
     g.error = error
     response = Response(codec.dump_json(codec.error_document(error)), status, content_type=codec.JSON)
     if status == 503:

@@ -21,6 +21,7 @@ SATURATION_GAP_S = 1.0
 # Keys of the WSGI environment, for the application.
 REQUEST_ERROR = "classifier.error"  # an exception to answer this request with
 IS_WANTED = "classifier.is_wanted"  # a function that returns whether the client is still connected
+NUM_RECEIVED = "classifier.num_received"  # the bytes of a refused request's body that arrived, for the log
 # Key of the ASGI scope: the connection that the request arrived on.
 CONNECTION = "classifier.connection"
 
@@ -178,4 +179,3 @@ def environ_of(scope: Scope) -> Environ:
         environ[key] = f"{environ[key]},{text}" if key in environ else text
     environ.setdefault("CONTENT_LENGTH", "0")
     return environ
-

@@ -2,15 +2,17 @@
 
 import asyncio
 import os
-import resource
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.workers.gasgi import ASGIWorker
 
 from classifier.contract.paths import Paths
@@ -18,6 +20,7 @@ from classifier.errors import ConfigError, UserError
 from classifier.host import tune_malloc
 from classifier.serving.asgi import Adapter
 from classifier.serving.connections import Connection, Connections
+from classifier.serving.log import JsonHandler, log_line, redirect_logging
 from classifier.serving.settings import ServerSettings
 
 # What a worker needs beyond its drain to end.
@@ -55,6 +58,7 @@ class GunicornApplication(BaseApplication):
             # For the heartbeat's file; on a disk that stalls a healthy worker would look dead.
             "worker_tmp_dir": "/dev/shm",
             "loglevel": "warning",
+            "logger_class": JsonLogger,
             "control_socket_disable": True,
         }
         for name, value in options.items():
@@ -68,6 +72,15 @@ class GunicornApplication(BaseApplication):
             print(f"serve: {error}", file=sys.stderr, flush=True)
             # On this exit code Gunicorn stops instead of starting another worker, which would fail likewise.
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class JsonLogger(Logger):
+    """Gunicorn's logger, in the format of all other lines and never blocked by the log's reader."""
+
+    def setup(self, cfg: Config) -> None:
+        """Configure; called by the constructor and whenever Gunicorn reloads its configuration."""
+        super().setup(cfg)
+        self.error_log.handlers = [JsonHandler()]
 
 
 class ServerWorker(ASGIWorker):
@@ -154,18 +167,26 @@ def build_app(paths: Paths, settings: ServerSettings) -> Adapter:
     from classifier.serving.app import INLINE_PATHS, create_app, create_multi_model_app  # noqa: PLC0415
     from classifier.serving.model_manager import ModelManager, available_memory  # noqa: PLC0415
     from classifier.serving.predictor import Predictor  # noqa: PLC0415
-    from classifier.serving.telemetry import Telemetry  # noqa: PLC0415
+    from classifier.serving.startup import describe_server  # noqa: PLC0415
+    from classifier.serving.telemetry import SINGLE_MODEL, Telemetry  # noqa: PLC0415
 
+    redirect_logging(settings.log_level)
     telemetry = Telemetry()
     if settings.metrics_port:
-        telemetry.publish(settings.metrics_port)
+        telemetry.publish(settings.metrics_host, settings.metrics_port)
+
+    def open_model(name: str, folder: Path) -> Predictor:
+        with telemetry.loading(name) as metrics:
+            return Predictor.open(folder, settings, metrics)
+
     if settings.multi_model:
-        manager = ModelManager(
-            paths.base / "models", lambda folder: Predictor.open(folder, settings, telemetry), available_memory
-        )
+        manager = ModelManager(paths.base / "models", open_model, available_memory)
         app = create_multi_model_app(manager, settings, telemetry)
+        log_line(**describe_server(settings))
     else:
-        app = create_app(Predictor.open(paths.model, settings, telemetry), settings, telemetry)
+        predictor = open_model(SINGLE_MODEL, paths.model)
+        app = create_app(predictor, settings, telemetry)
+        log_line(**describe_server(settings, predictor))
     return Adapter(app, settings, telemetry, inline=INLINE_PATHS)
 
 

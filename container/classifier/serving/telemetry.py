@@ -3,13 +3,14 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    GCCollector,
     Gauge,
+    GCCollector,
     Histogram,
     Metric,
     PlatformCollector,
@@ -107,15 +108,20 @@ class Telemetry(Collector):
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
-    def add_model(self, name: str) -> ModelMetrics:
-        """Return the recorder of a model that is being loaded."""
+    @contextmanager
+    def loading(self, name: str) -> Iterator[ModelMetrics]:
+        """Provide the recorder of a model that is being loaded; removed again if that fails."""
         with self._lock:
             metrics = ModelMetrics(_label(name), self._stages, self._batches, self._batch_seconds, self._lock)
             self._models[name] = metrics
-        return metrics
+        try:
+            yield metrics
+        except BaseException:
+            self.remove_model(name)
+            raise
 
     def remove_model(self, name: str) -> None:
-        """Remove a model's series, since it is unloaded, or failed to load."""
+        """Remove the series of a model that is unloaded."""
         with self._lock:
             metrics = self._models.pop(name, None)
             if metrics is None:
