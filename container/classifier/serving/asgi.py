@@ -18,6 +18,7 @@ from classifier.serving.settings import ServerSettings
 # Keys of the WSGI environment, for the application.
 REQUEST_ERROR = "classifier.error"  # an exception to answer this request with
 IS_WANTED = "classifier.is_wanted"  # a function that returns whether the client is still connected
+NUM_RECEIVED = "classifier.num_received"  # the bytes of a refused request's body that arrived, for the log
 # Key of the ASGI scope: the request's connection, with `error`, the reason if its upload was ended, and `is_wanted`.
 CONNECTION = "classifier.connection"
 # Refusals further apart than this are not one saturation.

@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
+from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTransferCoding
-from gunicorn.asgi.protocol import ASGIProtocol, _get_cached_status_line
 
 from classifier.serving.asgi import CONNECTION, Adapter, Admission
 from classifier.serving.errors import BusyError, ProtocolError, TooSlowError
 from classifier.serving.settings import MIB, ServerSettings
 from classifier.serving.telemetry import Telemetry
 
+# Any: the type stubs of Gunicorn are older than its ASGI worker.
+_protocol: Any = protocol
+_Protocol: Any = protocol.ASGIProtocol
 # Gunicorn's own table lacks the phrases of 406, 507 and others.
 for _status in HTTPStatus:
-    _get_cached_status_line((1, 1), _status.value, _status.phrase)
+    _protocol._get_cached_status_line((1, 1), _status.value, _status.phrase)
 
 # Bodies up to this size find room when large ones have taken theirs.
 SMALL_BODY = MIB
@@ -33,10 +36,6 @@ GRACE_S = 5.0
 RATE_HALF_LIFE_S = 2.0
 # Closing with unread data would reset the connection before the client has read the response.
 LINGER_S = 2.0
-
-
-# Any: the type stubs of Gunicorn are older than its ASGI worker.
-_Protocol: Any = ASGIProtocol
 
 
 class Connection(_Protocol):

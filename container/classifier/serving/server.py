@@ -1,31 +1,25 @@
-"""Gunicorn around the application: its configuration, its worker, and what the worker builds after the fork."""
+"""Gunicorn around the application: its configuration, and what its worker builds after the fork."""
 
-import asyncio
-import os
 import resource
 import socket
 import sys
-import threading
-from collections.abc import Callable
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gasgi import ASGIWorker
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, UserError
-from classifier.host import tune_malloc
 from classifier.serving.asgi import Adapter, Admission
-from classifier.serving.connections import Connection, Connections
+from classifier.serving.connections import Connections
+from classifier.serving.log import JsonHandler, log_line, redirect_logging
 from classifier.serving.settings import ServerSettings
 
 # What a worker needs beyond its drain to end.
 SHUTDOWN_S = 4
-# During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
-RECEIVE_S = 5.0
-LATE_S = 0.5
-HEARTBEAT_S = 0.5
 BACKLOG = 1024
 ADDRESS = "0.0.0.0"
 
@@ -43,7 +37,7 @@ class GunicornApplication(BaseApplication):
         options: dict[str, Any] = {
             "bind": f"{ADDRESS}:{self._settings.port}",
             "workers": 1,
-            "worker_class": "classifier.serving.server.ServerWorker",
+            "worker_class": "classifier.serving.worker.ServerWorker",
             "backlog": BACKLOG,
             "timeout": 60,
             "graceful_timeout": round(self._settings.drain_s) + SHUTDOWN_S,
@@ -54,6 +48,7 @@ class GunicornApplication(BaseApplication):
             # For the heartbeat's file; on a disk that stalls a healthy worker would look dead.
             "worker_tmp_dir": "/dev/shm",
             "loglevel": "warning",
+            "logger_class": JsonLogger,
             "control_socket_disable": True,
         }
         for name, value in options.items():
@@ -69,67 +64,13 @@ class GunicornApplication(BaseApplication):
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
-# Any: the type stubs of Gunicorn are older than its ASGI worker.
-_Worker: Any = ASGIWorker
+class JsonLogger(Logger):
+    """Gunicorn's logger, in the format of all other lines and never blocked by the log's reader."""
 
-
-class ServerWorker(_Worker):
-    """Gunicorn's ASGI worker with our connections, a heartbeat while it loads, and a drain that loses no request."""
-
-    connections: Connections
-
-    def load_wsgi(self) -> None:
-        """Load the application, sending heartbeats meanwhile: it may take longer than Gunicorn's timeout."""
-        tune_malloc("serving")
-        loaded = threading.Event()
-        heartbeat = threading.Thread(target=_notify_until, args=(loaded, self.notify), daemon=True)
-        heartbeat.start()
-        try:
-            self.connections = self.app.wsgi()
-        finally:
-            loaded.set()
-            heartbeat.join()
-        self.asgi = self.connections.adapter
-        self.connections.telemetry.set_restarts(self.age - 1)
-
-    async def _serve(self) -> None:
-        """Serve until Gunicorn stops this worker or dies, then drain."""
-        listeners: list[socket.socket] = [cast(Any, one).sock for one in self.sockets]
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(lambda: Connection(self, self.connections), sock=one, backlog=BACKLOG)
-            for one in listeners
-        ]
-        while self.alive and self.ppid == os.getppid():
-            self._beat()
-            await asyncio.sleep(HEARTBEAT_S)
-        await self._drain()
-
-    def _beat(self) -> None:
-        self.notify()
-        self.connections.sweep()
-
-    async def _drain(self) -> None:
-        """Accept nothing new and answer every request that has begun to arrive."""
-        self.alive = False  # responses announce that their connection closes
-        self.connections.admission.is_draining = True
-        # Connections that the kernel has accepted before the listeners close are served.
-        await asyncio.sleep(0.01)
-        for server in self.servers:
-            server.close()
-        start = self.connections.clock()
-        while (
-            elapsed := self.connections.clock() - start
-        ) < self.connections.settings.drain_s and not self._quick_shutdown:
-            self._beat()
-            receiving = elapsed < RECEIVE_S
-            if elapsed > LATE_S and not any(one.is_busy(receiving=receiving) for one in self.connections):
-                break
-            await asyncio.sleep(0.05)
-        for connection in self.connections:
-            connection.close()
-        # Lets the loop send what has been written.
-        await asyncio.sleep(0)
+    def setup(self, cfg: Config) -> None:
+        """Configure; called by the constructor and whenever Gunicorn reloads its configuration."""
+        super().setup(cfg)
+        self.error_log.handlers = [JsonHandler()]
 
 
 def check_port(port: int) -> None:
@@ -159,26 +100,34 @@ def build_app(paths: Paths, settings: ServerSettings) -> Connections:
     from classifier.serving.app import INLINE_PATHS, create_app, create_multi_model_app  # noqa: PLC0415
     from classifier.serving.model_manager import ModelManager, available_memory  # noqa: PLC0415
     from classifier.serving.predictor import Predictor  # noqa: PLC0415
-    from classifier.serving.telemetry import Telemetry  # noqa: PLC0415
+    from classifier.serving.startup import describe_server  # noqa: PLC0415
+    from classifier.serving.telemetry import SINGLE_MODEL, Telemetry  # noqa: PLC0415
 
-    telemetry = Telemetry()
+    redirect_logging(settings.log_level)
+    telemetry, admission = Telemetry(), Admission()
     if settings.metrics_port:
-        telemetry.publish(settings.metrics_port)
-    admission = Admission()
+        telemetry.publish(settings.metrics_host, settings.metrics_port)
+
+    def open_model(name: str, folder: Path) -> Predictor:
+        with telemetry.loading(name) as metrics:
+            return Predictor.open(folder, settings, metrics)
+
     if settings.multi_model:
-        manager = ModelManager(
-            paths.base / "models", lambda folder: Predictor.open(folder, settings, telemetry), available_memory
-        )
-        app = create_multi_model_app(manager, settings, telemetry)
+        manager = ModelManager(paths.base / "models", open_model, available_memory)
+        app = create_multi_model_app(manager, settings, telemetry, admission)
+        log_line(**describe_server(settings))
     else:
-        app = create_app(Predictor.open(paths.model, settings, telemetry), settings, telemetry)
+        predictor = open_model(SINGLE_MODEL, paths.model)
+        app = create_app(predictor, settings, telemetry, admission)
+        log_line(**describe_server(settings, predictor))
     adapter = Adapter(app, settings, admission, inline=INLINE_PATHS)
-    return Connections(settings, adapter, admission, telemetry, max_connections=_max_connections(settings))
-
-
-def _notify_until(done: threading.Event, notify: Callable[[], None]) -> None:
-    while not done.wait(HEARTBEAT_S):
-        notify()
+    connections = Connections(settings, adapter, admission, telemetry, max_connections=_max_connections(settings))
+    telemetry.set_gauges(
+        connections=lambda: len(connections),
+        buffered_bytes=lambda: connections.num_buffered,
+        in_flight=lambda: admission.num_in_flight,
+    )
+    return connections
 
 
 def _max_connections(settings: ServerSettings) -> int:

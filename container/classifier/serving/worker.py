@@ -1,0 +1,88 @@
+"""Gunicorn's ASGI worker with our connections, a heartbeat while it loads, and a drain that loses no request."""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+from gunicorn.workers.gasgi import ASGIWorker
+
+from classifier.host import tune_malloc
+from classifier.serving.connections import Connection, Connections
+
+# During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
+RECEIVE_S = 5.0
+LATE_S = 0.5
+HEARTBEAT_S = 0.5
+POLL_S = 0.05
+# Any: the type stubs of Gunicorn are older than its ASGI worker.
+_Worker: Any = ASGIWorker
+
+
+class ServerWorker(_Worker):
+    """Gunicorn's ASGI worker with our connections, a heartbeat while it loads, and a drain that loses no request."""
+
+    connections: Connections
+
+    def load_wsgi(self) -> None:
+        """Load the application, sending heartbeats meanwhile: it may take longer than Gunicorn's timeout."""
+        tune_malloc("serving")
+        loaded = threading.Event()
+        heartbeat = threading.Thread(target=_notify_until, args=(loaded, self.notify), daemon=True)
+        heartbeat.start()
+        try:
+            self.connections = self.app.wsgi()
+        finally:
+            loaded.set()
+            heartbeat.join()
+        self.asgi = self.connections.adapter
+        self.connections.telemetry.set_restarts(self.age - 1)
+
+    async def _serve(self) -> None:
+        """Serve until Gunicorn stops this worker or dies, then drain."""
+        listeners: list[socket.socket] = [cast(Any, one).sock for one in self.sockets]
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(lambda: Connection(self, self.connections), sock=one, backlog=self.cfg.backlog)
+            for one in listeners
+        ]
+        beaten = 0.0
+        while self.alive and self.ppid == os.getppid():
+            if self.connections.clock() - beaten > HEARTBEAT_S:
+                self._beat()
+                beaten = self.connections.clock()
+            await asyncio.sleep(POLL_S)
+        await self._drain()
+
+    def _beat(self) -> None:
+        self.notify()
+        self.connections.sweep()
+
+    async def _drain(self) -> None:
+        """Accept nothing new and answer every request that has begun to arrive."""
+        self.alive = False  # responses announce that their connection closes
+        self.connections.admission.is_draining = True
+        # Connections that the kernel has accepted before the listeners close are served.
+        await asyncio.sleep(POLL_S)
+        for server in self.servers:
+            server.close()
+        start = self.connections.clock()
+        while (
+            elapsed := self.connections.clock() - start
+        ) < self.connections.settings.drain_s and not self._quick_shutdown:
+            self._beat()
+            receiving = elapsed < RECEIVE_S
+            if elapsed > LATE_S and not any(one.is_busy(receiving=receiving) for one in self.connections):
+                break
+            await asyncio.sleep(0.05)
+        for connection in self.connections:
+            connection.close()
+        # Lets the loop send what has been written.
+        await asyncio.sleep(0)
+
+
+def _notify_until(done: threading.Event, notify: Callable[[], None]) -> None:
+    while not done.wait(HEARTBEAT_S):
+        notify()
