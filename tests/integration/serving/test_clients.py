@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -56,7 +57,8 @@ def test_answer_is_the_same_for_chunked_and_plain_bodies(server: ServerProcess, 
     transfers = [Transfer(body, kind, chunked) for chunked in (True, False, True) for body, kind in bodies()]
     done = send(f"{server.url}/invocations", transfers)
     assert done.replies == [(200, one.body) for one in expected] * 3
-    assert done.num_connections == 1
+    # Node's fetch opens a second one before it knows that the first is free again.
+    assert done.num_connections <= (2 if name == "fetch" else 1)
 
 
 @pytest.mark.parametrize("chunk", [1000, 7, len(PHOTO)])
@@ -80,7 +82,7 @@ def test_client_of_http_1_0_is_answered_and_closed(server: ServerProcess) -> Non
     with server.connect() as sock:
         sock.sendall(request(PHOTO, version="1.0", Host=None))
         answer = read_all(sock)
-    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert re.match(rb"HTTP/1\.[01] 200 ", answer)
     assert answer.endswith(server.invoke(PHOTO).body)
 
 
@@ -90,7 +92,7 @@ def test_client_of_http_1_0_gets_no_continue(server: ServerProcess) -> None:
         sock.sendall(message[: -len(PHOTO)])
         server.ping()  # by then the header has been read
         sock.sendall(PHOTO)
-        assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+        assert re.match(rb"HTTP/1\.[01] 200 ", read_all(sock))
 
 
 def test_curl_is_told_to_continue_with_a_large_body(server: ServerProcess, tmp_path: Path) -> None:
