@@ -35,12 +35,13 @@ def predictor(artifact_folder: Path, settings: ServerSettings) -> Iterator[Predi
     predictor.close()
 
 
-@pytest.fixture(autouse=True)
-def whole_log() -> Iterator[None]:
-    """No line that a test has logged is written during the next test."""
-    log.flush()
-    yield
-    log.flush()
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Write what a test has logged while its output is captured, instead of during the next test."""
+    try:
+        yield
+    finally:
+        log.flush()
 
 
 @pytest.fixture
