@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from classifier.errors import ArtifactError, ImageError, MediaTypeError, UserError
 from classifier.serving import codec
-from classifier.serving.asgi import IS_WANTED, NUM_RECEIVED, REQUEST_ERROR
+from classifier.serving.asgi import IS_WANTED, NUM_RECEIVED, REQUEST_ERROR, Admission
 from classifier.serving.errors import (
     AcceptError,
     ModelExistsError,
@@ -62,34 +62,9 @@ MAX_LOGGED = 1000
 _PAGE = Path(__file__).with_name("page.html")
 
 
-class Admission(Protocol):
-    """The transport's state that ``/ready`` reports."""
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether the server is stopping."""
-        ...
-
-    def saturated_s(self) -> float:
-        """Seconds since which it has had to reject requests for lack of room; 0 while it has room."""
-        ...
-
-
-class Unlimited:
-    """The state of a transport that never rejects anything."""
-
-    is_draining = False
-
-    def saturated_s(self) -> float:
-        """Return 0."""
-        return 0.0
-
-
-def create_app(
-    predictor: Predictor, settings: ServerSettings, telemetry: Telemetry, admission: Admission | None = None
-) -> Flask:
+def create_app(predictor: Predictor, settings: ServerSettings, telemetry: Telemetry, admission: Admission) -> Flask:
     """Create the application that serves one model at ``/invocations``, with a page to try it on if configured."""
-    app = _base_app(settings, telemetry, admission or Unlimited(), predictor.is_answering)
+    app = _base_app(settings, telemetry, admission, predictor.is_answering)
     telemetry.set_queues(lambda: {SINGLE_MODEL: predictor})
 
     @app.post(PREDICT_ROUTE)
@@ -102,10 +77,10 @@ def create_app(
 
 
 def create_multi_model_app(
-    manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission | None = None
+    manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission
 ) -> Flask:
     """Create the application that implements the platform's multi-model API."""
-    app = _base_app(settings, telemetry, admission or Unlimited(), manager.is_answering)
+    app = _base_app(settings, telemetry, admission, manager.is_answering)
     telemetry.set_queues(lambda: {one.name: one.predictor for one in manager.all()})
 
     @app.post("/models")
