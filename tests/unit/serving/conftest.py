@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from classifier.engine.base import EngineChoice
 from classifier.serving import log
 from classifier.serving.app import create_app
+from classifier.serving.asgi import Admission
 from classifier.serving.predictor import Predictor
 from classifier.serving.settings import ServerSettings
 from classifier.serving.telemetry import Telemetry
@@ -46,4 +47,4 @@ def pytest_runtest_call() -> Iterator[None]:
 
 @pytest.fixture
 def client(predictor: Predictor, settings: ServerSettings) -> FlaskClient:
-    return create_app(predictor, settings, Telemetry()).test_client()
+    return create_app(predictor, settings, Telemetry(), Admission()).test_client()

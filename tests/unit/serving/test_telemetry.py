@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 
 from classifier.errors import ArtifactError
 from classifier.serving.app import create_multi_model_app
+from classifier.serving.asgi import Admission
 from classifier.serving.errors import BusyError
 from classifier.serving.model_manager import ModelManager
 from classifier.serving.predictor import Predictor
@@ -30,7 +31,7 @@ def test_series_of_a_model_exist_while_it_is_loaded(artifact_folder: Path, setti
             return Predictor.open(folder, settings, metrics)
 
     manager = ModelManager(artifact_folder.parent, open_model, lambda: 1 << 40)
-    client = create_multi_model_app(manager, settings, telemetry).test_client()
+    client = create_multi_model_app(manager, settings, telemetry, Admission()).test_client()
     assert client.post("/models", json={"model_name": "a b", "url": str(artifact_folder)}).status_code == 200
     photo = drawn_photos(1)[0]
     assert client.post("/models/a b/invoke", data=photo, content_type="image/jpeg").status_code == 200
