@@ -313,8 +313,14 @@ def _log_request(status: int, seconds: float) -> None:
         num_bytes=_num_bytes(),
         inference_id=_inference_id(),
         error=type(error).__name__ if error else None,
-        message=str(error)[:MAX_LOGGED] if error and status != 500 else None,
+        message=_message(error),
     )
+
+
+def _message(error: Exception | None) -> str | None:
+    # Flask's own errors are explained by their type, and bugs by the line with their traceback.
+    is_ours = isinstance(error, UserError | UnavailableError)
+    return str(error)[:MAX_LOGGED] if is_ours else None
 
 
 def _model() -> str | None:
