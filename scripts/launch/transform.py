@@ -9,12 +9,10 @@ from aws.errors import translate_errors
 from classifier.contract.driver import TRANSFORM_AMI
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import Platform, PlatformOptions
-from launch.platform.creation import CreatedResources
-from launch.platform.logs import TRANSFORM_JOBS, JobMonitor, LogTail
 from launch.platform.models import named_model_request
-from launch.platform.polling import follow_job
+from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail, follow_job
 from launch.platform.prices import describe_instances
-from launch.platform.resources import NO_OPTIONS, ContainerOptions, has_gpu, tag_list
+from launch.platform.resources import NO_OPTIONS, ContainerOptions, CreatedResources, has_gpu, tag_list
 from launch.terminal import command, print_status, unique_name
 
 DEFAULT_INSTANCE = "ml.m5.xlarge"

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from classifier.errors import ConfigError
 from launch.local.client import DEFAULT_FOLDER, LocalClient, LocalLogs
-from launch.platform.logs import TRAINING_JOBS, LogTail
+from launch.platform.monitoring import TRAINING_JOBS, LogTail
 from launch.terminal import command, print_status
 from launch.training.request import TrainingSpec, training_request
 from launch.tuning.locking import cores_per_trial, defer_interrupts, lock_folder

@@ -9,7 +9,7 @@ from typing import Any
 from aws.clients import client
 from aws.errors import translate_errors
 from classifier.errors import UserError
-from launch.platform.polling import wait
+from launch.platform.monitoring import wait
 from launch.platform.prices import describe_hourly
 from launch.terminal import command, print_status
 from launch.training.options import check_places
