@@ -10,6 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from classifier.serving.app import create_multi_model_app
+from classifier.serving.asgi import Admission
 from classifier.serving.model_manager import ModelManager, available_memory
 from classifier.serving.predictor import Predictor
 from classifier.serving.settings import ServerSettings
@@ -48,7 +49,7 @@ def manager(models: Path, settings: ServerSettings, memory: Memory) -> Iterator[
 
 @pytest.fixture
 def client(manager: ModelManager, settings: ServerSettings) -> FlaskClient:
-    return create_multi_model_app(manager, settings, Telemetry()).test_client()
+    return create_multi_model_app(manager, settings, Telemetry(), Admission()).test_client()
 
 
 def load(client: FlaskClient, name: str, url: Path) -> tuple[int, dict[str, Any]]:
