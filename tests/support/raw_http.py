@@ -97,10 +97,14 @@ def read_all(sock: socket.socket) -> bytes:
 
 def is_open(sock: socket.socket) -> bool:
     """Whether the server has neither closed the connection nor sent anything that was not read yet."""
+    timeout = sock.gettimeout()
+    sock.setblocking(False)
     try:
-        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
         return True
     except OSError:
         return False
+    finally:
+        sock.settimeout(timeout)
     return False
