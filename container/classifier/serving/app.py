@@ -79,7 +79,7 @@ def create_app(
 
 
 def create_multi_model_app(
-    manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission
+    manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission | None = None
 ) -> Flask:
     """Create the application that implements the platform's multi-model API."""
     app = _base_app(settings, telemetry, admission or Admission(), manager.is_answering)
