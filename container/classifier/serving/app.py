@@ -26,6 +26,7 @@ from classifier.serving.errors import (
     UnknownModelError,
 )
 from classifier.serving.front import IS_WANTED, REQUEST_ERROR
+from classifier.serving.json_photos import parse_json
 from classifier.serving.model_manager import LoadedModel, ModelManager
 from classifier.serving.predictor import Job, Predictor
 from classifier.serving.settings import MIB, ServerSettings
@@ -75,7 +76,7 @@ def create_multi_model_app(manager: ModelManager, settings: ServerSettings, tele
 
     @app.post("/models")
     def load() -> dict[str, Any]:
-        document = codec.parse_json(request.get_data())
+        document = parse_json(request.get_data())
         name, url = _field(document, "model_name"), _field(document, "url")
         return _describe(manager.load(name, url))
 
@@ -130,6 +131,7 @@ def _predict(predictor: Predictor, settings: ServerSettings) -> Response:
     # Accept is checked before anything is computed.
     response_format = codec.negotiate(request.headers.get("Accept", ""), settings.default_accept)
     top_k = _top_k(request.headers.get("X-Amzn-SageMaker-Custom-Attributes", ""))
+    codec.check_encoding(request.headers.get("Content-Encoding", ""))
     photos = codec.decode(request.get_data(cache=False), request.headers.get("Content-Type", ""), settings)
     g.job = Job(is_wanted=request.environ.get(IS_WANTED, lambda: True))
     outcomes = predictor.predict(photos.instances, g.job)

@@ -178,4 +178,3 @@ def environ_of(scope: Scope) -> Environ:
         environ[key] = f"{environ[key]},{text}" if key in environ else text
     environ.setdefault("CONTENT_LENGTH", "0")
     return environ
-

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import socket
 import sys
 import threading
