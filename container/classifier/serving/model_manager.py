@@ -28,11 +28,11 @@ class ModelManager:
 
     Args:
         root: the only folder whose models may be loaded.
-        open_model: loads the artifact in a folder.
+        open_model: loads a model by its name and the folder of its artifact.
         available: returns the bytes of memory that are free now.
     """
 
-    def __init__(self, root: Path, open_model: Callable[[Path], Predictor], available: Callable[[], int]) -> None:
+    def __init__(self, root: Path, open_model: Callable[[str, Path], Predictor], available: Callable[[], int]) -> None:
         self._root = root
         self._open = open_model
         self._available = available
@@ -59,7 +59,7 @@ class ModelManager:
             self._check_name_is_free(name)
             self._make_room(_needed(folder))
             try:
-                predictor = self._open(folder)
+                predictor = self._open(name, folder)
             except MemoryError:
                 raise OutOfMemoryError(f"not enough memory for the model {name!r}") from None
             with self._lock:

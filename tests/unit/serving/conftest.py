@@ -7,6 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from classifier.engine.base import EngineChoice
+from classifier.serving import log
 from classifier.serving.app import create_app
 from classifier.serving.predictor import Predictor
 from classifier.serving.settings import ServerSettings
@@ -32,6 +33,14 @@ def predictor(artifact_folder: Path, settings: ServerSettings) -> Iterator[Predi
     predictor = Predictor.open(artifact_folder, settings)
     yield predictor
     predictor.close()
+
+
+@pytest.fixture(autouse=True)
+def whole_log() -> Iterator[None]:
+    """No line that a test has logged is written during the next test."""
+    log.flush()
+    yield
+    log.flush()
 
 
 @pytest.fixture

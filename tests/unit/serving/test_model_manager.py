@@ -40,7 +40,7 @@ def models(tmp_path: Path, artifact_folder: Path) -> Path:
 
 @pytest.fixture
 def manager(models: Path, settings: ServerSettings, memory: Memory) -> Iterator[ModelManager]:
-    manager = ModelManager(models, lambda folder: Predictor.open(folder, settings), lambda: memory.free)
+    manager = ModelManager(models, lambda _, folder: Predictor.open(folder, settings), lambda: memory.free)
     yield manager
     for one in manager.all():
         manager.unload(one.name)
