@@ -28,6 +28,7 @@ from classifier.serving.errors import (
     UnavailableError,
     UnknownModelError,
 )
+from classifier.serving.json_photos import parse_json
 from classifier.serving.log import format_traceback, log_line
 from classifier.serving.model_manager import LoadedModel, ModelManager
 from classifier.serving.predictor import Job, Predictor
@@ -87,7 +88,7 @@ def create_multi_model_app(
 
     @app.post("/models")
     def load() -> dict[str, Any]:
-        document = codec.parse_json(request.get_data())
+        document = parse_json(request.get_data())
         name, url = _field(document, "model_name"), _field(document, "url")
         g.model = name
         return _describe(manager.load(name, url))
@@ -173,6 +174,7 @@ def _predict(predictor: Predictor, settings: ServerSettings) -> Response:
     # Accept is checked before anything is computed.
     response_format = codec.negotiate(request.headers.get("Accept", ""), settings.default_accept)
     top_k = _top_k(request.headers.get("X-Amzn-SageMaker-Custom-Attributes", ""))
+    codec.check_encoding(request.headers.get("Content-Encoding", ""))
     photos = codec.decode(request.get_data(cache=False), request.headers.get("Content-Type", ""), settings)
     g.job = Job(is_wanted=request.environ.get(IS_WANTED, lambda: True))
     outcomes = predictor.predict(photos.instances, g.job)
