@@ -62,9 +62,11 @@ MAX_LOGGED = 1000
 _PAGE = Path(__file__).with_name("page.html")
 
 
-def create_app(predictor: Predictor, settings: ServerSettings, telemetry: Telemetry, admission: Admission) -> Flask:
+def create_app(
+    predictor: Predictor, settings: ServerSettings, telemetry: Telemetry, admission: Admission | None = None
+) -> Flask:
     """Create the application that serves one model at ``/invocations``, with a page to try it on if configured."""
-    app = _base_app(settings, telemetry, admission, predictor.is_answering)
+    app = _base_app(settings, telemetry, admission or Admission(), predictor.is_answering)
     telemetry.set_queues(lambda: {SINGLE_MODEL: predictor})
 
     @app.post(PREDICT_ROUTE)
@@ -81,7 +83,7 @@ def create_multi_model_app(
     manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission
 ) -> Flask:
     """Create the application that implements the platform's multi-model API."""
-    app = _base_app(settings, telemetry, admission, manager.is_answering)
+    app = _base_app(settings, telemetry, admission or Admission(), manager.is_answering)
     telemetry.set_queues(lambda: {one.name: one.predictor for one in manager.all()})
 
     @app.post("/models")

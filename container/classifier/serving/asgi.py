@@ -105,10 +105,13 @@ class Adapter:
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         environ |= {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), IS_WANTED: connection.is_wanted}
         self._admission.num_in_flight += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
-        finally:
-            self._admission.num_in_flight -= 1
+        answer = asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
+        answer.add_done_callback(self._end_request)
+        # Where the client disconnects, Gunicorn cancels this; the thread works on, and counts until it has ended.
+        return await asyncio.shield(answer)
+
+    def _end_request(self, _answer: asyncio.Future[Reply]) -> None:
+        self._admission.num_in_flight -= 1
 
     async def _receive_body(self, announced: int, receive: Receive) -> bytes | None:
         """The request's body, or None if the client has disconnected or the upload was ended."""

@@ -39,7 +39,8 @@ class GunicornApplication(BaseApplication):
             "workers": 1,
             "worker_class": "classifier.serving.worker.ServerWorker",
             "backlog": BACKLOG,
-            "timeout": 60,
+            # Also how long Gunicorn waits for a body to go on; the limit on that is ours.
+            "timeout": max(60, round(self._settings.receive_timeout_s) + 30),
             "graceful_timeout": round(self._settings.drain_s) + SHUTDOWN_S,
             "keepalive": round(self._settings.keep_alive_s),
             "asgi_loop": "asyncio",
