@@ -14,7 +14,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from classifier.errors import ArtifactError, ImageError, MediaTypeError, UserError
-from classifier.serving import codec
+from classifier.serving import codec, openapi
 from classifier.serving.asgi import IS_WANTED, NUM_RECEIVED, REQUEST_ERROR, Admission
 from classifier.serving.errors import (
     AcceptError,
@@ -76,6 +76,7 @@ def create_app(
 
     if settings.page:
         _add_page(app, predictor.manifest)
+    _add_description(app, openapi.describe_model_api(settings, STATUS, predictor.manifest, DEFAULT_TOP_K))
     return app
 
 
@@ -111,6 +112,7 @@ def create_multi_model_app(
     def invoke(name: str) -> Response:
         return _predict(manager.get(name).predictor, settings)
 
+    _add_description(app, openapi.describe_multi_model_api(settings, STATUS, DEFAULT_TOP_K))
     return app
 
 
@@ -214,7 +216,7 @@ def _list_page(models: list[LoadedModel], token: str) -> dict[str, Any]:
     return page if len(rest) <= MODELS_PER_PAGE else {**page, "nextPageToken": rest[MODELS_PER_PAGE - 1].name}
 
 
-# The page
+# The page and the description of the API
 
 
 def _add_page(app: Flask, manifest: ModelManifest) -> None:
@@ -226,6 +228,14 @@ def _add_page(app: Flask, manifest: ModelManifest) -> None:
     @app.get("/")
     def page() -> Response:
         return Response(text, content_type="text/html; charset=utf-8")
+
+
+def _add_description(app: Flask, document: openapi.Document) -> None:
+    body = codec.dump_json(document)
+
+    @app.get("/openapi.json")
+    def description() -> Response:
+        return Response(body, content_type=codec.JSON)
 
 
 # Errors
