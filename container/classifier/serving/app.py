@@ -93,7 +93,8 @@ def create_multi_model_app(manager: ModelManager, settings: ServerSettings, tele
 
     @app.post("/models/<path:name>/invoke")
     def invoke(name: str) -> Response:
-        return _predict(manager.get(name).predictor, settings)
+        with manager.use(name) as model:
+            return _predict(model.predictor, settings)
 
     return app
 

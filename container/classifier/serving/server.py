@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import socket
 import sys
 import threading
@@ -15,7 +14,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, UserError
-from classifier.host import tune_malloc
+from classifier.host import available_memory, tune_malloc
 from classifier.serving.asgi import Adapter
 from classifier.serving.connections import Connection, Connections
 from classifier.serving.settings import ServerSettings
@@ -152,7 +151,7 @@ def build_app(paths: Paths, settings: ServerSettings) -> Adapter:
     """
     # Imported in the worker: the process that forks it stays small and free of the threads that these libraries start.
     from classifier.serving.app import INLINE_PATHS, create_app, create_multi_model_app  # noqa: PLC0415
-    from classifier.serving.model_manager import ModelManager, available_memory  # noqa: PLC0415
+    from classifier.serving.model_manager import ModelManager  # noqa: PLC0415
     from classifier.serving.predictor import Predictor  # noqa: PLC0415
     from classifier.serving.telemetry import Telemetry  # noqa: PLC0415
 
