@@ -2,7 +2,10 @@
 
 import concurrent.futures
 import http.client
+import json
+import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -150,6 +153,16 @@ def test_error_names_the_missing_model(tmp_path: Path) -> None:
     assert done.stderr.startswith("serve: ")
     assert "model.json" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_error_names_the_invalid_field_of_the_manifest(opt_ml: Path, tmp_path: Path) -> None:
+    document = json.loads((opt_ml / "model" / "model.json").read_bytes())
+    document["preprocessing"]["std"] = [math.inf] * 3
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text(json.dumps(document))
+    done = run_serve(tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"serve: .*model\.json: preprocessing: std=.* should be .*\n", done.stderr)
 
 
 def test_error_names_the_invalid_variable(opt_ml: Path) -> None:
