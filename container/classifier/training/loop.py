@@ -101,7 +101,7 @@ class EvaluationResult:
 
 
 class Scores:
-    """Counts on the device, from which all metrics of a classifier follow: nothing waits for the device until the end."""
+    """Counts on the device, from which all metrics follow; nothing waits for the device before :meth:`result`."""
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
