@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +22,16 @@ from support.tune_command import close, read_until
 TESTS = Path(__file__).resolve().parents[2]
 
 
-def test_all_trials_run_and_their_last_objective_counts(tmp_path: Path) -> None:
-    tuner = quick_tuner(tmp_path, quick_spec(3))
-    assert tuner.run() == "all 3 trials are done"
-    trials = tuner.study.trials()
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tuning job that has run its three trials; a test that continues it works on a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert quick_tuner(folder, quick_spec(3)).run() == "all 3 trials are done"
+    return folder
+
+
+def test_all_trials_run_and_their_last_objective_counts(finished: Path) -> None:
+    trials = quick_study(finished, quick_spec(3)).trials()
     assert [trial.status for trial in trials] == ["Completed"] * 3
     for trial in trials:
         lr = float(trial.parameters["lr"])
@@ -134,30 +141,28 @@ def test_hyperband_completes_all_trials(tmp_path: Path) -> None:
     assert all(trial.status in ("Completed", "Stopped") for trial in tuner.study.trials())
 
 
-def test_complete_tuning_starts_nothing_unless_there_are_more_jobs(tmp_path: Path) -> None:
-    quick_tuner(tmp_path, quick_spec(2)).run()
-    before = set((tmp_path / "sagemaker" / "training-jobs").iterdir())
-    quick_tuner(tmp_path, quick_spec(2)).run()
-    assert set((tmp_path / "sagemaker" / "training-jobs").iterdir()) == before
-    more = quick_tuner(tmp_path, quick_spec(3))
+def test_complete_tuning_starts_nothing_unless_there_are_more_jobs(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    before = set((folder / "sagemaker" / "training-jobs").iterdir())
+    quick_tuner(folder, quick_spec(3)).run()
+    assert set((folder / "sagemaker" / "training-jobs").iterdir()) == before
+    more = quick_tuner(folder, quick_spec(4))
     more.run()
-    assert len(more.study.trials()) == 3
+    assert len(more.study.trials()) == 4
 
 
-def test_warm_start_adds_earlier_trials_without_counting_them(tmp_path: Path) -> None:
-    spec = quick_spec(3)
-    earlier = quick_tuner(tmp_path / "earlier", spec)
-    earlier.run()
-    write_results(tmp_path / "earlier", spec, {}, earlier.study.trials())
+def test_warm_start_adds_earlier_trials_without_counting_them(finished: Path, tmp_path: Path) -> None:
+    spec, earlier = quick_spec(3), tmp_path / "earlier"
+    trials = quick_study(finished, spec).trials()
+    earlier.mkdir()
+    write_results(earlier, spec, {}, trials)
     objective = {"HyperParameterTuningJobObjective": {"MetricName": spec.objective}}
-    (tmp_path / "earlier" / REQUEST).write_text(json.dumps({"HyperParameterTuningJobConfig": objective}))
-    warm = quick_spec(2, low=0.1, high=0.7, warm_start=(str(tmp_path / "earlier"),))
+    (earlier / REQUEST).write_text(json.dumps({"HyperParameterTuningJobConfig": objective}))
+    warm = quick_spec(2, low=0.1, high=0.7, warm_start=(str(earlier),))
     tuner = quick_tuner(tmp_path / "warm", warm)
-    fitting = sum(float(trial.parameters["lr"]) <= 0.7 for trial in earlier.study.trials())
+    fitting = sum(float(trial.parameters["lr"]) <= 0.7 for trial in trials)
     for _ in range(2):
-        assert warm_start(tuner.study, warm) == [
-            f"{fitting} of 3 trials of {tmp_path / 'earlier'} are within these ranges"
-        ]
+        assert warm_start(tuner.study, warm) == [f"{fitting} of 3 trials of {earlier} are within these ranges"]
     tuner.run()
     assert len(tuner.study.trials()) == 2
     inherited = [trial for trial in tuner.study._study.trials if "parent" in trial.user_attrs]
