@@ -1,11 +1,9 @@
 """The local tuner with real training jobs of a quick program."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,10 +14,9 @@ from launch.tuning.ranges import Choice, Ranges
 from launch.tuning.results import write_results
 from launch.tuning.spec import TuningSpec
 from launch.tuning.study import REQUEST, warm_start
+from support.commands import Command, start_support
 from support.quick_trials import quick_spec, quick_study, quick_tuner
-from support.tune_command import close, read_until
-
-TESTS = Path(__file__).resolve().parents[2]
+from support.tune_command import read_until
 
 
 @pytest.fixture(scope="module")
@@ -89,25 +86,16 @@ def test_grid_tries_every_point_once(tmp_path: Path) -> None:
     assert sorted(trial.parameters["lr"] for trial in tuner.study.trials()) == ["0.1", "0.2", "0.3"]
 
 
-def start_tuner(folder: Path, jobs: int, epoch_s: float) -> subprocess.Popen[str]:
-    command = [sys.executable, str(TESTS / "support" / "quick_trials.py"), str(folder), str(jobs), str(epoch_s)]
-    paths = os.pathsep.join(str(one) for one in (TESTS, TESTS.parent / "scripts", TESTS.parent / "container"))
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
-
-
-def kill_after(process: subprocess.Popen[str], num_done: int) -> None:
-    try:
-        read_until(process, "  done  ", num_done)
-    finally:
-        process.kill()
-        close(process)
+def start_tuner(folder: Path, jobs: int, epoch_s: float) -> closing[Command]:
+    return closing(start_support("quick_trials", [str(folder), str(jobs), str(epoch_s)]))
 
 
 def test_killed_tuning_resumes_and_ends_with_all_its_trials(tmp_path: Path) -> None:
-    kill_after(start_tuner(tmp_path, 4, 0.3), num_done=1)
+    with start_tuner(tmp_path, 4, 0.3) as killed:
+        read_until(killed, "  done  ", 1)
     running = list((tmp_path / "sagemaker" / "training-jobs").glob("*/algo-1.lock"))
-    again = start_tuner(tmp_path, 4, 0.0)
-    out, _ = again.communicate()
+    with start_tuner(tmp_path, 4, 0.0) as again:
+        out, _ = again.communicate()
     assert again.returncode == 0
     leftovers = json.loads(out.splitlines()[0])["leftovers"]
     assert leftovers >= 1, "at least one trial was running when the tuner was killed"
@@ -119,14 +107,10 @@ def test_killed_tuning_resumes_and_ends_with_all_its_trials(tmp_path: Path) -> N
 
 
 def test_ctrl_c_stops_the_running_trials_and_does_not_count_them(tmp_path: Path) -> None:
-    process = start_tuner(tmp_path, 4, 5.0)
-    try:
+    with start_tuner(tmp_path, 4, 5.0) as process:
         read_until(process, "running", 1)
         process.send_signal(signal.SIGINT)
         process.communicate()
-    finally:
-        process.kill()
-        close(process)
     assert process.returncode != 0
     records = [json.loads(path.read_text()) for path in (tmp_path / "sagemaker").glob("training-jobs/*/record.json")]
     assert {record["TrainingJobStatus"] for record in records} == {"Stopped"}
