@@ -110,7 +110,8 @@ def create_multi_model_app(
 
     @app.post("/models/<path:name>/invoke")
     def invoke(name: str) -> Response:
-        return _predict(manager.get(name).predictor, settings)
+        with manager.use(name) as model:
+            return _predict(model.predictor, settings)
 
     _add_description(app, openapi.describe_multi_model_api(settings, STATUS, DEFAULT_TOP_K))
     return app

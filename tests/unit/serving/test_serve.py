@@ -1,5 +1,8 @@
 """What `serve` says before it starts if there is nothing to serve, or nowhere to listen."""
 
+import json
+import math
+import re
 import socket
 from pathlib import Path
 
@@ -28,6 +31,17 @@ def test_error_names_the_missing_model(capsys: pytest.CaptureFixture[str]) -> No
     message = failure(capsys)
     assert message.startswith("serve: ")
     assert "model.json" in message
+
+
+@pytest.mark.usefixtures("environment")
+def test_error_names_the_invalid_field_of_the_manifest(
+    tmp_path: Path, artifact_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((artifact_folder / "model.json").read_bytes())
+    document["preprocessing"]["std"] = [math.inf] * 3
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text(json.dumps(document))
+    assert re.fullmatch(r"serve: .*model\.json: preprocessing: std=.* should be .*\n", failure(capsys))
 
 
 def test_error_names_the_invalid_variable(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
