@@ -6,6 +6,7 @@ rate of uploads and the memory for bodies, and errors in the format of all other
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -250,14 +251,19 @@ class Connection(_Protocol):
 
     def _close_transport(self) -> None:
         """Close for writing at once; for reading, too, unless the client may still be sending."""
-        if self._closed or self.transport is None or not self.is_receiving:
-            super()._close_transport()
+        if self._closed or self.transport is None:
             return
-        self._closed = self._is_lingering = True
+        self._closed = True
+        if not self.is_receiving:
+            # Gunicorn would call write_eof() first, which fails if the client is gone, and leave the socket open.
+            self.transport.close()
+            return
+        self._is_lingering = True
         if self._body_receiver is not None:
             self._body_receiver.signal_disconnect()
         self._resume_reading()
-        self.transport.write_eof()
+        with suppress(OSError):
+            self.transport.write_eof()
         self.worker.loop.call_later(LINGER_S, self.transport.close)
 
 
