@@ -5,8 +5,8 @@
 
 A real `serve` on a small model, on this machine only. Clients send small photos with a Content-Length and in chunks,
 over connections that they keep and over new ones; one in a hundred requests comes from a client that is not ours.
-Prints a table with a line for each tenth, and fails if a request is not answered with 200, or if the worker uses more at
-the end than after the warm-up.
+Prints a table with a line for each tenth, and fails if a request is not answered with 200, or if the worker uses more
+at the end than after the warm-up.
 """
 
 import argparse
