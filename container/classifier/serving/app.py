@@ -14,7 +14,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from classifier.errors import ArtifactError, ImageError, MediaTypeError, UserError
-from classifier.serving import codec
+from classifier.serving import codec, openapi
 from classifier.serving.asgi import IS_WANTED, NUM_RECEIVED, REQUEST_ERROR, Admission
 from classifier.serving.errors import (
     AcceptError,
@@ -63,9 +63,11 @@ MAX_LOGGED = 1000
 _PAGE = Path(__file__).with_name("page.html")
 
 
-def create_app(predictor: Predictor, settings: ServerSettings, telemetry: Telemetry, admission: Admission) -> Flask:
+def create_app(
+    predictor: Predictor, settings: ServerSettings, telemetry: Telemetry, admission: Admission | None = None
+) -> Flask:
     """Create the application that serves one model at ``/invocations``, with a page to try it on if configured."""
-    app = _base_app(settings, telemetry, admission, predictor.is_answering)
+    app = _base_app(settings, telemetry, admission or Admission(), predictor.is_answering)
     telemetry.set_queues(lambda: {SINGLE_MODEL: predictor})
 
     @app.post(PREDICT_ROUTE)
@@ -74,14 +76,15 @@ def create_app(predictor: Predictor, settings: ServerSettings, telemetry: Teleme
 
     if settings.page:
         _add_page(app, predictor.manifest)
+    _add_description(app, openapi.describe_model_api(settings, STATUS, predictor.manifest, DEFAULT_TOP_K))
     return app
 
 
 def create_multi_model_app(
-    manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission
+    manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission | None = None
 ) -> Flask:
     """Create the application that implements the platform's multi-model API."""
-    app = _base_app(settings, telemetry, admission, manager.is_answering)
+    app = _base_app(settings, telemetry, admission or Admission(), manager.is_answering)
     telemetry.set_queues(lambda: {one.name: one.predictor for one in manager.all()})
 
     @app.post("/models")
@@ -107,8 +110,10 @@ def create_multi_model_app(
 
     @app.post("/models/<path:name>/invoke")
     def invoke(name: str) -> Response:
-        return _predict(manager.get(name).predictor, settings)
+        with manager.use(name) as model:
+            return _predict(model.predictor, settings)
 
+    _add_description(app, openapi.describe_multi_model_api(settings, STATUS, DEFAULT_TOP_K))
     return app
 
 
@@ -212,7 +217,7 @@ def _list_page(models: list[LoadedModel], token: str) -> dict[str, Any]:
     return page if len(rest) <= MODELS_PER_PAGE else {**page, "nextPageToken": rest[MODELS_PER_PAGE - 1].name}
 
 
-# The page
+# The page and the description of the API
 
 
 def _add_page(app: Flask, manifest: ModelManifest) -> None:
@@ -224,6 +229,14 @@ def _add_page(app: Flask, manifest: ModelManifest) -> None:
     @app.get("/")
     def page() -> Response:
         return Response(text, content_type="text/html; charset=utf-8")
+
+
+def _add_description(app: Flask, document: openapi.Document) -> None:
+    body = codec.dump_json(document)
+
+    @app.get("/openapi.json")
+    def description() -> Response:
+        return Response(body, content_type=codec.JSON)
 
 
 # Errors
@@ -313,8 +326,14 @@ def _log_request(status: int, seconds: float) -> None:
         num_bytes=_num_bytes(),
         inference_id=_inference_id(),
         error=type(error).__name__ if error else None,
-        message=str(error)[:MAX_LOGGED] if error and status != 500 else None,
+        message=_message(error),
     )
+
+
+def _message(error: Exception | None) -> str | None:
+    # Flask's own errors are explained by their type, and bugs by the line with their traceback.
+    is_ours = isinstance(error, UserError | UnavailableError)
+    return str(error)[:MAX_LOGGED] if is_ours else None
 
 
 def _model() -> str | None:

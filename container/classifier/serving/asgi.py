@@ -105,10 +105,13 @@ class Adapter:
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         environ |= {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), IS_WANTED: connection.is_wanted}
         self._admission.num_in_flight += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
-        finally:
-            self._admission.num_in_flight -= 1
+        answer = asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
+        answer.add_done_callback(self._end_request)
+        # Where the client disconnects, Gunicorn cancels this; the thread works on, and counts until it has ended.
+        return await asyncio.shield(answer)
+
+    def _end_request(self, _answer: asyncio.Future[Reply]) -> None:
+        self._admission.num_in_flight -= 1
 
     async def _receive_body(self, announced: int, receive: Receive) -> bytes | None:
         """The request's body, or None if the client has disconnected or the upload was ended."""
@@ -160,11 +163,17 @@ def environ_of(scope: Scope) -> Environ:
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
-    for name, value in scope["headers"]:
+    return environ | header_fields(scope["headers"])
+
+
+def header_fields(headers: Iterable[tuple[bytes, bytes]]) -> Environ:
+    """The part of a WSGI environment that holds a request's headers."""
+    fields: Environ = {}
+    for name, value in headers:
         key, text = name.decode("latin-1").upper().replace("-", "_"), value.decode("latin-1")
         if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            environ[key] = text
+            fields[key] = text
         else:
             key = f"HTTP_{key}"
-            environ[key] = f"{environ[key]},{text}" if key in environ else text
-    return environ
+            fields[key] = f"{fields[key]},{text}" if key in fields else text
+    return fields

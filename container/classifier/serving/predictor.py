@@ -197,7 +197,12 @@ class Predictor:
         logits = request.result(run.remaining_s())
         if not np.isfinite(logits).all():
             return ImageError("the model's output for this image is not finite")
-        return Prediction(labels=self._labels, class_names=self._class_names, logits=logits)
+        return Prediction(
+            labels=self._labels,
+            class_names=self._class_names,
+            logits=logits,
+            temperature=self.manifest.temperature,
+        )
 
     def _pixels(self, instance: Instance, run: _Run) -> np.ndarray | UserError:
         if isinstance(instance, UserError):

@@ -38,11 +38,6 @@ class Queues(Protocol):
         """Number of photos that wait for the engine."""
         ...
 
-    @property
-    def decode_queue_depth(self) -> int:
-        """Number of photos that wait for a decoder."""
-        ...
-
 
 class ModelMetrics:
     """The recorder of one model's stages and batches.

@@ -1,7 +1,7 @@
 """Training loop and evaluation loop over one pass of a data set."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,8 @@ class EvaluationResult:
         top5: the share of samples whose class is among the five highest logits.
         f1: the mean over the classes.
         confusion: numbers of samples (true class, predicted class), int64 (num_classes, num_classes).
+        logits: float32 (N, num_classes), in the order of the data set.
+        labels: true classes, int64 (N,).
     """
 
     loss: float
@@ -96,6 +98,8 @@ class EvaluationResult:
     top5: float
     f1: float
     confusion: Tensor
+    logits: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
 
     def metrics(self, channel: str, names: Iterable[str]) -> dict[str, float]:
         """Return the named metrics by their names in the metric table: ``{"validation:loss": …}``."""
@@ -120,7 +124,8 @@ def evaluate(
     """
     module.eval()
     scores = _score_collection(num_classes).to(precision.device)
-    total, count = torch.zeros((), device=precision.device), 0
+    total = torch.zeros((), device=precision.device)
+    outputs: list[tuple[Tensor, Tensor]] = []
     for batch in _fetch(batches, callback):
         with callback.phase("transfer"):
             inputs, labels = _to_device(batch, precision.device)
@@ -130,17 +135,20 @@ def evaluate(
         loss = F.cross_entropy(logits, labels)
         callback.on_forward_end(logits, labels, loss)
         total += loss * len(labels)
-        count += len(labels)
+        outputs.append((logits, labels))
         scores.update(logits, labels)
         callback.on_step_end()
         advance()
     values = scores.compute()
+    logits, labels = (torch.cat(parts).cpu() for parts in zip(*outputs, strict=True))
     return EvaluationResult(
-        loss=total.item() / count,
+        loss=total.item() / len(labels),
         accuracy=values["accuracy"].item(),
         top5=values["top5"].item(),
         f1=values["f1"].item(),
         confusion=values["confusion"].cpu(),
+        logits=logits,
+        labels=labels,
     )
 
 

@@ -4,7 +4,6 @@ import base64
 import csv
 import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from werkzeug.test import TestResponse
 from classifier.errors import ArtifactError, ConfigError, DataError, ImageError, MediaTypeError, WeightsError
 from classifier.serving import log
 from classifier.serving.app import STATUS, create_app
-from classifier.serving.asgi import NUM_RECEIVED, REQUEST_ERROR
+from classifier.serving.asgi import NUM_RECEIVED, REQUEST_ERROR, Admission
 from classifier.serving.errors import BusyError, TooSlowError
 from classifier.serving.predictor import Predictor
 from classifier.serving.settings import ServerSettings
@@ -248,43 +247,42 @@ def test_ping_returns_200_without_a_body(client: FlaskClient) -> None:
 
 def test_ping_fails_once_the_engine_has_stopped(artifact_folder: Path, settings: ServerSettings) -> None:
     predictor = Predictor.open(artifact_folder, settings)
-    client = create_app(predictor, settings, Telemetry()).test_client()
+    client = create_app(predictor, settings, Telemetry(), Admission()).test_client()
     assert client.get("/ping").status_code == 200
     predictor.close()
     assert client.get("/ping").status_code == 503
     assert error_type(invoke(client, drawn_photos(1)[0])) == (503, "BusyError")
 
 
-@dataclass
-class Transport:
-    """The state of a transport."""
+class Saturation(Admission):
+    """An admission that has refused requests for as long as the test says."""
 
-    is_draining: bool = False
-    saturation_s: float = 0.0
+    seconds = 0.0
 
     def saturated_s(self) -> float:
-        return self.saturation_s
+        return self.seconds
 
 
 def test_ready_fails_while_the_server_is_saturated_or_stopping(predictor: Predictor, settings: ServerSettings) -> None:
-    transport = Transport()
-    client = create_app(predictor, settings, Telemetry(), transport).test_client()
+    admission = Saturation()
+    client = create_app(predictor, settings, Telemetry(), admission).test_client()
     assert (client.get("/ready").status_code, client.get("/ready").get_json()) == (200, {"status": "ready"})
-    transport.saturation_s = 2.9
+    admission.seconds = 2.9
     assert client.get("/ready").status_code == 200
-    transport.saturation_s = 3.1
+    admission.seconds = 3.1
     response = client.get("/ready")
     assert error_type(response) == (503, "NotReadyError")
     assert "saturated for 3.1 s" in response.text
     assert client.get("/ping").status_code == 200
-    response = create_app(predictor, settings, Telemetry(), Transport(is_draining=True)).test_client().get("/ready")
+    admission.is_draining = True
+    response = client.get("/ready")
     assert error_type(response) == (503, "NotReadyError")
     assert "stopping" in response.text
 
 
 def test_ready_fails_once_the_engine_has_stopped(artifact_folder: Path, settings: ServerSettings) -> None:
     predictor = Predictor.open(artifact_folder, settings)
-    client = create_app(predictor, settings, Telemetry()).test_client()
+    client = create_app(predictor, settings, Telemetry(), Admission()).test_client()
     predictor.close()
     assert error_type(client.get("/ready")) == (503, "NotReadyError")
 
@@ -304,7 +302,7 @@ def test_ready_fails_once_the_engine_has_stopped(artifact_folder: Path, settings
 def test_execution_parameters_respect_the_platforms_limits(
     predictor: Predictor, limits: dict[str, Any], transforms: int, payload: int
 ) -> None:
-    client = create_app(predictor, ServerSettings(**limits), Telemetry()).test_client()
+    client = create_app(predictor, ServerSettings(**limits), Telemetry(), Admission()).test_client()
     assert client.get("/execution-parameters").get_json() == {
         "MaxConcurrentTransforms": transforms,
         "BatchStrategy": "SINGLE_RECORD",
@@ -366,7 +364,7 @@ def test_level_selects_the_requests_that_are_logged(
     predictor: Predictor, settings: ServerSettings, capfd: pytest.CaptureFixture[str], level: str, statuses: list[int]
 ) -> None:
     limited = settings.model_copy(update={"log_level": level})
-    client = create_app(predictor, limited, Telemetry()).test_client()
+    client = create_app(predictor, limited, Telemetry(), Admission()).test_client()
     invoke(client, drawn_photos(1)[0])
     invoke(client, b"no photo")
     client.get("/ping", environ_overrides={REQUEST_ERROR: BusyError("the queue is full")})
@@ -378,7 +376,9 @@ def test_share_of_the_successful_requests_is_logged(
 ) -> None:
     counts = []
     for share in (0, 0.5):
-        client = create_app(predictor, settings.model_copy(update={"log_sample": share}), Telemetry()).test_client()
+        client = create_app(
+            predictor, settings.model_copy(update={"log_sample": share}), Telemetry(), Admission()
+        ).test_client()
         for _ in range(100):
             client.get("/execution-parameters")
         client.get("/unknown")
@@ -392,19 +392,19 @@ def test_share_of_the_successful_requests_is_logged(
 
 def test_page_is_served_only_if_configured(predictor: Predictor, settings: ServerSettings) -> None:
     with_page = settings.model_copy(update={"page": True})
-    page = create_app(predictor, with_page, Telemetry()).test_client().get("/")
+    page = create_app(predictor, with_page, Telemetry(), Admission()).test_client().get("/")
     assert page.status_code == 200
     assert "resnet18" in page.text
     assert "http://" not in page.text
     assert "https://" not in page.text
-    assert create_app(predictor, settings, Telemetry()).test_client().get("/").status_code == 404
+    assert create_app(predictor, settings, Telemetry(), Admission()).test_client().get("/").status_code == 404
 
 
 def test_metrics_count_requests_stages_and_batches(artifact_folder: Path, settings: ServerSettings) -> None:
     telemetry = Telemetry()
     with telemetry.loading(SINGLE_MODEL) as metrics:
         predictor = Predictor.open(artifact_folder, settings, metrics)
-    client = create_app(predictor, settings, telemetry).test_client()
+    client = create_app(predictor, settings, telemetry, Admission()).test_client()
     invoke(client, instances(*drawn_photos(3)), JSON)
     invoke(client, b"no photo")
     client.get("/ping")
