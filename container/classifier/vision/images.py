@@ -10,9 +10,10 @@ import logging
 import math
 import warnings
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
 from classifier.errors import ImageError
 
@@ -209,10 +210,9 @@ def _has_several_scans(image: Image.Image) -> bool:
     if image.format == "MPO" or image.info.get("progressive"):
         return True
     # The file was read up to the end of the first scan's header, which takes 8 bytes and 2 for each of its colors.
-    stream = image.fp
+    stream = cast(JpegImagePlugin.JpegImageFile, image).fp
     assert stream is not None
-    position = stream.tell()
-    stream.seek(max(position - 8 - 2 * len(image.layer), 0))  # pyright: ignore[reportAttributeAccessIssue]
+    stream.seek(max(stream.tell() - 8 - 2 * len(image.layer), 0))  # pyright: ignore[reportAttributeAccessIssue]
     return stream.read(2) != b"\xff\xda"
 
 
@@ -281,7 +281,7 @@ def _white_level(image: Image.Image) -> float:
         bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (bits,))[0] - is_signed
     if bits <= 16:
         return 2.0**bits - 1
-    _, highest = image.getextrema()
+    highest = cast(float, image.getextrema()[1])
     if highest > 255:
         return 65535.0
     return 1.0 if image.mode == "F" and highest <= 1 else 255.0

@@ -342,6 +342,17 @@ def test_base64_is_decoded_as_by_the_standard_library(text: str, slice_size: int
         assert found == expected if expected is not None else isinstance(found, ImageError)
 
 
+def test_base64_is_decoded_across_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_photos, "SLICE", 8)
+    for before in range(12):
+        for escaped in (r"\/", r"\u002f"):
+            text = "A" * before + escaped * 2 + "A" * (14 - before)
+            assert photos_of(b'{"image":"%b"}' % text.encode()) == [base64.b64decode(json.loads(f'"{text}"'))]
+    for text in (b"AAAAAA==AAAA", b"AAAAAA==AA==", b"AAAAAA==A"):
+        with pytest.raises(ImageError, match="not base64: Excess data after padding"):
+            decode(b'{"image":"%b"}' % text)
+
+
 def test_byte_order_mark_and_unknown_fields_are_skipped() -> None:
     body = json.dumps({"id": [1, {"a": None}], "image": "AAAA", "image_name": "x"}).encode()
     assert photos_of(b"\xef\xbb\xbf" + body) == [b"\0\0\0"]
@@ -423,8 +434,8 @@ def test_limits_are_inclusive() -> None:
     with pytest.raises(TooLargeError):
         decode(bytes(limit + 1), "image/png")
     four = [instance()] * 4
-    assert len(decode(json.dumps({"instances": four}).encode()).instances) == 4
-    assert len(decode(npy(np.zeros((4, 4, 4, 3), np.uint8)), "application/x-npy").instances) == 4
+    assert len(photos_of(json.dumps({"instances": four}).encode())) == 4
+    assert len(photos_of(npy(np.zeros((4, 4, 4, 3), np.uint8)), "application/x-npy")) == 4
 
 
 def test_limit_of_json_structure_is_inclusive() -> None:
@@ -438,8 +449,7 @@ def test_limit_of_json_structure_is_inclusive() -> None:
 def test_limit_of_an_image_applies_to_each_photo_of_an_array() -> None:
     side = 40
     assert side * side * 3 < SETTINGS.max_image < 4 * side * side * 3
-    photos = decode(npy(np.zeros((4, side, side, 3), np.uint8)), "application/x-npy")
-    assert len(photos.instances) == 4
+    assert len(photos_of(npy(np.zeros((4, side, side, 3), np.uint8)), "application/x-npy")) == 4
 
 
 def prediction(*logits: float) -> Prediction:

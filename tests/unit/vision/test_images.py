@@ -433,7 +433,7 @@ def test_upright_copy_counts(end: bool) -> None:
         length = 12 + int.from_bytes(turned[start : start + 4], "big")
         turned = turned[:start] + turned[start + length : -12] + turned[start : start + length] + turned[-12:]
     needed = SIZE[0] * SIZE[1] * 8
-    check_rgb(decode(turned, max_decoded=needed), SIZE[::-1])
+    check_rgb(decode(turned, max_decoded=needed), (SIZE[1], SIZE[0]))
     with pytest.raises(ImageError, match="64 × 48 pixels, which take"):
         decode(turned, max_decoded=needed - 1)
 
