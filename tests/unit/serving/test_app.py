@@ -180,7 +180,7 @@ def _bomb() -> bytes:
         (_bomb(), "image/png", {}, (422, "ImageError")),
         (encode(Image.new("RGB", (3000, 2000)), "PNG"), "image/png", {}, (422, "ImageError")),
         (b"x", "text/plain", {}, (415, "MediaTypeError")),
-        (b"x", "", {}, (415, "MediaTypeError")),
+        (b"x", "", {}, (422, "ImageError")),
         (b"no photo", JPEG, {"accept": "text/html"}, (406, "AcceptError")),
         (bytes(600_000), JPEG, {}, (413, "TooLargeError")),
         (b"{", JSON, {}, (400, "RequestError")),
