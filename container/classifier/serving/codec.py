@@ -18,6 +18,7 @@ from classifier.errors import MediaTypeError, UserError
 from classifier.serving.errors import AcceptError, RequestError, TooLargeError
 from classifier.serving.json_photos import check_image_size, read_instance, read_lines, read_request
 from classifier.serving.settings import MIB, RESPONSE_TYPES, ResponseType, ServerSettings
+from classifier.vision.calibration import softmax
 from classifier.vision.images import is_image
 
 JSON = "application/json"
@@ -53,17 +54,20 @@ class Photos:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The logits of one photo, float32 (num_classes,), and the labels and names of the classes in the same order."""
+    """The logits of one photo, float32 (num_classes,), and the labels and names of the classes in the same order.
+
+    ``temperature`` calibrates the probabilities; the logits are the model's own.
+    """
 
     labels: Sequence[str]
     class_names: Sequence[str]
     logits: np.ndarray
+    temperature: float = 1.0
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Softmax of the logits, float64 (num_classes,)."""
-        powers = np.exp(self.logits.astype(np.float64) - self.logits.max())
-        return powers / powers.sum()
+        """Calibrated probabilities, softmax(logits / temperature), float64 (num_classes,)."""
+        return softmax(self.logits, self.temperature)
 
 
 Outcome = Prediction | UserError

@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTransferCoding
 
-from classifier.serving.asgi import CONNECTION, NUM_RECEIVED, Adapter, Admission, environ_of
+from classifier.serving.asgi import CONNECTION, NUM_RECEIVED, Adapter, Admission, header_fields
 from classifier.serving.errors import BusyError, ProtocolError, TooSlowError
 from classifier.serving.settings import MIB, ServerSettings
 from classifier.serving.telemetry import Telemetry
@@ -214,7 +214,7 @@ class Connection(_Protocol):
             return
         if status == 500:
             message = "the server failed on this request"
-        self._write_refusal(ProtocolError(message[:200], status))
+        self._write_refusal(ProtocolError(message[:200] or "malformed HTTP", status))
 
     def _refuse(self, error: Exception) -> None:
         if not self._closed:
@@ -229,15 +229,18 @@ class Connection(_Protocol):
     def _environ(self) -> dict[str, Any]:
         """What is known of a request that could not be parsed, or did not arrive."""
         parser = self._callback_parser
-        path, _, query = (parser.path or b"-").partition(b"?")
-        scope = {
-            "method": (parser.method or b"-").decode("latin-1"),
-            "path": path.decode("latin-1"),
-            "query_string": query,
-            "http_version": "1.1",
-            "headers": parser.headers,
+        path, _, query = (parser.path or b"").decode("latin-1").partition("?")
+        return {
+            "REQUEST_METHOD": (parser.method or b"-").decode("latin-1"),
+            "PATH_INFO": path or "-",
+            "QUERY_STRING": query,
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "0",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "wsgi.url_scheme": "http",
+            **header_fields(parser.headers),
+            NUM_RECEIVED: self.num_body_bytes,
         }
-        return {**environ_of(scope), NUM_RECEIVED: self.num_body_bytes}
 
     def _head_too_large(self) -> ProtocolError:
         limit = self._connections.settings.max_header

@@ -149,7 +149,12 @@ class Predictor:
         logits = request.result(max(deadline - time.monotonic(), 0))
         if not np.isfinite(logits).all():
             return ImageError("the model's output for this image is not finite")
-        return Prediction(labels=self._labels, class_names=self._class_names, logits=logits)
+        return Prediction(
+            labels=self._labels,
+            class_names=self._class_names,
+            logits=logits,
+            temperature=self.manifest.temperature,
+        )
 
     def _pixels(self, instance: Instance, job: Job, deadline: float) -> np.ndarray | ImageError:
         if isinstance(instance, ImageError):

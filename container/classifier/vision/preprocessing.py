@@ -10,6 +10,8 @@ from classifier.vision.images import MAX_PIXELS, decode
 
 Interpolation = Literal["bilinear", "bicubic"]
 _MAX_SIDE = 4096
+# Below it, normalized pixels leave the range in which float32 distinguishes them.
+_MIN_STD = 1e-9
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -23,10 +25,10 @@ class Preprocessing:
         resize: shorter side after resizing, in pixels.
         crop: side of the square center crop, in pixels.
         mean: mean of each RGB channel, in 0–1.
-        std: standard deviation of each RGB channel, in 0–1.
+        std: standard deviation of each RGB channel, in 0–1, above 0.
 
     Raises:
-        ValueError: the sides or the standard deviations are out of range.
+        ValueError: a value is out of range, infinite or NaN.
     """
 
     resize: int = 256
@@ -38,8 +40,11 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize <= _MAX_SIDE:
             raise ValueError(f"1 ≤ crop={self.crop} ≤ resize={self.resize} ≤ {_MAX_SIDE} should hold")
-        if min(self.std) <= 0:
-            raise ValueError(f"std={self.std} should be above 0")
+        # Written such that NaN fails, too.
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(f"mean={self.mean} should be three numbers from 0 to 1")
+        if not all(_MIN_STD <= value <= 1 for value in self.std):
+            raise ValueError(f"std={self.std} should be three numbers above 0 and at most 1")
 
     @property
     def resampling(self) -> Image.Resampling:

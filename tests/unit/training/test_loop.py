@@ -162,12 +162,20 @@ def test_metrics_equal_those_computed_by_hand() -> None:
     predicted, true = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
     batches = [Batch(logits_for(predicted[part], 3), torch.tensor(true[part])) for part in (slice(4), slice(4, 6))]
     found = evaluate_all(Fixed(), batches)
+    assert torch.equal(found.logits, logits_for(predicted, 3))
+    assert found.labels.tolist() == true
     assert found.confusion.tolist() == [[1, 0, 1], [1, 1, 0], [0, 0, 2]]
     assert found.accuracy == pytest.approx(4 / 6)
     assert found.f1 == pytest.approx((1 / 2 + 2 / 3 + 4 / 5) / 3)
     assert found.top5 == 1
     right, wrong = -torch.log_softmax(torch.tensor([1.0, 0.0, 0.0]), 0)[:2]
     assert found.loss == pytest.approx((4 * right + 2 * wrong).item() / 6)
+
+
+def test_f1_leaves_out_classes_that_are_neither_labels_nor_predictions() -> None:
+    # Of five classes, 3 is only predicted, which counts as an F1 of zero, and 4 does not occur.
+    batch = Batch(logits_for([0, 1, 3, 2], 5), torch.tensor([0, 1, 1, 2]))
+    assert evaluate_all(Fixed(), [batch], num_classes=5).f1 == pytest.approx((1 + 2 / 3 + 1 + 0) / 4)
 
 
 def test_top5_counts_the_five_highest_logits() -> None:
@@ -184,7 +192,9 @@ def test_two_classes_are_evaluated() -> None:
 
 
 def test_metrics_are_prefixed_with_their_channel() -> None:
-    evaluation = EvaluationResult(loss=0.1, accuracy=0.2, top5=0.3, f1=0.4, confusion=torch.zeros(2, 2))
+    scores = {"loss": 0.1, "accuracy": 0.2, "top5": 0.3, "f1": 0.4}
+    tensors = {"confusion": torch.zeros(2, 2), "logits": torch.zeros(0, 2), "labels": torch.zeros(0)}
+    evaluation = EvaluationResult(**scores, **tensors)
     assert evaluation.metrics("test", ("loss", "f1")) == {"test:loss": 0.1, "test:f1": 0.4}
 
 
