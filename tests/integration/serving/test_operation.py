@@ -14,24 +14,37 @@ def test_log_and_metrics_describe_the_server_and_its_requests(opt_ml: Path, tmp_
     port = free_port()
     with running(opt_ml, tmp_path / "log", SERVE_METRICS_PORT=str(port)) as server:
         server.invoke(drawn_photos(1)[0], X_Amzn_SageMaker_Inference_Id="id-1")
-        server.invoke(b"no photo")
-        with server.connect() as sock:
-            sock.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
-            assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
+        server.invoke(b"no photo", X_Amzn_SageMaker_Inference_Id="id-1")
+        for _ in range(20):
+            # Closed with unread data, so each connection is reset, at any point of the server's response.
+            assert send_head(server, b"Content-Length: 99999999999").startswith(b"HTTP/1.1 413 ")
+        assert send_head(server, b"Transfer-Encoding: chunked", b"4\r\nfour\r\nX\r\n").startswith(b"HTTP/1.1 400 ")
         assert server.request("GET", "/ready").status == 200
         (worker,) = server.workers()
         metrics = scrape(port)
         assert server.request("GET", "/metrics").status == 404
     first, *lines = server.log_lines()
     check_start_line(first, server.port, worker)
-    statuses = [(one["status"], one.get("inference_id")) for one in lines]
-    assert statuses == [(200, "id-1"), (422, None), (413, None), (404, None)]
-    assert (lines[2]["path"], lines[2]["num_bytes"]) == ("/invocations", 99999999999)
+    assert [one["status"] for one in lines] == [200, 422, *[413] * 20, 400, 404]
+    assert {one["inference_id"] for one in lines[:-1]} == {"id-1"}
+    assert {(one["method"], one["path"]) for one in lines[:-1]} == {("POST", "/invocations")}
+    too_large, malformed = lines[2], lines[-2]
+    assert (too_large["num_bytes"], malformed["num_bytes"]) == (99999999999, 4)
+    assert "at most 26,214,400" in too_large["message"]
+    assert malformed["error"] == "ProtocolError"
     predicted = 'method="POST",model="default",route="/invocations"'
     assert metrics[f'classifier_requests_total{{{predicted},status="200"}}'] == 1
-    assert metrics['classifier_refusals_total{reason="TooLargeError"}'] == 1
+    assert metrics['classifier_refusals_total{reason="TooLargeError"}'] == 20
     assert metrics["classifier_connections"] >= 0
     assert metrics["process_resident_memory_bytes"] > 1e7
+
+
+def send_head(server: ServerProcess, header: bytes, body: bytes = b"") -> bytes:
+    """Send a request with one more header and return the beginning of the response."""
+    with server.connect() as sock:
+        head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nX-Amzn-SageMaker-Inference-Id: id-1\r\n%s\r\n\r\n"
+        sock.sendall(head % header + body)
+        return sock.recv(20)
 
 
 def scrape(port: int) -> dict[str, float]:
