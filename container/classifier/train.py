@@ -34,7 +34,7 @@ from classifier.reporting.summary import (
 from classifier.training.console import Console, Progress, StopSignal
 
 if TYPE_CHECKING:
-    from classifier.reporting.photos import Predictions
+    from classifier.reporting.results import Predictions
     from classifier.training.epochs import TrainingResult
 
 
@@ -126,7 +126,7 @@ def _train(config: TrainingConfig, paths: Paths, progress: Progress, callbacks: 
 
 def _predictions(result: "TrainingResult") -> "Predictions | None":
     """The calibrated predictions for the photos of ``result.judged_on``."""
-    from classifier.reporting.photos import Predictions  # noqa: PLC0415 - imports Pillow
+    from classifier.reporting.results import Predictions  # noqa: PLC0415 - imports Pillow
 
     if result.evaluation is None:
         return None

@@ -16,16 +16,18 @@ from torch import Tensor
 
 from classifier.callbacks import Callback, CallbackList, EpochResult, Mode, Phase, TrainingContext
 from classifier.errors import failure_as_warning
-from classifier.reporting.photos import PhotoFile, Predictions, write_mistakes
-from classifier.reporting.summary import HISTORY_FILE, SUMMARY_FILE, Summary
-from classifier.reporting.tables import (
+from classifier.reporting.results import (
+    PhotoFile,
+    Predictions,
     class_scores,
     write_classes,
     write_confusion,
     write_history,
     write_json,
     write_metrics,
+    write_mistakes,
 )
+from classifier.reporting.summary import HISTORY_FILE, SUMMARY_FILE, Summary
 from classifier.reporting.tensorboard import EventFile
 
 STEP_COLUMNS = ("step", "epoch", "loss", "accuracy", "lr")

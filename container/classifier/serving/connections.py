@@ -4,17 +4,25 @@ Gunicorn parses requests and runs the application. This adds limits on the numbe
 rate of uploads and the memory for bodies, and errors in the format of all other responses.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from http import HTTPStatus
+from typing import Any
 
+from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTransferCoding
-from gunicorn.asgi.protocol import ASGIProtocol
 
-from classifier.serving.asgi import CONNECTION, Environ, Reply
+from classifier.serving.asgi import CONNECTION, Adapter, Admission
 from classifier.serving.errors import BusyError, ProtocolError, TooSlowError
 from classifier.serving.settings import MIB, ServerSettings
+from classifier.serving.telemetry import Telemetry
+
+# Any: the type stubs of Gunicorn are older than its ASGI worker.
+_protocol: Any = protocol
+_Protocol: Any = protocol.ASGIProtocol
+# Gunicorn's own table lacks the phrases of 406, 507 and others.
+for _status in HTTPStatus:
+    _protocol._get_cached_status_line((1, 1), _status.value, _status.phrase)
 
 # Bodies up to this size find room when large ones have taken theirs.
 SMALL_BODY = MIB
@@ -30,27 +38,7 @@ RATE_HALF_LIFE_S = 2.0
 LINGER_S = 2.0
 
 
-class Refuser(Protocol):
-    """Writes the response to a request that is refused."""
-
-    def refuse(self, environ: Environ, error: Exception) -> Reply:
-        """Return its status, headers and body."""
-        ...
-
-
-class ConnectionMetrics(Protocol):
-    """A recorder of the connections' events, such as ``Telemetry``."""
-
-    def record_eviction(self) -> None:
-        """Record that a connection was closed to make room for another."""
-        ...
-
-    def record_receive_timeout(self) -> None:
-        """Record that a request did not arrive in time."""
-        ...
-
-
-class Connection(ASGIProtocol):
+class Connection(_Protocol):
     """One client's connection, which counts what it has received."""
 
     def __init__(self, worker: Any, connections: "Connections") -> None:
@@ -87,6 +75,12 @@ class Connection(ASGIProtocol):
     def is_writing(self) -> bool:
         """Whether the client has not yet taken all of a response."""
         return self.transport is not None and self.transport.get_write_buffer_size() > 0
+
+    def is_busy(self, *, receiving: bool) -> bool:
+        """Whether a drain waits for this connection; for requests that are still arriving only if ``receiving``."""
+        if self._is_lingering:
+            return True
+        return not self.is_idle and (receiving or not self.is_receiving)
 
     @property
     def is_large(self) -> bool:
@@ -139,7 +133,7 @@ class Connection(ASGIProtocol):
 
     # Events of the transport
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         """Register the connection."""
         super().connection_made(transport)
         self._connections.add(self)
@@ -156,16 +150,16 @@ class Connection(ASGIProtocol):
             return
         self.since = self._connections.clock()
         self.began = self.began or self.since
+        if self._current_request is None:
+            self.num_head_bytes += len(data)
+            self._connections.num_buffered += len(data)
         try:
             super().data_received(data)
         except ValueError as error:
             # A length with more digits than Python converts to an integer.
             self._refuse(ProtocolError(f"malformed HTTP: {str(error)[:200]}"))
-        if self._current_request is None and not self._closed:
-            self.num_head_bytes += len(data)
-            self._connections.num_buffered += len(data)
-            if self.num_head_bytes > self._connections.settings.max_header:
-                self._refuse(self._head_too_large())
+        if self._current_request is None and self.num_head_bytes > self._connections.settings.max_header:
+            self._refuse(self._head_too_large())
 
     def eof_received(self) -> bool:
         """Keep the connection of a client that has closed only its sending side, and waits for the response."""
@@ -208,12 +202,15 @@ class Connection(ASGIProtocol):
         return False
 
     def _will_close(self, request: Any, response_requires_close: bool) -> bool:
+        self.release()
         self.since, self.began = self._connections.clock(), None
         return self._is_half_closed or super()._will_close(request, response_requires_close)
 
     def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
         """Send Gunicorn's own errors in the format of all others."""
         del extra_headers
+        if self._closed:
+            return
         if status == 500:
             message = "the server failed on this request"
         self._write_refusal(ProtocolError(message[:200], status))
@@ -224,11 +221,11 @@ class Connection(ASGIProtocol):
             self._close_transport()
 
     def _write_refusal(self, error: Exception) -> None:
-        status, headers, body = self._connections.refuser.refuse(self._environ(), error)
-        lines = [f"HTTP/1.1 {status} {self._get_reason_phrase(status)}", *(f"{name}: {text}" for name, text in headers)]
+        status, headers, body = self._connections.adapter.refuse(self._environ(), error)
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {text}" for name, text in headers)]
         self._safe_write("\r\n".join([*lines, "Connection: close", "\r\n"]).encode("latin-1") + body)
 
-    def _environ(self) -> Environ:
+    def _environ(self) -> dict[str, Any]:
         """What is known of a request that could not be parsed."""
         parser = self._callback_parser
         path, _, query = (parser.path or b"").decode("latin-1").partition("?")
@@ -264,23 +261,29 @@ class Connections:
 
     Args:
         settings: the limits.
-        refuser: writes the responses to refused requests.
-        metrics: records evictions and timeouts.
+        adapter: writes the responses to refused requests.
+        admission: whether the server is stopping.
+        telemetry: records evictions and timeouts.
+        max_connections: above it, connections are closed.
         clock: seconds, monotonic.
     """
 
     def __init__(
         self,
         settings: ServerSettings,
-        refuser: Refuser,
-        metrics: ConnectionMetrics,
+        adapter: Adapter,
+        admission: Admission,
+        telemetry: Telemetry,
+        max_connections: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
-        self.refuser = refuser
+        self.adapter = adapter
+        self.admission = admission
         self.clock = clock
         self.num_buffered = 0  # bytes of all bodies and incomplete heads in memory
-        self._metrics = metrics
+        self.telemetry = telemetry
+        self._max_connections = max_connections
         self._connections: dict[Connection, None] = {}
         self._swept = clock()
 
@@ -293,7 +296,7 @@ class Connections:
     def add(self, connection: Connection) -> None:
         """Register a connection; above the limit, one that has sent nothing for longest is closed."""
         self._connections[connection] = None
-        if len(self._connections) > self.settings.max_connections:
+        if len(self._connections) > self._max_connections:
             self._evict(newest=connection)
 
     def remove(self, connection: Connection) -> None:
@@ -318,22 +321,22 @@ class Connections:
         settings, silent_s = self.settings, now - connection.since
         age_s = now - (connection.began or now)
         if connection.is_idle:
-            if silent_s > settings.keep_alive_s:
+            if silent_s > max(settings.keep_alive_s, GRACE_S):
                 connection.close()
         elif connection.is_receiving_head:
             if age_s > settings.header_timeout_s:
                 self._end_slow(connection, f"the headers did not arrive within {settings.header_timeout_s:g} s")
         elif connection.is_receiving:
-            if age_s > settings.receive_timeout_s:
-                self._end_slow(connection, f"the body did not arrive within {settings.receive_timeout_s:g} s")
-            elif age_s > GRACE_S and connection.rate < settings.min_upload:
-                self._end_slow(connection, f"the body arrives at less than {settings.min_upload_kb_s:g} kB/s")
+            if silent_s > settings.receive_timeout_s:
+                self._end_slow(connection, f"nothing of the body arrived for {settings.receive_timeout_s:g} s")
+            elif age_s > GRACE_S and connection.rate < settings.min_upload_kb_s * 1024:
+                self._end_slow(connection, f"the body arrives at less than {settings.min_upload_kb_s:g} KiB/s")
         elif connection.is_writing and silent_s > settings.receive_timeout_s:
             connection.abort()
 
     def _end_slow(self, connection: Connection, message: str) -> None:
         if connection.error is None:
-            self._metrics.record_receive_timeout()
+            self.telemetry.record_receive_timeout()
             connection.end_upload(TooSlowError(message))
 
     def _evict(self, newest: Connection) -> None:
@@ -341,7 +344,7 @@ class Connections:
         others = [one for one in self._connections if one is not newest]
         idle = [one for one in others if one.is_idle] or [one for one in others if one.is_receiving_head]
         min(idle, key=lambda one: one.since, default=newest).abort()
-        self._metrics.record_eviction()
+        self.telemetry.record_eviction()
 
     @property
     def _large_limit(self) -> int:

@@ -11,6 +11,7 @@ UserError
 UnavailableError          the server can't answer now; the same request may succeed later
 |-- BusyError             the queue is full
 |-- DeadlineError         the queue did not reach the request in time
+|-- NotReadyError         ``/ready``: a balancer should send requests elsewhere
 `-- OutOfMemoryError      not enough memory for another model
 """
 
@@ -64,6 +65,10 @@ class BusyError(UnavailableError):
 
 class DeadlineError(UnavailableError):
     """The queue did not reach the request in time."""
+
+
+class NotReadyError(UnavailableError):
+    """A balancer should send requests elsewhere."""
 
 
 class OutOfMemoryError(UnavailableError):

@@ -32,11 +32,11 @@ class ModelManager:
 
     Args:
         root: the only folder whose models may be loaded.
-        open_model: loads the artifact in a folder.
+        open_model: loads a model by its name and the folder of its artifact.
         available: returns the bytes of memory that are free now.
     """
 
-    def __init__(self, root: Path, open_model: Callable[[Path], Predictor], available: Callable[[], int]) -> None:
+    def __init__(self, root: Path, open_model: Callable[[str, Path], Predictor], available: Callable[[], int]) -> None:
         self._root = root
         self._open = open_model
         self._available = available
@@ -64,7 +64,7 @@ class ModelManager:
             self._check_name_is_free(name)
             self._check_memory(name, folder)
             try:
-                model = LoadedModel(name, url, self._open(folder))
+                model = LoadedModel(name, url, self._open(name, folder))
             except MemoryError:
                 raise OutOfMemoryError(f"{_shown(name)} did not fit into memory; unload other models first") from None
             with self._changed:

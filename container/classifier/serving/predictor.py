@@ -77,6 +77,7 @@ class Predictor:
         metrics: PredictionMetrics | None = None,
     ) -> None:
         self.manifest = manifest
+        self.engine_name = engine.name
         self._settings = settings
         self._metrics = metrics or NullMetrics()
         side = manifest.preprocessing.crop

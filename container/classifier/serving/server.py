@@ -1,31 +1,26 @@
-"""The Gunicorn application: its configuration, its worker, and the application that the worker builds after the fork."""
+"""Gunicorn around the application: its configuration, and what its worker builds after the fork."""
 
-import asyncio
-import os
+import resource
 import socket
 import sys
-import threading
-from collections.abc import Callable
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gasgi import ASGIWorker
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, UserError
-from classifier.host import available_memory, tune_malloc
-from classifier.serving.asgi import Adapter
-from classifier.serving.connections import Connection, Connections
+from classifier.host import available_memory
+from classifier.serving.asgi import Adapter, Admission
+from classifier.serving.connections import Connections
+from classifier.serving.log import JsonHandler, log_line, redirect_logging
 from classifier.serving.settings import ServerSettings
 
 # What a worker needs beyond its drain to end.
 SHUTDOWN_S = 4
-# During a drain: the time for requests that have begun to arrive, and for those that were sent before their sender could
-# learn that the server is stopping.
-RECEIVE_S = 5.0
-LATE_S = 0.5
-HEARTBEAT_S = 0.5
 BACKLOG = 1024
 ADDRESS = "0.0.0.0"
 
@@ -43,9 +38,10 @@ class GunicornApplication(BaseApplication):
         options: dict[str, Any] = {
             "bind": f"{ADDRESS}:{self._settings.port}",
             "workers": 1,
-            "worker_class": "classifier.serving.server.ServerWorker",
+            "worker_class": "classifier.serving.worker.ServerWorker",
             "backlog": BACKLOG,
-            "timeout": 60,
+            # Also how long Gunicorn waits for a body to go on; the limit on that is ours.
+            "timeout": max(60, round(self._settings.receive_timeout_s) + 30),
             "graceful_timeout": round(self._settings.drain_s) + SHUTDOWN_S,
             "keepalive": round(self._settings.keep_alive_s),
             "asgi_loop": "asyncio",
@@ -54,13 +50,14 @@ class GunicornApplication(BaseApplication):
             # For the heartbeat's file; on a disk that stalls a healthy worker would look dead.
             "worker_tmp_dir": "/dev/shm",
             "loglevel": "warning",
+            "logger_class": JsonLogger,
             "control_socket_disable": True,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """Build the application; called in the worker. Exits if there is no usable model."""
+        """Build what serves connections; called in the worker. Exits if there is no usable model."""
         try:
             return build_app(self._paths, self._settings)
         except UserError as error:
@@ -69,61 +66,13 @@ class GunicornApplication(BaseApplication):
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
-class ServerWorker(ASGIWorker):
-    """Gunicorn's ASGI worker with our connections, a heartbeat while it loads, and a drain that loses no request."""
+class JsonLogger(Logger):
+    """Gunicorn's logger, in the format of all other lines and never blocked by the log's reader."""
 
-    asgi: Adapter
-    connections: Connections
-
-    def load_wsgi(self) -> None:
-        """Load the application, sending heartbeats meanwhile: it may take longer than Gunicorn's timeout."""
-        tune_malloc("serving")
-        loaded = threading.Event()
-        heartbeat = threading.Thread(target=_notify_until, args=(loaded, self.notify), daemon=True)
-        heartbeat.start()
-        try:
-            super().load_wsgi()
-        finally:
-            loaded.set()
-            heartbeat.join()
-
-    async def _serve(self) -> None:
-        """Serve until Gunicorn stops this worker or dies, then drain."""
-        self.connections = Connections(self.asgi.settings, self.asgi, self.asgi.telemetry)
-        listeners: list[socket.socket] = [cast(Any, one).sock for one in self.sockets]
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(lambda: Connection(self, self.connections), sock=one, backlog=BACKLOG)
-            for one in listeners
-        ]
-        while self.alive and self.ppid == os.getppid():
-            self._beat()
-            await asyncio.sleep(HEARTBEAT_S)
-        await self._drain()
-
-    def _beat(self) -> None:
-        self.notify()
-        self.connections.sweep()
-
-    async def _drain(self) -> None:
-        """Accept nothing new and answer every request that has begun to arrive."""
-        self.alive = False  # responses announce that their connection closes
-        self.asgi.is_draining = True
-        # Connections that the kernel has accepted before the listeners close are served.
-        await asyncio.sleep(0.01)
-        for server in self.servers:
-            server.close()
-        start = self.connections.clock()
-        while (elapsed := self.connections.clock() - start) < self.asgi.settings.drain_s and not self._quick_shutdown:
-            self._beat()
-            receiving = elapsed < RECEIVE_S
-            if elapsed > LATE_S and not any(one.is_busy(receiving=receiving) for one in self.connections):
-                break
-            await asyncio.sleep(0.05)
-        for connection in self.connections:
-            connection.close()
-        # Lets the loop send what has been written.
-        await asyncio.sleep(0)
+    def setup(self, cfg: Config) -> None:
+        """Configure; called by the constructor and whenever Gunicorn reloads its configuration."""
+        super().setup(cfg)
+        self.error_log.handlers = [JsonHandler()]
 
 
 def check_port(port: int) -> None:
@@ -143,8 +92,8 @@ def check_port(port: int) -> None:
             ) from None
 
 
-def build_app(paths: Paths, settings: ServerSettings) -> Adapter:
-    """Load the model, or prepare to load several, and return the application, ready to answer.
+def build_app(paths: Paths, settings: ServerSettings) -> Connections:
+    """Load the model, or prepare to load several, and return what serves connections, ready to answer.
 
     Raises:
         ArtifactError: there is no model, or a damaged one.
@@ -153,21 +102,38 @@ def build_app(paths: Paths, settings: ServerSettings) -> Adapter:
     from classifier.serving.app import INLINE_PATHS, create_app, create_multi_model_app  # noqa: PLC0415
     from classifier.serving.model_manager import ModelManager  # noqa: PLC0415
     from classifier.serving.predictor import Predictor  # noqa: PLC0415
-    from classifier.serving.telemetry import Telemetry  # noqa: PLC0415
+    from classifier.serving.startup import describe_server  # noqa: PLC0415
+    from classifier.serving.telemetry import SINGLE_MODEL, Telemetry  # noqa: PLC0415
 
-    telemetry = Telemetry()
+    redirect_logging(settings.log_level)
+    telemetry, admission = Telemetry(), Admission()
     if settings.metrics_port:
-        telemetry.publish(settings.metrics_port)
+        telemetry.publish(settings.metrics_host, settings.metrics_port)
+
+    def open_model(name: str, folder: Path) -> Predictor:
+        with telemetry.loading(name) as metrics:
+            return Predictor.open(folder, settings, metrics)
+
     if settings.multi_model:
-        manager = ModelManager(
-            paths.base / "models", lambda folder: Predictor.open(folder, settings, telemetry), available_memory
-        )
-        app = create_multi_model_app(manager, settings, telemetry)
+        manager = ModelManager(paths.base / "models", open_model, available_memory)
+        app = create_multi_model_app(manager, settings, telemetry, admission)
+        log_line(**describe_server(settings))
     else:
-        app = create_app(Predictor.open(paths.model, settings, telemetry), settings, telemetry)
-    return Adapter(app, settings, telemetry, inline=INLINE_PATHS)
+        predictor = open_model(SINGLE_MODEL, paths.model)
+        app = create_app(predictor, settings, telemetry, admission)
+        log_line(**describe_server(settings, predictor))
+    adapter = Adapter(app, settings, admission, inline=INLINE_PATHS)
+    connections = Connections(settings, adapter, admission, telemetry, max_connections=_max_connections(settings))
+    telemetry.set_gauges(
+        connections=lambda: len(connections),
+        buffered_bytes=lambda: connections.num_buffered,
+        in_flight=lambda: admission.num_in_flight,
+    )
+    return connections
 
 
-def _notify_until(done: threading.Event, notify: Callable[[], None]) -> None:
-    while not done.wait(HEARTBEAT_S):
-        notify()
+def _max_connections(settings: ServerSettings) -> int:
+    """The configured limit, or what the limit on file descriptors leaves beside those of the rest of the process."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    available = settings.max_connections if soft == resource.RLIM_INFINITY else max(soft - 100, 16)
+    return min(settings.max_connections, available)

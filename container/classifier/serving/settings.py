@@ -217,6 +217,11 @@ class ServerSettings(BaseModel):
         return self.max_header_kb * 1024
 
     @property
+    def min_upload(self) -> float:
+        """Slowest average rate of a body, in bytes per second."""
+        return self.min_upload_kb_s * 1024
+
+    @property
     def max_buffered(self) -> int:
         """Bytes of all bodies in memory at once; at least one body fits."""
         return max(round(self.max_buffered_mb * MIB), self.max_body)

@@ -51,6 +51,11 @@ def tolerate_truncated_images(tolerate: bool) -> None:
     ImageFile.LOAD_TRUNCATED_IMAGES = tolerate
 
 
+def is_image(data: bytes) -> bool:
+    """Whether the first bytes are those of a supported format."""
+    return any(accept is not None and accept(data[:16]) is True for _, accept in map(Image.OPEN.__getitem__, FORMATS))
+
+
 def decode(data: bytes, *, cover: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image into upright 8-bit RGB; transparent pixels are blended with white.
 

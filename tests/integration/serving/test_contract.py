@@ -141,24 +141,6 @@ def test_nothing_is_written_to_the_model_folder(opt_ml: Path, tmp_path: Path) ->
     assert sorted((path, path.stat().st_mtime_ns) for path in base.rglob("*")) == before
 
 
-def test_log_has_one_line_of_json_per_request(opt_ml: Path, tmp_path: Path) -> None:
-    with running(opt_ml, tmp_path / "log") as server:
-        server.invoke(drawn_photos(1)[0], X_Amzn_SageMaker_Inference_Id="id-1")
-        server.invoke(b"no photo")
-    lines = server.log_lines()
-    assert [(one["status"], one.get("inference_id")) for one in lines] == [(200, "id-1"), (422, None)]
-
-
-def test_metrics_are_served_on_their_own_port(opt_ml: Path, tmp_path: Path) -> None:
-    port = free_port()
-    with running(opt_ml, tmp_path / "log", SERVE_METRICS_PORT=str(port)) as server:
-        server.invoke(drawn_photos(1)[0])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        assert b'requests_total{status="200"} ' in exchange(connection, "GET", "/metrics").body
-        connection.close()
-        assert server.request("GET", "/metrics").status == 404
-
-
 def run_serve(base: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("serve"))]
     everything = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "SERVE_METRICS_PORT": "0", **environment}

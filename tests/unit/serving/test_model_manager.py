@@ -14,6 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from classifier.serving.app import create_multi_model_app
+from classifier.serving.asgi import Admission
 from classifier.serving.codec import Prediction
 from classifier.serving.errors import BusyError
 from classifier.serving.model_manager import ModelManager
@@ -46,7 +47,7 @@ def models(tmp_path: Path, artifact_folder: Path) -> Path:
 
 @pytest.fixture
 def manager(models: Path, settings: ServerSettings, memory: Memory) -> Iterator[ModelManager]:
-    manager = ModelManager(models, lambda folder: Predictor.open(folder, settings), lambda: memory.free)
+    manager = ModelManager(models, lambda _, folder: Predictor.open(folder, settings), lambda: memory.free)
     yield manager
     for one in manager.all():
         manager.unload(one.name)
@@ -54,7 +55,7 @@ def manager(models: Path, settings: ServerSettings, memory: Memory) -> Iterator[
 
 @pytest.fixture
 def client(manager: ModelManager, settings: ServerSettings) -> FlaskClient:
-    return create_multi_model_app(manager, settings, Telemetry()).test_client()
+    return create_multi_model_app(manager, settings, Telemetry(), Admission()).test_client()
 
 
 def load(client: FlaskClient, name: str, url: Path) -> tuple[int, dict[str, Any]]:
@@ -173,7 +174,7 @@ def test_model_that_is_being_loaded_is_unknown_and_delays_no_other(
 ) -> None:
     opening, opened = threading.Event(), threading.Event()
 
-    def open_model(folder: Path) -> Predictor:
+    def open_model(_name: str, folder: Path) -> Predictor:
         if folder.parent.name == "second":
             opening.set()
             assert opened.wait(60)

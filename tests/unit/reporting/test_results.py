@@ -1,4 +1,4 @@
-"""CSV and JSON files of metrics."""
+"""Result files: metrics in CSV and JSON, and the selection of example predictions."""
 
 import csv
 import json
@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.reporting.tables import class_scores, write_history, write_metrics
+from classifier.reporting.results import (
+    NUM_RIGHT,
+    NUM_WRONG,
+    Predictions,
+    class_scores,
+    select_examples,
+    write_history,
+    write_metrics,
+)
 
 ROWS = [{"epoch": 1, "train:loss": 0.1 + 0.2, "lr": 1e-7}, {"epoch": 2, "train:loss": 0.25, "lr": 1e-8}]
 
@@ -46,3 +54,24 @@ def test_class_scores_are_computed_from_the_confusion_matrix() -> None:
     assert (first.precision, first.recall, first.f1) == pytest.approx((8 / 12, 0.8, 16 / 22))
     assert (second.precision, second.recall, second.f1) == pytest.approx((6 / 8, 0.6, 12 / 18))
     assert (empty.precision, empty.recall, empty.f1, empty.support) == (0, 0, 0, 0)
+
+
+def predictions(labels: list[int], predicted: list[int], confidence: list[float]) -> Predictions:
+    return Predictions(np.array(labels), np.array(predicted), np.array(confidence, dtype=np.float32))
+
+
+def test_mistakes_are_ordered_by_confidence() -> None:
+    examples = select_examples(predictions([0, 0, 1, 1], [1, 0, 0, 0], [0.6, 0.9, 0.8, 0.6]))
+    assert examples.wrong == [2, 0, 3]
+    assert examples.right == [1]
+
+
+def test_numbers_of_examples_are_limited_and_correct_ones_are_spread_over_the_channel() -> None:
+    examples = select_examples(predictions([0] * 200, [1] * 100 + [0] * 100, [0.5] * 200))
+    assert examples.wrong == list(range(NUM_WRONG))
+    assert len(examples.right) == NUM_RIGHT
+    assert (examples.right[0], examples.right[-1]) == (100, 199)
+
+
+def test_no_predictions_give_no_examples() -> None:
+    assert select_examples(predictions([], [], [])) == ([], [])

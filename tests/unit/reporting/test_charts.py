@@ -2,7 +2,7 @@
 
 import pytest
 
-from classifier.reporting.charts.curves import curve_figures
+from classifier.reporting.charts.results import curve_figures
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.profiling.operators import Operator
-from classifier.profiling.outputs import downsample, summary_lines, write_profile
-from classifier.profiling.profile import Profile
+from classifier.profiling.profile import Profile, downsample, summary_lines, write_profile
 from classifier.profiling.rules import evaluate
 from support.profiles import profile, samples, steps
 

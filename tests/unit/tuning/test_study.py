@@ -3,9 +3,8 @@
 import optuna
 import pytest
 
-from classifier.errors import ConfigError
 from launch.tuning.ranges import Choice, NumberRange, Ranges, Scaling
-from launch.tuning.search_space import distributions, from_hyperparameters, to_hyperparameters
+from launch.tuning.study import distributions, from_hyperparameters, to_hyperparameters
 
 ALL = Ranges(
     {},
@@ -88,15 +87,3 @@ def test_values_outside_of_their_ranges_are_rejected() -> None:
     values.pop("lr")
     with pytest.raises(ValueError, match="no lr"):
         from_hyperparameters(ALL, values)
-
-
-def test_grid_has_every_combination() -> None:
-    ranges = Ranges({}, (Choice("lr", ("0.1", "0.2")), Choice("batch_size", ("8", "16", "32"))))
-    points = ranges.grid()
-    assert len(points) == 6
-    assert {"lr": "0.2", "batch_size": "8"} in points
-
-
-def test_grid_of_a_numeric_range_is_rejected() -> None:
-    with pytest.raises(ConfigError, match="lr is a range: list its values under CategoricalParameterRanges"):
-        ALL.grid()
