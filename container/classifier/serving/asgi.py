@@ -163,11 +163,17 @@ def environ_of(scope: Scope) -> Environ:
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
-    for name, value in scope["headers"]:
+    return environ | header_fields(scope["headers"])
+
+
+def header_fields(headers: Iterable[tuple[bytes, bytes]]) -> Environ:
+    """The part of a WSGI environment that holds a request's headers."""
+    fields: Environ = {}
+    for name, value in headers:
         key, text = name.decode("latin-1").upper().replace("-", "_"), value.decode("latin-1")
         if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            environ[key] = text
+            fields[key] = text
         else:
             key = f"HTTP_{key}"
-            environ[key] = f"{environ[key]},{text}" if key in environ else text
-    return environ
+            fields[key] = f"{fields[key]},{text}" if key in fields else text
+    return fields

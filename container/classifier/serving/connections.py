@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTransferCoding
 
-from classifier.serving.asgi import CONNECTION, Adapter, Admission
+from classifier.serving.asgi import CONNECTION, Adapter, Admission, header_fields
 from classifier.serving.errors import BusyError, ProtocolError, TooSlowError
 from classifier.serving.settings import MIB, ServerSettings
 from classifier.serving.telemetry import Telemetry
@@ -213,7 +213,7 @@ class Connection(_Protocol):
             return
         if status == 500:
             message = "the server failed on this request"
-        self._write_refusal(ProtocolError(message[:200], status))
+        self._write_refusal(ProtocolError(message[:200] or "malformed HTTP", status))
 
     def _refuse(self, error: Exception) -> None:
         if not self._closed:
@@ -237,6 +237,7 @@ class Connection(_Protocol):
             "SERVER_PORT": "0",
             "SERVER_PROTOCOL": "HTTP/1.1",
             "wsgi.url_scheme": "http",
+            **header_fields(parser.headers),
         }
 
     def _head_too_large(self) -> ProtocolError:

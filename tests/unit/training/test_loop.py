@@ -172,6 +172,12 @@ def test_metrics_equal_those_computed_by_hand() -> None:
     assert found.loss == pytest.approx((4 * right + 2 * wrong).item() / 6)
 
 
+def test_f1_leaves_out_classes_that_are_neither_labels_nor_predictions() -> None:
+    # Of five classes, 3 is only predicted, which counts as an F1 of zero, and 4 does not occur.
+    batch = Batch(logits_for([0, 1, 3, 2], 5), torch.tensor([0, 1, 1, 2]))
+    assert evaluate_all(Fixed(), [batch], num_classes=5).f1 == pytest.approx((1 + 2 / 3 + 1 + 0) / 4)
+
+
 def test_top5_counts_the_five_highest_logits() -> None:
     logits = torch.arange(10.0).flip(0).repeat(4, 1)  # class 0 first, then 1, 2, …
     found = evaluate_all(Fixed(), [Batch(logits, torch.tensor([0, 4, 5, 9]))], num_classes=10)
@@ -186,9 +192,8 @@ def test_two_classes_are_evaluated() -> None:
 
 
 def test_metrics_are_prefixed_with_their_channel() -> None:
-    empty = torch.zeros(0, 2)
     evaluation = EvaluationResult(
-        loss=0.1, accuracy=0.2, top5=0.3, f1=0.4, confusion=torch.zeros(2, 2), logits=empty, labels=empty[:, 0]
+        0.1, 0.2, 0.3, 0.4, torch.zeros(2, 2), logits=torch.zeros(0, 2), labels=torch.zeros(0)
     )
     assert evaluation.metrics("test", ("loss", "f1")) == {"test:loss": 0.1, "test:f1": 0.4}
 
