@@ -33,6 +33,8 @@ MIN_CHUNK = 64
 FREE_CHUNKS = 256
 # A connection is not judged by its rate before.
 GRACE_S = 5.0
+# An upload of which nothing arrived for this long gives way before any that makes progress.
+PAUSE_S = 1.0
 # Half-life of the moving average of an upload's rate.
 RATE_HALF_LIFE_S = 2.0
 # Closing with unread data would reset the connection before the client has read the response.
@@ -116,7 +118,9 @@ class Connection(_Protocol):
             self._num_measured = self.num_body_bytes
 
     def speed(self, now: float) -> float:
-        """Bytes of the body per second: of late, or on average if the request is young."""
+        """Bytes of the body per second: of late, or on average if the request is young; 0 if it has paused."""
+        if now - self.since > PAUSE_S:
+            return 0.0
         age_s = now - (self.began or now)
         return self.rate if age_s > GRACE_S else self.num_body_bytes / max(age_s, 1e-3)
 
@@ -347,7 +351,10 @@ class Connections:
         # Never an upload: those that make no progress are ended by their rate.
         others = [one for one in self._connections if one is not newest]
         idle = [one for one in others if one.is_idle] or [one for one in others if one.is_receiving_head]
-        min(idle, key=lambda one: one.since, default=newest).abort()
+        closed = min(idle, key=lambda one: one.since, default=newest)
+        closed.abort()
+        # At once: the transport reports the end later, and until then the same one would be chosen again.
+        self.remove(closed)
         self.telemetry.record_eviction()
 
     @property
