@@ -15,6 +15,7 @@ from classifier.contract.metrics import METRICS
 from classifier.vision import artifact
 from support.drawing import draw_photo, encode, write_classes
 from support.jobs import Platform
+from support.servers import write_artifact
 
 
 @pytest.fixture
@@ -172,13 +173,15 @@ def test_photos_in_two_channels_are_reported(platform: Platform, channels: dict[
     ]
 
 
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("pretrained") / "model", architecture="mobilenet_v3_small")
+
+
 @pytest.mark.parametrize("augmentation", ["none", "flip", "standard"])
 def test_a_frozen_backbone_keeps_its_weights(
-    platform: Platform, channels: dict[str, Path], tmp_path: Path, augmentation: str
+    platform: Platform, channels: dict[str, Path], pretrained: Path, augmentation: str
 ) -> None:
-    job = platform.train(channels, model="mobilenet_v3_small", epochs="1")
-    pretrained = tmp_path / "pretrained"
-    shutil.copytree(job.paths.model, pretrained)
     job = platform.train(
         {**channels, "pretrained": pretrained},
         model="mobilenet_v3_small",
