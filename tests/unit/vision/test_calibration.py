@@ -73,7 +73,7 @@ def test_calibration_error_equals_that_of_scikit_learns_curve(seed: int) -> None
     accuracy, mean = calibration_curve(right, confidence, n_bins=15)
     counts = np.histogram(confidence, bins=15, range=(0, 1))[0]
     expected = np.average(np.abs(accuracy - mean), weights=counts[counts > 0])
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-9)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-5)
 
 
 def test_calibration_reduces_the_error_and_keeps_the_labels() -> None:
