@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTransferCoding
 
-from classifier.serving.asgi import CONNECTION, Adapter, Admission, header_fields
+from classifier.serving.asgi import CONNECTION, NUM_RECEIVED, Adapter, Admission, header_fields
 from classifier.serving.errors import BusyError, ProtocolError, TooSlowError
 from classifier.serving.settings import MIB, ServerSettings
 from classifier.serving.telemetry import Telemetry
@@ -231,7 +231,7 @@ class Connection(_Protocol):
         self._safe_write("\r\n".join([*lines, "Connection: close", "\r\n"]).encode("latin-1") + body)
 
     def _environ(self) -> dict[str, Any]:
-        """What is known of a request that could not be parsed."""
+        """What is known of a request that could not be parsed, or did not arrive."""
         parser = self._callback_parser
         path, _, query = (parser.path or b"").decode("latin-1").partition("?")
         return {
@@ -243,6 +243,7 @@ class Connection(_Protocol):
             "SERVER_PROTOCOL": "HTTP/1.1",
             "wsgi.url_scheme": "http",
             **header_fields(parser.headers),
+            NUM_RECEIVED: self.num_body_bytes,
         }
 
     def _head_too_large(self) -> ProtocolError:
@@ -262,7 +263,7 @@ class Connection(_Protocol):
         if self._body_receiver is not None:
             self._body_receiver.signal_disconnect()
         self._resume_reading()
-        with suppress(OSError):
+        with suppress(OSError):  # the client has disconnected
             self.transport.write_eof()
         self.worker.loop.call_later(LINGER_S, self.transport.close)
 

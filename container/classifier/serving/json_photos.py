@@ -27,13 +27,16 @@ MAX_DOCUMENT = 64 * 1024
 # Bytes that a line of JSON Lines counts at least, which also limits the number of lines.
 MIN_LINE = 256
 
-_SLICE = MIB
+# Bytes of a slice; resolving escapes needs eight times as many at once.
+SLICE = 256 * 1024
+# Bytes of a document that is parsed while no other such is.
+LARGE = MIB
 _LONGEST_ESCAPE = len(r"\u0000")
 _LONGEST_URL_PREFIX = 256
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # Two large bodies parsed at once would hold the interpreter lock in turn, and the event loop would wait for both.
-_parsing_large = threading.Lock()
+parsing_large = threading.Lock()
 
 
 class _Instance(msgspec.Struct):
@@ -92,7 +95,7 @@ def read_lines(body: bytes, settings: ServerSettings) -> Iterator[bytes | UserEr
         TooLargeError: it has more lines than any list of photos; raised before the first is read.
     """
     # In slices, as counting all of a large body would take too long.
-    num_lines = sum(body.count(b"\n", start, start + _SLICE) for start in range(0, len(body), _SLICE))
+    num_lines = sum(body.count(b"\n", start, start + SLICE) for start in range(0, len(body), SLICE))
     limit = settings.max_body // MIN_LINE
     if num_lines > limit:
         raise TooLargeError(f"{num_lines:,} lines; at most {limit:,} are allowed in one request")
@@ -143,7 +146,7 @@ def _parse(decoder: "msgspec.json.Decoder[_Parsed]", text: bytes | msgspec.Raw) 
     if source[:3] == _BYTE_ORDER_MARK:
         source = source[3:]
     try:
-        with _parsing_large if len(source) > _SLICE else nullcontext():
+        with parsing_large if len(source) > LARGE else nullcontext():
             return decoder.decode(source)
     except msgspec.ValidationError:
         return None
@@ -203,7 +206,7 @@ def _unescaped_slices(text: memoryview) -> Iterator[bytes]:
     """Split the inside of a JSON string and resolve its escapes; PHP writes ``\\/``, and .NET ``\\u002B`` for ``+``."""
     start = 0
     while start < len(text):
-        part = bytes(text[start : start + _SLICE])
+        part = bytes(text[start : start + SLICE])
         if b"\\" not in part:
             start += len(part)
             yield part

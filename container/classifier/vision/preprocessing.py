@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from classifier.vision.images import MAX_PIXELS, decode
+from classifier.vision.images import MAX_DECODED, OpenedImage, open_image
 
 Interpolation = Literal["bilinear", "bicubic"]
 _MAX_SIDE = 4096
@@ -51,13 +51,21 @@ class Preprocessing:
         """Pillow's filter for ``interpolation``."""
         return _RESAMPLING[self.interpolation]
 
-    def pixels_of(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    def open(self, data: bytes, *, max_decoded: int = MAX_DECODED) -> OpenedImage:
+        """Read the header of an image file, to decode it no larger than ``crop_center`` needs it.
+
+        Raises:
+            ImageError: the bytes are not an image, or one that needs more than ``max_decoded`` bytes of memory.
+        """
+        return open_image(data, cover=self.resize, max_decoded=max_decoded)
+
+    def pixels_of(self, data: bytes) -> np.ndarray:
         """Decode an image file and return its center crop, uint8 (crop, crop, 3).
 
         Raises:
             ImageError: the bytes are not a readable image.
         """
-        return self.crop_center(decode(data, cover=self.resize, max_pixels=max_pixels))
+        return self.crop_center(self.open(data).decode())
 
     def crop_center(self, image: Image.Image) -> np.ndarray:
         """Return the resized center of an RGB image, uint8 (crop, crop, 3); one pass resizes and crops."""

@@ -40,6 +40,30 @@ def test_metrics_count_requests_and_refusals(server: ServerProcess, metrics_port
     assert server.request("GET", "/metrics").status == 404
 
 
+def test_refused_uploads_are_logged_with_what_arrived_even_if_the_connection_is_reset(server: ServerProcess) -> None:
+    for number in range(20):
+        # Closed with unread data, so each connection is reset, at any point of the server's response.
+        beginning = send_head(server, f"reset-{number}", b"Content-Length: 99999999999")
+        assert beginning.startswith(b"HTTP/1.1 413 ")
+    assert send_head(server, "malformed", b"Transfer-Encoding: chunked", b"4\r\nfour\r\nX\r\n").startswith(
+        b"HTTP/1.1 400 "
+    )
+    for number in range(20):
+        line = server.wait_for_log_line(inference_id=f"reset-{number}")
+        assert (line["status"], line["num_bytes"]) == (413, 99999999999)
+        assert "at most 26,214,400" in line["message"]
+    line = server.wait_for_log_line(inference_id="malformed")
+    assert (line["error"], line["num_bytes"], line["path"]) == ("ProtocolError", 4, "/invocations")
+
+
+def send_head(server: ServerProcess, inference_id: str, header: bytes, body: bytes = b"") -> bytes:
+    """Send a request with one more header and return the beginning of the response."""
+    with server.connect() as sock:
+        head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nX-Amzn-SageMaker-Inference-Id: %s\r\n%s\r\n\r\n"
+        sock.sendall(head % (inference_id.encode(), header) + body)
+        return sock.recv(20)
+
+
 def scrape(port: int) -> dict[str, float]:
     """The metrics by name and labels."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)

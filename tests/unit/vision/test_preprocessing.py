@@ -79,9 +79,9 @@ def test_invalid_image_is_an_image_error() -> None:
         Preprocessing().pixels_of(b"")
 
 
-def test_pixel_limit_is_passed_to_the_decoder(photo: bytes) -> None:
-    with pytest.raises(ImageError, match="more than the limit of 1,000"):
-        Preprocessing().pixels_of(photo, max_pixels=1000)
+def test_limit_of_decoded_bytes_is_passed_to_the_decoder(photo: bytes) -> None:
+    with pytest.raises(ImageError, match="320 × 240 pixels, which take 1 MB"):
+        Preprocessing().open(photo, max_decoded=1000)
 
 
 @pytest.mark.parametrize(
