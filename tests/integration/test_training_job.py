@@ -17,6 +17,7 @@ from classifier.reporting.theme import percent
 from classifier.vision import artifact
 from support.drawing import draw_photo, encode, write_classes
 from support.jobs import Platform
+from support.servers import write_artifact
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_shapes_are_learned_and_all_outputs_are_written(platform: Platform, channels: dict[str, Path]) -> None:
-    job = platform.train(channels, model="resnet18", epochs="6", lr="0.001", augmentation="flip")
+    job = platform.train(channels, plots=True, model="resnet18", epochs="6", lr="0.001", augmentation="flip")
     assert (job.exit_code, job.failure) == (0, None)
     assert job.metrics["test:accuracy"] > 0.9
     assert set(job.metrics) == set(METRICS)
@@ -111,7 +112,8 @@ def test_every_family_is_trained_debugged_profiled_tested_and_converted(
     platform: Platform, channels: dict[str, Path], model: str
 ) -> None:
     size = str(FAMILIES[model])
-    job = platform.train(channels, model=model, image_size=size, debug="true", profile="true", optimize_for_cpu="true")
+    features = {"debug": "true", "profile": "true", "optimize_for_cpu": "true"}
+    job = platform.train(channels, plots=True, model=model, image_size=size, **features)
     assert (job.exit_code, job.failure) == (0, None)
     assert "warning" not in job.log.lower(), job.log
     assert "test:accuracy" in job.metrics
@@ -210,13 +212,15 @@ def test_photos_in_two_channels_are_reported(platform: Platform, channels: dict[
     ]
 
 
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("pretrained") / "model", architecture="mobilenet_v3_small")
+
+
 @pytest.mark.parametrize("augmentation", ["none", "flip", "standard"])
 def test_a_frozen_backbone_keeps_its_weights(
-    platform: Platform, channels: dict[str, Path], tmp_path: Path, augmentation: str
+    platform: Platform, channels: dict[str, Path], pretrained: Path, augmentation: str
 ) -> None:
-    job = platform.train(channels, model="mobilenet_v3_small", epochs="1")
-    pretrained = tmp_path / "pretrained"
-    shutil.copytree(job.paths.model, pretrained)
     job = platform.train(
         {**channels, "pretrained": pretrained},
         model="mobilenet_v3_small",
