@@ -126,6 +126,14 @@ def exchange(
     return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
 
 
+def scrape(port: int) -> dict[str, float]:
+    """The server's metrics by name and labels."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_S)
+    lines = exchange(connection, "GET", "/metrics").body.decode().splitlines()
+    connection.close()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
 def free_port() -> int:
     """A TCP port that is free now."""
     with socket.socket() as one:

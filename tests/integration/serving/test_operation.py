@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from support.raw_http import head, read_reply
-from support.servers import ServerProcess, drawn_photos, exchange, start
+from support.servers import ServerProcess, drawn_photos, exchange, scrape, start
 
 
 def test_log_has_a_line_for_the_start_and_one_for_each_request(server: ServerProcess) -> None:
@@ -54,6 +54,7 @@ def test_refused_uploads_are_logged_with_what_arrived_even_if_the_connection_is_
         assert "at most 26,214,400" in line["message"]
     line = server.wait_for_log_line(inference_id="malformed")
     assert (line["error"], line["num_bytes"], line["path"]) == ("ProtocolError", 4, "/invocations")
+    assert [one["message"] for one in server.log_lines() if one.get("logger") == "asyncio"] == []
 
 
 def send_head(server: ServerProcess, inference_id: str, header: bytes, body: bytes = b"") -> bytes:
@@ -62,14 +63,6 @@ def send_head(server: ServerProcess, inference_id: str, header: bytes, body: byt
         head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nX-Amzn-SageMaker-Inference-Id: %s\r\n%s\r\n\r\n"
         sock.sendall(head % (inference_id.encode(), header) + body)
         return sock.recv(20)
-
-
-def scrape(port: int) -> dict[str, float]:
-    """The metrics by name and labels."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    lines = exchange(connection, "GET", "/metrics").body.decode().splitlines()
-    connection.close()
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
 def check_start_line(line: dict[str, Any], port: int) -> None:
