@@ -499,6 +499,16 @@ def test_damaged_metadata_is_neither_an_error_nor_reported() -> None:
     assert result.stderr == b""
 
 
+def test_damaged_tiff_is_an_image_error_and_nothing_else_is_reported() -> None:
+    data = bytearray(encode(noisy_photo(), "TIFF", compression="tiff_lzw"))
+    data[200:400] = b"\xff" * 200
+    script = "import sys; from classifier.vision.images import decode; decode(sys.stdin.buffer.read())"
+    result = subprocess.run([sys.executable, "-c", script], input=data, check=False, capture_output=True)
+    lines = result.stderr.decode().splitlines()
+    assert lines[0].startswith("Traceback"), lines[:3]
+    assert lines[-1].startswith("classifier.errors.ImageError: corrupt image: ")
+
+
 def test_images_are_told_by_their_first_bytes() -> None:
     assert all(is_image(encode(draw_photo(*SIZE), kind)[:20]) for kind in FORMATS)
     assert not any(map(is_image, (b"", b"image=abc", b'{"image": ""}', b"%PDF-1.7", bytes(20))))
