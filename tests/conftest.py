@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from support import leaks
+from support.browser import Browser, browsing
 from support.drawing import draw_photo, encode, write_classes
 
 # The same examples in every run, as many as the default suite has time for.
@@ -100,6 +101,13 @@ def no_process_left() -> Iterator[None]:
     yield
     left = leaks.end(lambda: leaks.children() - before)
     assert not left, f"processes left running:\n{left}"
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser, whose one page each test opens anew."""
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
 
 
 @pytest.fixture

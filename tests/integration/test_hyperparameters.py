@@ -77,8 +77,8 @@ def test_the_best_epoch_is_chosen_by_the_best_metric(
     # Metrics that no real training reliably has: each is best in another epoch.
     rows = [(0.5, 0.5, 0.6, 0.8), (0.4, 0.4, 0.6, 0.4), (0.6, 0.7, 0.6, 0.4), (0.7, 0.5, 0.9, 0.4)]
     names = ("loss", "accuracy", "top5", "f1")
-    tensors = {"confusion": torch.eye(3, dtype=torch.int64), "logits": torch.eye(3), "labels": torch.arange(3)}
-    evaluations = [EvaluationResult(**dict(zip(names, row, strict=True)), **tensors) for row in rows]
+    confusion = torch.eye(3, dtype=torch.int64)
+    evaluations = [EvaluationResult(*row, confusion, logits=torch.eye(3), labels=torch.arange(3)) for row in rows]
     remaining = iter(evaluations)
     monkeypatch.setattr(epochs, "evaluate", lambda *_, **__: next(remaining))
     job = platform.train({"train": image_folder}, epochs="4", best_metric=metric)

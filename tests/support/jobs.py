@@ -1,11 +1,13 @@
 """Training jobs as the platform runs them: a folder laid out like /opt/ml, the program, and its outputs."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,23 +79,41 @@ class Platform:
         """Write a file of ``input/config`` with this content, valid or not."""
         (self.paths.config / name).write_text(content, encoding="utf-8")
 
-    def run(self) -> Job:
-        self._monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(self.paths.base))
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            exit_code = main([])
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+    def run(self, *, plots: bool = False) -> Job:
+        """Run the laid out job, by default without its two plots, whose drawing takes longer than a small training."""
+        with self._monkeypatch.context() as patch:
+            patch.setenv("SAGEMAKER_BASE_DIR", str(self.paths.base))
+            if not plots:
+                patch.setattr("classifier.reporting.recording.Recorder._plot", lambda *_: None)
+            exit_code = _run_main()
         captured = self._capfd.readouterr()
         return Job(self.paths, exit_code, captured.out + captured.err)
 
-    def train(self, channels: Mapping[str, Path], **hyperparameters: str) -> Job:
+    def train(self, channels: Mapping[str, Path], *, plots: bool = False, **hyperparameters: str) -> Job:
         self.lay_out(channels, hyperparameters)
-        return self.run()
+        return self.run(plots=plots)
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         """Start the program as a process of its own; its log is its standard output."""
         environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(self.paths.base), **environment}
         command = [str(Path(sys.executable).with_name("train"))]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run_shared(base: Path, channels: Mapping[str, Path], **hyperparameters: str) -> Job:
+    """Run a job outside of a test, for a fixture of several tests."""
+    lay_out(base, channels, {**TINY, **hyperparameters})
+    log = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(log), redirect_stderr(log):
+        patch.setenv("SAGEMAKER_BASE_DIR", str(base))
+        exit_code = _run_main()
+    return Job(Paths(base), exit_code, log.getvalue())
+
+
+def _run_main() -> int:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return main([])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -73,7 +73,7 @@ def read_replies(sock: socket.socket, count: int) -> list[Reply]:
 
 
 def _read_reply(stream: BinaryIO) -> Reply:
-    status = 100
+    status, headers = 100, dict[str, str]()
     while status == 100:
         line = stream.readline()
         if not line:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,10 +133,10 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def start(base: Path, log: Path, **environment: str) -> ServerProcess:
-    """Start `serve` on a model folder, without waiting until it is ready."""
+def start(base: Path, log: Path, *, program: Sequence[str] = (), **environment: str) -> ServerProcess:
+    """Start `serve`, or another program, on a model folder, without waiting until it is ready."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("serve"))]
+    command = program or [str(Path(sys.executable).with_name("serve"))]
     everything = {
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(base),

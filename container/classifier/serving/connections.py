@@ -6,13 +6,14 @@ rate of uploads and the memory for bodies, and errors in the format of all other
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTransferCoding
 
-from classifier.serving.asgi import CONNECTION, Adapter, Admission, header_fields
+from classifier.serving.asgi import CONNECTION, NUM_RECEIVED, Adapter, Admission, header_fields
 from classifier.serving.errors import BusyError, ProtocolError, TooSlowError
 from classifier.serving.settings import MIB, ServerSettings
 from classifier.serving.telemetry import Telemetry
@@ -32,6 +33,8 @@ MIN_CHUNK = 64
 FREE_CHUNKS = 256
 # A connection is not judged by its rate before.
 GRACE_S = 5.0
+# An upload of which nothing arrived for this long gives way before any that makes progress.
+PAUSE_S = 1.0
 # Half-life of the moving average of an upload's rate.
 RATE_HALF_LIFE_S = 2.0
 # Closing with unread data would reset the connection before the client has read the response.
@@ -115,7 +118,9 @@ class Connection(_Protocol):
             self._num_measured = self.num_body_bytes
 
     def speed(self, now: float) -> float:
-        """Bytes of the body per second: of late, or on average if the request is young."""
+        """Bytes of the body per second: of late, or on average if the request is young; 0 if it has paused."""
+        if now - self.since > PAUSE_S:
+            return 0.0
         age_s = now - (self.began or now)
         return self.rate if age_s > GRACE_S else self.num_body_bytes / max(age_s, 1e-3)
 
@@ -226,7 +231,7 @@ class Connection(_Protocol):
         self._safe_write("\r\n".join([*lines, "Connection: close", "\r\n"]).encode("latin-1") + body)
 
     def _environ(self) -> dict[str, Any]:
-        """What is known of a request that could not be parsed."""
+        """What is known of a request that could not be parsed, or did not arrive."""
         parser = self._callback_parser
         path, _, query = (parser.path or b"").decode("latin-1").partition("?")
         return {
@@ -238,6 +243,7 @@ class Connection(_Protocol):
             "SERVER_PROTOCOL": "HTTP/1.1",
             "wsgi.url_scheme": "http",
             **header_fields(parser.headers),
+            NUM_RECEIVED: self.num_body_bytes,
         }
 
     def _head_too_large(self) -> ProtocolError:
@@ -253,7 +259,8 @@ class Connection(_Protocol):
         if self._body_receiver is not None:
             self._body_receiver.signal_disconnect()
         self._resume_reading()
-        self.transport.write_eof()
+        with suppress(OSError):  # the client has disconnected
+            self.transport.write_eof()
         self.worker.loop.call_later(LINGER_S, self.transport.close)
 
 
@@ -344,7 +351,10 @@ class Connections:
         # Never an upload: those that make no progress are ended by their rate.
         others = [one for one in self._connections if one is not newest]
         idle = [one for one in others if one.is_idle] or [one for one in others if one.is_receiving_head]
-        min(idle, key=lambda one: one.since, default=newest).abort()
+        closed = min(idle, key=lambda one: one.since, default=newest)
+        closed.abort()
+        # At once: the transport reports the end later, and until then the same one would be chosen again.
+        self.remove(closed)
         self.telemetry.record_eviction()
 
     @property

@@ -192,9 +192,9 @@ def test_two_classes_are_evaluated() -> None:
 
 
 def test_metrics_are_prefixed_with_their_channel() -> None:
-    scores = {"loss": 0.1, "accuracy": 0.2, "top5": 0.3, "f1": 0.4}
-    tensors = {"confusion": torch.zeros(2, 2), "logits": torch.zeros(0, 2), "labels": torch.zeros(0)}
-    evaluation = EvaluationResult(**scores, **tensors)
+    evaluation = EvaluationResult(
+        0.1, 0.2, 0.3, 0.4, torch.zeros(2, 2), logits=torch.zeros(0, 2), labels=torch.zeros(0)
+    )
     assert evaluation.metrics("test", ("loss", "f1")) == {"test:loss": 0.1, "test:f1": 0.4}
 
 
