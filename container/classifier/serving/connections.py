@@ -155,6 +155,17 @@ class Connection(_Protocol):
             return
         self.since = self._connections.clock()
         self.began = self.began or self.since
+        room = self._connections.settings.max_header - self.num_head_bytes
+        if self._current_request is None and len(data) > room:
+            # No more of a head than is allowed is parsed, since that takes a time that grows with its square.
+            self._parse(data[:room])
+            data = data[room:]
+            if self._current_request is None:
+                self._refuse(self._head_too_large())
+        if not self._closed:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._current_request is None:
             self.num_head_bytes += len(data)
             self._connections.num_buffered += len(data)
@@ -163,8 +174,6 @@ class Connection(_Protocol):
         except ValueError as error:
             # A length with more digits than Python converts to an integer.
             self._refuse(ProtocolError(f"malformed HTTP: {str(error)[:200]}"))
-        if self._current_request is None and self.num_head_bytes > self._connections.settings.max_header:
-            self._refuse(self._head_too_large())
 
     def eof_received(self) -> bool:
         """Keep the connection of a client that has closed only its sending side, and waits for the response."""
@@ -252,10 +261,14 @@ class Connection(_Protocol):
 
     def _close_transport(self) -> None:
         """Close for writing at once; for reading, too, unless the client may still be sending."""
-        if self._closed or self.transport is None or not self.is_receiving:
-            super()._close_transport()
+        if self._closed or self.transport is None:
             return
-        self._closed = self._is_lingering = True
+        self._closed = True
+        if not self.is_receiving:
+            # Gunicorn would call write_eof() first, which fails if the client is gone, and leave the socket open.
+            self.transport.close()
+            return
+        self._is_lingering = True
         if self._body_receiver is not None:
             self._body_receiver.signal_disconnect()
         self._resume_reading()
