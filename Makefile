@@ -66,5 +66,5 @@ lock: setup  ## pin what pyproject.toml names: everything first, then the subset
 	$(compile) --extra image --constraint tests/requirements.txt --output-file docker/requirements.txt
 	$(compile) --extra scripts --constraint tests/requirements.txt --output-file scripts/requirements.txt
 
-readme: setup  ## the README's table of hyperparameters
+readme: setup  ## the README's tables of hyperparameters and server settings
 	$(bin)/python scripts/write_readme.py

@@ -18,8 +18,7 @@ from classifier.errors import ConfigError
 from launch.cli import add_common, add_resource, container_options, create_parser, platform_options, run_command
 from launch.platform.models import artifact_version, resolve_artifact
 from launch.terminal import as_json
-from launch.transform.options import DEFAULT_INSTANCE, TransformOptions, transform_requests
-from launch.transform.watch import start, stop, watch
+from launch.transform import DEFAULT_INSTANCE, TransformOptions, start, stop, transform_requests, watch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,9 +31,9 @@ from launch.endpoint.options import (
 )
 from launch.endpoint.request import Capture, Serverless, Update
 from launch.platform.clients import Platform
-from launch.platform.creation import CreatedResources
 from launch.platform.models import resolve_artifact
 from launch.platform.prices import describe_hourly
+from launch.platform.resources import CreatedResources
 from launch.terminal import as_json, command, print_status
 
 

@@ -34,8 +34,7 @@ from launch.terminal import as_json, print_status, read_hyperparameters
 from launch.tuning.local import LocalTuning
 from launch.tuning.options import TuningOptions, resolve_search, results_folder, trial_training
 from launch.tuning.remote import RemoteTuning
-from launch.tuning.request import tuning_request
-from launch.tuning.spec import STRATEGIES
+from launch.tuning.request import STRATEGIES, tuning_request
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 SAMPLE_DATA = LOCAL_TEST / "sample_data"

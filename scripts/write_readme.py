@@ -1,13 +1,23 @@
-"""Generation of the README's table of hyperparameters."""
+"""Generation of the README's tables of hyperparameters and of server settings."""
 
 import re
 from pathlib import Path
 
-from classifier.contract.hyperparameters import describe
+from classifier.contract import hyperparameters
+from classifier.serving import settings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-TABLE = re.compile(r"(?<=<!-- hyperparameters -->\n).*?(?=<!-- /hyperparameters -->)", re.DOTALL)
+TABLES = {"hyperparameters": hyperparameters.describe, "settings": settings.describe}
+
+
+def with_tables(text: str) -> str:
+    """Return the README with what stands between ``<!-- name -->`` and ``<!-- /name -->`` generated anew."""
+    for name, describe in TABLES.items():
+        pattern = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+        table = describe().replace("\\", r"\\")
+        text = pattern.sub(table + "\n", text)
+    return text
+
 
 if __name__ == "__main__":
-    text = README.read_text(encoding="utf-8")
-    README.write_text(TABLE.sub(lambda _: describe() + "\n", text), encoding="utf-8")
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.errors import ConfigError, DataError
-from dataset.contact_sheet import draw_contact_sheet
 from dataset.defects import Actions
 from dataset.inspection import InspectionOptions, inspect_photos
 from dataset.listing import SPLITS, Listing
-from dataset.output_dir import stage_output
-from dataset.report import format_summary, write_report
+from dataset.output import stage_output, write_class_folders, write_shards
+from dataset.report import draw_contact_sheet, format_summary, write_report
 from dataset.selection import Selection, cap, drop_small_classes, select, split_photos
 from dataset.sources import Source, find_photos
-from dataset.writing import write_class_folders, write_shards
 
 Log = Callable[[str], object]
 

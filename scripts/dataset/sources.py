@@ -7,13 +7,12 @@ from pathlib import Path
 from classifier.archives import MAX_BYTES, ArchiveTooLargeError, extract, is_archive
 from classifier.contract.channels import is_junk_file
 from classifier.errors import DataError
+from dataset.annotations import is_manifest, is_polyvore, list_manifest, list_polyvore, list_table
 from dataset.class_folders import list_class_folders
 from dataset.defects import Defect
 from dataset.download import download, is_url
 from dataset.listing import Listing, read_label_names
-from dataset.manifests import is_manifest, is_polyvore, list_manifest, list_polyvore
 from dataset.progress import progress
-from dataset.tables import list_table
 
 _TABLES = (".csv", ".tsv", ".lst")
 

@@ -15,8 +15,8 @@ from classifier.callbacks import Callback, EpochResult, Mode, TrainingContext
 from classifier.contract.config import HookConfig
 from classifier.contract.findings import Finding, read_findings
 from classifier.debugging.debugger import Debugger
+from classifier.debugging.evaluation import RULES
 from classifier.debugging.hook import MODES, close_hook, open_hook
-from classifier.debugging.rules import RULES
 from classifier.debugging.settings import DebuggerSettings
 from classifier.debugging.tensors import open_trial
 

@@ -14,7 +14,7 @@ from launch.local.client import LocalClient
 from launch.training.request import TrainingSpec, training_request
 from launch.tuning.local import LocalTuner
 from launch.tuning.ranges import NumberRange, Ranges
-from launch.tuning.spec import TuningSpec
+from launch.tuning.request import TuningSpec
 from launch.tuning.study import Study
 from launch.tuning.table import TrialDisplay
 

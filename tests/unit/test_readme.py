@@ -2,16 +2,22 @@
 
 import re
 
-from classifier.contract.hyperparameters import describe
+import pytest
+
+from classifier.contract import hyperparameters
+from classifier.serving import settings
 from support.readme import README, ROOT
 
 TEXT = README.read_text(encoding="utf-8")
 
 
-def test_table_of_hyperparameters_is_the_one_that_train_prints() -> None:
-    table = re.search(r"<!-- hyperparameters -->\n(.*)\n<!-- /hyperparameters -->", TEXT, re.DOTALL)
+@pytest.mark.parametrize(
+    ("name", "expected"), [("hyperparameters", hyperparameters.describe()), ("settings", settings.describe())]
+)
+def test_tables_are_generated_from_the_code(name: str, expected: str) -> None:
+    table = re.search(rf"<!-- {name} -->\n(.*)\n<!-- /{name} -->", TEXT, re.DOTALL)
     assert table is not None
-    assert table[1] == describe(), "run `make readme`"
+    assert table[1] == expected, "run `make readme`"
 
 
 def test_every_linked_file_exists() -> None:

@@ -230,10 +230,11 @@ def _describe_values(name: str, field: FieldInfo) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(annotation))
     if annotation is bool:
         return "`true`, `false`"
-    return _describe_bounds(field) or "a name"
+    return describe_bounds(field) or "a name"
 
 
-def _describe_bounds(field: FieldInfo) -> str:
+def describe_bounds(field: FieldInfo) -> str:
+    """Return the bounds of a number as an inequality, ``0 < x ≤ 10``; empty if it has none."""
     low = next((f"{bound.ge} ≤" for bound in field.metadata if isinstance(bound, Ge)), "")
     low = next((f"{bound.gt} <" for bound in field.metadata if isinstance(bound, Gt)), low)
     high = next((f"≤ {bound.le}" for bound in field.metadata if isinstance(bound, Le)), "")

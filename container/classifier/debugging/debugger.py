@@ -14,9 +14,9 @@ from torch import Tensor
 
 from classifier.callbacks import Callback, EpochResult, Mode, Phase, TrainingContext
 from classifier.contract.findings import Finding, write_findings
+from classifier.debugging.curves import read_curves
 from classifier.debugging.evaluation import RuleEvaluator
 from classifier.debugging.hook import MODES, Activations, TensorHook, close_hook, open_hook
-from classifier.debugging.series import read_series
 from classifier.debugging.settings import DebuggerSettings
 from classifier.debugging.tensors import Tensors, open_trial
 from classifier.errors import Stopped
@@ -211,7 +211,7 @@ class _Forward:
 def write_outputs(folder: Path, tensors: Tensors, findings: Sequence[Finding]) -> None:
     """Write ``debugger_findings.json``, ``debugger_series.json`` and ``debugger.json`` to ``folder``."""
     write_findings(folder / "debugger_findings.json", findings)
-    _write_json(folder / "debugger_series.json", read_series(tensors).as_json())
+    _write_json(folder / "debugger_series.json", read_curves(tensors).as_json())
     _write_json(folder / "debugger.json", describe(tensors, findings))
 
 

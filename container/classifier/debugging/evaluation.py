@@ -1,13 +1,51 @@
-"""Evaluation of rules on the steps of a trial as they are saved."""
+"""AWS's 16 built-in rules on saved tensors, evaluated on the steps of a trial as they are saved."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from classifier.contract.findings import Finding, guarded
-from classifier.debugging.curve import Curve, read_curve
-from classifier.debugging.rules import RULES, PlainRule
-from classifier.debugging.series import read_series
+from classifier.debugging.curves import judge_losses, read_curves
+from classifier.debugging.rules.base import PlainRule
+from classifier.debugging.rules.layers import (
+    DeadRelu,
+    PoorWeightInitialization,
+    SaturatedActivation,
+    VanishingGradient,
+    WeightUpdateRatio,
+)
+from classifier.debugging.rules.losses import LossNotDecreasing, Overfit, Overtraining
+from classifier.debugging.rules.predictions import ClassImbalance, Confusion
+from classifier.debugging.rules.values import (
+    AllZero,
+    ExplodingTensor,
+    SimilarAcrossRuns,
+    StalledTrainingRule,
+    TensorVariance,
+    UnchangedTensor,
+)
 from classifier.debugging.tensors import Tensors
+
+RULES: dict[str, type[PlainRule]] = {
+    rule.__name__: rule
+    for rule in (
+        LossNotDecreasing,
+        Overfit,
+        Overtraining,
+        VanishingGradient,
+        ExplodingTensor,
+        PoorWeightInitialization,
+        WeightUpdateRatio,
+        AllZero,
+        UnchangedTensor,
+        TensorVariance,
+        DeadRelu,
+        SaturatedActivation,
+        ClassImbalance,
+        Confusion,
+        SimilarAcrossRuns,
+        StalledTrainingRule,
+    )
+}
 
 
 class RuleEvaluator:
@@ -32,8 +70,7 @@ class RuleEvaluator:
         """Evaluate the remaining steps; return the findings of all rules and of the loss curve, fired ones first."""
         self._advance(ended=True)
         findings = [self._finding(rule) for rule in self._rules]
-        series = read_series(self.tensors)
-        findings += read_curve(Curve(series.training, series.validation))
+        findings += judge_losses(read_curves(self.tensors))
         return sorted(findings, key=lambda finding: ("fired", "quiet", "skipped").index(finding.outcome))
 
     def _advance(self, *, ended: bool) -> list[Finding]:

@@ -20,8 +20,7 @@ from classifier.contract.findings import write_findings
 from classifier.contract.paths import Paths
 from classifier.host import has_gpu, num_cores
 from classifier.profiling.operators import OperatorRecorder
-from classifier.profiling.outputs import summary_lines, write_profile
-from classifier.profiling.profile import Profile
+from classifier.profiling.profile import Profile, summary_lines, write_profile
 from classifier.profiling.rules import evaluate
 from classifier.profiling.steps import DeviceClock, HostClock, StepTimer
 from classifier.profiling.system import Sampler

@@ -15,10 +15,9 @@ import numpy as np
 from classifier.contract.channels import PHOTO_CHANNELS
 from classifier.contract.findings import Finding
 from classifier.contract.hyperparameters import Hyperparameters
-from classifier.reporting.charts.confusion import confusion_figure, most_confused
-from classifier.reporting.charts.curves import curve_figures
 from classifier.reporting.charts.debugger import debugger_figures
 from classifier.reporting.charts.profiler import PHASES, profiler_figures
+from classifier.reporting.charts.results import confusion_figure, curve_figures, most_confused
 from classifier.reporting.summary import HISTORY_FILE, OutputFolder, Summary
 from classifier.reporting.theme import sentence
 

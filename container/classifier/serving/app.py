@@ -3,33 +3,37 @@
 The only module that imports Flask.
 """
 
+import random
 import time
-import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from classifier.errors import ArtifactError, ImageError, MediaTypeError, UserError
-from classifier.serving import codec
+from classifier.serving import codec, openapi
+from classifier.serving.asgi import IS_WANTED, NUM_RECEIVED, REQUEST_ERROR, Admission
 from classifier.serving.errors import (
     AcceptError,
     ModelExistsError,
+    NotReadyError,
     OutOfMemoryError,
+    ProtocolError,
     RequestError,
     TooLargeError,
     TooSlowError,
     UnavailableError,
     UnknownModelError,
 )
-from classifier.serving.front import IS_WANTED, REQUEST_ERROR
+from classifier.serving.json_photos import parse_json
+from classifier.serving.log import format_traceback, log_line
 from classifier.serving.model_manager import LoadedModel, ModelManager
 from classifier.serving.predictor import Job, Predictor
-from classifier.serving.settings import MIB, ServerSettings
-from classifier.serving.telemetry import Telemetry, log_line
+from classifier.serving.settings import MIB, LogLevel, ServerSettings
+from classifier.serving.telemetry import SINGLE_MODEL, Telemetry
 from classifier.vision.manifest import ModelManifest
 
 # The first match counts, so subclasses come before their bases.
@@ -47,36 +51,47 @@ STATUS: dict[type[Exception], int] = {
     UnavailableError: 503,
 }
 RETRY_AFTER_S = 1
+PREDICT_ROUTE = "/invocations"
 # Routes that never wait for a model, so the transport may call them on its own thread.
-INLINE_PATHS = frozenset({"/ping", "/execution-parameters"})
+INLINE_PATHS = frozenset({"/ping", "/ready", "/execution-parameters"})
 DEFAULT_TOP_K = 5
 MODELS_PER_PAGE = 100
+# The platform rejects a batch transform with more than this number of concurrent requests times their largest payload.
+MAX_TRANSFORM_MB = 100
+MAX_TRANSFORMS = 8
+MAX_LOGGED = 1000
 _PAGE = Path(__file__).with_name("page.html")
 
 
-def create_app(predictor: Predictor, settings: ServerSettings, telemetry: Telemetry) -> Flask:
+def create_app(
+    predictor: Predictor, settings: ServerSettings, telemetry: Telemetry, admission: Admission | None = None
+) -> Flask:
     """Create the application that serves one model at ``/invocations``, with a page to try it on if configured."""
-    app = _base_app(settings, telemetry, predictor.is_answering)
-    telemetry.set_depth_source(lambda: predictor.queue_depth)
+    app = _base_app(settings, telemetry, admission or Admission(), predictor.is_answering)
+    telemetry.set_queues(lambda: {SINGLE_MODEL: predictor})
 
-    @app.post("/invocations")
+    @app.post(PREDICT_ROUTE)
     def invocations() -> Response:
         return _predict(predictor, settings)
 
     if settings.page:
         _add_page(app, predictor.manifest)
+    _add_description(app, openapi.describe_model_api(settings, STATUS, predictor.manifest, DEFAULT_TOP_K))
     return app
 
 
-def create_multi_model_app(manager: ModelManager, settings: ServerSettings, telemetry: Telemetry) -> Flask:
+def create_multi_model_app(
+    manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission | None = None
+) -> Flask:
     """Create the application that implements the platform's multi-model API."""
-    app = _base_app(settings, telemetry, manager.is_answering)
-    telemetry.set_depth_source(lambda: sum(one.predictor.queue_depth for one in manager.all()))
+    app = _base_app(settings, telemetry, admission or Admission(), manager.is_answering)
+    telemetry.set_queues(lambda: {one.name: one.predictor for one in manager.all()})
 
     @app.post("/models")
     def load() -> dict[str, Any]:
-        document = codec.parse_json(request.get_data())
+        document = parse_json(request.get_data())
         name, url = _field(document, "model_name"), _field(document, "url")
+        g.model = name
         return _describe(manager.load(name, url))
 
     @app.get("/models")
@@ -89,20 +104,26 @@ def create_multi_model_app(manager: ModelManager, settings: ServerSettings, tele
 
     @app.delete("/models/<path:name>")
     def unload(name: str) -> dict[str, Any]:
-        return _describe(manager.unload(name))
+        model = manager.unload(name)
+        telemetry.remove_model(name)
+        return _describe(model)
 
     @app.post("/models/<path:name>/invoke")
     def invoke(name: str) -> Response:
-        return _predict(manager.get(name).predictor, settings)
+        with manager.use(name) as model:
+            return _predict(model.predictor, settings)
 
+    _add_description(app, openapi.describe_multi_model_api(settings, STATUS, DEFAULT_TOP_K))
     return app
 
 
-def _base_app(settings: ServerSettings, telemetry: Telemetry, is_answering: Callable[[], bool]) -> Flask:
+def _base_app(
+    settings: ServerSettings, telemetry: Telemetry, admission: Admission, is_answering: Callable[[], bool]
+) -> Flask:
     """An application with the routes, hooks and error handlers that all applications share."""
     app = Flask(__name__, static_folder=None)
     app.before_request(_begin_request)
-    app.after_request(lambda response: _end_request(response, telemetry))
+    app.after_request(lambda response: _end_request(response, telemetry, settings))
     app.register_error_handler(UserError, _handle_error)
     app.register_error_handler(UnavailableError, _handle_error)
     app.register_error_handler(HTTPException, _handle_http_error)
@@ -112,15 +133,41 @@ def _base_app(settings: ServerSettings, telemetry: Telemetry, is_answering: Call
     def ping() -> Response:
         return Response(status=200 if is_answering() else 503)
 
+    @app.get("/ready")
+    def ready() -> dict[str, str]:
+        _check_ready(settings, admission, is_answering)
+        return {"status": "ready"}
+
     @app.get("/execution-parameters")
     def execution_parameters() -> dict[str, Any]:
-        return {
-            "MaxConcurrentTransforms": min(8, settings.max_requests),
-            "BatchStrategy": "SINGLE_RECORD",
-            "MaxPayloadInMB": min(100, int(settings.max_body / MIB)),
-        }
+        return _execution_parameters(settings)
 
     return app
+
+
+def _check_ready(settings: ServerSettings, admission: Admission, is_answering: Callable[[], bool]) -> None:
+    if admission.is_draining:
+        raise NotReadyError("this server is stopping")
+    if not is_answering():
+        raise NotReadyError("the model does not answer")
+    saturated_s = admission.saturated_s()
+    if saturated_s > settings.ready_after_s:
+        raise NotReadyError(f"this server has been saturated for {saturated_s:.1f} s")
+
+
+def _execution_parameters(settings: ServerSettings) -> dict[str, Any]:
+    """What a batch transform uses if its request names nothing else.
+
+    The largest body comes first, since a photo that does not fit fails its whole job; concurrency takes what is left.
+    One record per request, because a line that fails should cost its own prediction alone, and lines that the platform
+    puts together up to the payload's size might exceed the number of photos allowed in a request.
+    """
+    payload = min(MAX_TRANSFORM_MB, max(1, int(settings.max_body / MIB)))
+    return {
+        "MaxConcurrentTransforms": min(MAX_TRANSFORMS, settings.max_requests, MAX_TRANSFORM_MB // payload),
+        "BatchStrategy": "SINGLE_RECORD",
+        "MaxPayloadInMB": payload,
+    }
 
 
 # Predictions
@@ -130,6 +177,7 @@ def _predict(predictor: Predictor, settings: ServerSettings) -> Response:
     # Accept is checked before anything is computed.
     response_format = codec.negotiate(request.headers.get("Accept", ""), settings.default_accept)
     top_k = _top_k(request.headers.get("X-Amzn-SageMaker-Custom-Attributes", ""))
+    codec.check_encoding(request.headers.get("Content-Encoding", ""))
     photos = codec.decode(request.get_data(cache=False), request.headers.get("Content-Type", ""), settings)
     g.job = Job(is_wanted=request.environ.get(IS_WANTED, lambda: True))
     outcomes = predictor.predict(photos.instances, g.job)
@@ -169,7 +217,7 @@ def _list_page(models: list[LoadedModel], token: str) -> dict[str, Any]:
     return page if len(rest) <= MODELS_PER_PAGE else {**page, "nextPageToken": rest[MODELS_PER_PAGE - 1].name}
 
 
-# The page
+# The page and the description of the API
 
 
 def _add_page(app: Flask, manifest: ModelManifest) -> None:
@@ -183,11 +231,21 @@ def _add_page(app: Flask, manifest: ModelManifest) -> None:
         return Response(text, content_type="text/html; charset=utf-8")
 
 
+def _add_description(app: Flask, document: openapi.Document) -> None:
+    body = codec.dump_json(document)
+
+    @app.get("/openapi.json")
+    def description() -> Response:
+        return Response(body, content_type=codec.JSON)
+
+
 # Errors
 
 
 def _handle_error(error: Exception) -> Response:
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    if isinstance(error, ProtocolError):
+        status = error.status
     g.error = error
     response = Response(codec.dump_json(codec.error_document(error)), status, content_type=codec.JSON)
     if status == 503:
@@ -206,13 +264,9 @@ def _handle_http_error(error: HTTPException) -> Response:
 def _handle_unexpected_error(error: Exception) -> Response:
     # A bug. The traceback goes to the log and never to the caller.
     g.error = error
-    log_line(level="error", message="request failed", error=_traceback(error))
+    log_line(level="error", message="request failed", inference_id=_inference_id(), traceback=format_traceback(error))
     document = {"error": {"type": "InternalError", "message": "the server failed on this request"}}
     return Response(codec.dump_json(document), 500, content_type=codec.JSON)
-
-
-def _traceback(error: Exception) -> str:
-    return "".join(traceback.format_exception(error))
 
 
 # Hooks and logging
@@ -225,24 +279,74 @@ def _begin_request() -> None:
         raise error
 
 
-def _end_request(response: Response, telemetry: Telemetry) -> Response:
+def _end_request(response: Response, telemetry: Telemetry, settings: ServerSettings) -> Response:
     seconds = time.monotonic() - g.start
-    telemetry.record_request(response.status_code, seconds)
-    if request.path != "/ping" or response.status_code != 200:
+    route = request.url_rule.rule if request.url_rule else ""
+    telemetry.record_request(
+        # A path that is unknown, or a method that it does not support, comes from the caller: any number of values.
+        method=request.method if route else "",
+        route=route,
+        model=_model() or (SINGLE_MODEL if route == PREDICT_ROUTE else ""),
+        status=response.status_code,
+        seconds=seconds,
+    )
+    if "error" in g:
+        telemetry.record_refusal(g.error)
+    if _is_logged(response.status_code, settings):
         _log_request(response.status_code, seconds)
     return response
+
+
+def _is_logged(status: int, settings: ServerSettings) -> bool:
+    levels = get_args(LogLevel)
+    level = _level(status)
+    if levels.index(level) < levels.index(settings.log_level):
+        return False
+    # Probes arrive every few seconds, and only their failures tell anything.
+    return level != "info" or (request.path not in ("/ping", "/ready") and random.random() < settings.log_sample)
+
+
+def _level(status: int) -> LogLevel:
+    if status >= 500:
+        return "error"
+    return "warning" if status >= 400 else "info"
 
 
 def _log_request(status: int, seconds: float) -> None:
     job: Job | None = g.get("job")
     error: Exception | None = g.get("error")
     log_line(
-        method=request.method,
-        path=request.path,
+        level=_level(status),
+        method=request.method[:MAX_LOGGED] or None,
+        path=request.path[:MAX_LOGGED],
+        model=_model(),
         status=status,
         ms=round(seconds * 1e3, 2),
         stages_ms={name: round(value * 1e3, 2) for name, value in job.stages_s.items()} if job else None,
-        num_bytes=request.content_length,
-        inference_id=request.headers.get("X-Amzn-SageMaker-Inference-Id"),
+        num_bytes=_num_bytes(),
+        inference_id=_inference_id(),
         error=type(error).__name__ if error else None,
+        message=_message(error),
     )
+
+
+def _message(error: Exception | None) -> str | None:
+    # Flask's own errors are explained by their type, and bugs by the line with their traceback.
+    is_ours = isinstance(error, UserError | UnavailableError)
+    return str(error)[:MAX_LOGGED] if is_ours else None
+
+
+def _model() -> str | None:
+    """The name of the model that the request is about, where several are served."""
+    return g.get("model") or (request.view_args or {}).get("name")
+
+
+def _num_bytes() -> int | None:
+    """The length of the body that was announced, else of what has arrived."""
+    announced = request.content_length
+    return request.environ.get(NUM_RECEIVED) if announced is None else announced
+
+
+def _inference_id() -> str | None:
+    identifier = request.headers.get("X-Amzn-SageMaker-Inference-Id")
+    return identifier[:MAX_LOGGED] if identifier else None

@@ -1,19 +1,27 @@
-"""The Gunicorn application: its configuration, and the WSGI application that its worker builds after the fork."""
+"""Gunicorn around the application: its configuration, and what its worker builds after the fork."""
 
+import resource
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, UserError
-from classifier.serving.http import WsgiApp
+from classifier.host import available_memory
+from classifier.serving.asgi import Adapter, Admission
+from classifier.serving.connections import Connections
+from classifier.serving.log import JsonHandler, log_line, redirect_logging
 from classifier.serving.settings import ServerSettings
 
-# Longer than the worker's own drain, shorter than the platform's 30 s between SIGTERM and SIGKILL.
-GRACEFUL_TIMEOUT_S = 24
+# What a worker needs beyond its drain to end.
+SHUTDOWN_S = 4
+BACKLOG = 1024
 ADDRESS = "0.0.0.0"
 
 
@@ -30,26 +38,41 @@ class GunicornApplication(BaseApplication):
         options: dict[str, Any] = {
             "bind": f"{ADDRESS}:{self._settings.port}",
             "workers": 1,
-            "worker_class": "classifier.serving.worker.FrontWorker",
-            "backlog": 1024,
-            "timeout": 60,
-            "graceful_timeout": GRACEFUL_TIMEOUT_S,
+            "worker_class": "classifier.serving.worker.ServerWorker",
+            "backlog": BACKLOG,
+            # Also how long Gunicorn waits for a body to go on; the limit on that is ours.
+            "timeout": max(60, round(self._settings.receive_timeout_s) + 30),
+            "graceful_timeout": round(self._settings.drain_s) + SHUTDOWN_S,
+            "keepalive": round(self._settings.keep_alive_s),
+            "asgi_loop": "asyncio",
+            "asgi_lifespan": "off",
+            "http_parser": "python",
             # For the heartbeat's file; on a disk that stalls a healthy worker would look dead.
             "worker_tmp_dir": "/dev/shm",
             "loglevel": "warning",
+            "logger_class": JsonLogger,
             "control_socket_disable": True,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """Build the WSGI application; called in the worker. Exits if there is no usable model."""
+        """Build what serves connections; called in the worker. Exits if there is no usable model."""
         try:
             return build_app(self._paths, self._settings)
         except UserError as error:
             print(f"serve: {error}", file=sys.stderr, flush=True)
             # On this exit code Gunicorn stops instead of starting another worker, which would fail likewise.
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class JsonLogger(Logger):
+    """Gunicorn's logger, in the format of all other lines and never blocked by the log's reader."""
+
+    def setup(self, cfg: Config) -> None:
+        """Configure; called by the constructor and whenever Gunicorn reloads its configuration."""
+        super().setup(cfg)
+        self.error_log.handlers = [JsonHandler()]
 
 
 def check_port(port: int) -> None:
@@ -69,24 +92,48 @@ def check_port(port: int) -> None:
             ) from None
 
 
-def build_app(paths: Paths, settings: ServerSettings) -> WsgiApp:
-    """Load the model, or prepare to load several, and return the WSGI application, ready to answer.
+def build_app(paths: Paths, settings: ServerSettings) -> Connections:
+    """Load the model, or prepare to load several, and return what serves connections, ready to answer.
 
     Raises:
         ArtifactError: there is no model, or a damaged one.
     """
     # Imported in the worker: the process that forks it stays small and free of the threads that these libraries start.
-    from classifier.serving.app import create_app, create_multi_model_app  # noqa: PLC0415
-    from classifier.serving.model_manager import ModelManager, available_memory  # noqa: PLC0415
+    from classifier.serving.app import INLINE_PATHS, create_app, create_multi_model_app  # noqa: PLC0415
+    from classifier.serving.model_manager import ModelManager  # noqa: PLC0415
     from classifier.serving.predictor import Predictor  # noqa: PLC0415
-    from classifier.serving.telemetry import Telemetry  # noqa: PLC0415
+    from classifier.serving.startup import describe_server  # noqa: PLC0415
+    from classifier.serving.telemetry import SINGLE_MODEL, Telemetry  # noqa: PLC0415
 
-    telemetry = Telemetry()
+    redirect_logging(settings.log_level)
+    telemetry, admission = Telemetry(), Admission()
     if settings.metrics_port:
-        telemetry.publish(settings.metrics_port)
+        telemetry.publish(settings.metrics_host, settings.metrics_port)
+
+    def open_model(name: str, folder: Path) -> Predictor:
+        with telemetry.loading(name) as metrics:
+            return Predictor.open(folder, settings, metrics)
+
     if settings.multi_model:
-        manager = ModelManager(
-            paths.base / "models", lambda folder: Predictor.open(folder, settings, telemetry), available_memory
-        )
-        return create_multi_model_app(manager, settings, telemetry)
-    return create_app(Predictor.open(paths.model, settings, telemetry), settings, telemetry)
+        manager = ModelManager(paths.base / "models", open_model, available_memory)
+        app = create_multi_model_app(manager, settings, telemetry, admission)
+        log_line(**describe_server(settings))
+    else:
+        predictor = open_model(SINGLE_MODEL, paths.model)
+        app = create_app(predictor, settings, telemetry, admission)
+        log_line(**describe_server(settings, predictor))
+    adapter = Adapter(app, settings, admission, inline=INLINE_PATHS)
+    connections = Connections(settings, adapter, admission, telemetry, max_connections=_max_connections(settings))
+    telemetry.set_gauges(
+        connections=lambda: len(connections),
+        buffered_bytes=lambda: connections.num_buffered,
+        in_flight=lambda: admission.num_in_flight,
+    )
+    return connections
+
+
+def _max_connections(settings: ServerSettings) -> int:
+    """The configured limit, or what the limit on file descriptors leaves beside those of the rest of the process."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    available = settings.max_connections if soft == resource.RLIM_INFINITY else max(soft - 100, 16)
+    return min(settings.max_connections, available)

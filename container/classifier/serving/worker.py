@@ -1,30 +1,30 @@
-"""The Gunicorn worker: loads the model, and serves its requests with a ``Front``."""
+"""Gunicorn's ASGI worker with our connections, a heartbeat while it loads, and a drain that loses no request."""
 
+import asyncio
 import os
-import resource
 import socket
 import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-from gunicorn.workers.base import Worker
+from gunicorn.workers.gasgi import ASGIWorker
 
 from classifier.host import tune_malloc
-from classifier.serving.app import INLINE_PATHS
-from classifier.serving.front import Front
-from classifier.serving.settings import ServerSettings
+from classifier.serving.connections import Connection, Connections
 
-# Together shorter than the platform's 30 s between SIGTERM and SIGKILL, and than Gunicorn's graceful timeout.
-DRAIN_S = 20.0
+# During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
 RECEIVE_S = 5.0
-# Long enough for a request that was sent before its sender could learn that the server is stopping.
-LINGER_S = 0.5
-HEARTBEAT_S = 1.0
-MAX_CONNECTIONS = 2000
+LATE_S = 0.5
+HEARTBEAT_S = 0.5
+POLL_S = 0.05
+# Any: the type stubs of Gunicorn are older than its ASGI worker.
+_Worker: Any = ASGIWorker
 
 
-class FrontWorker(Worker):
-    """One process with one application and one front."""
+class ServerWorker(_Worker):
+    """Gunicorn's ASGI worker with our connections, a heartbeat while it loads, and a drain that loses no request."""
+
+    connections: Connections
 
     def load_wsgi(self) -> None:
         """Load the application, sending heartbeats meanwhile: it may take longer than Gunicorn's timeout."""
@@ -33,36 +33,54 @@ class FrontWorker(Worker):
         heartbeat = threading.Thread(target=_notify_until, args=(loaded, self.notify), daemon=True)
         heartbeat.start()
         try:
-            super().load_wsgi()
+            self.connections = self.app.wsgi()
         finally:
             loaded.set()
             heartbeat.join()
+        self.asgi = self.connections.adapter
+        self.connections.telemetry.set_restarts(self.age - 1)
 
-    def run(self) -> None:
+    async def _serve(self) -> None:
         """Serve until Gunicorn stops this worker or dies, then drain."""
         listeners: list[socket.socket] = [cast(Any, one).sock for one in self.sockets]
-        front = Front(
-            listeners,
-            self.wsgi,
-            ServerSettings.from_environment(),
-            inline=INLINE_PATHS,
-            max_connections=_max_connections(),
-        )
-        front.watch(self.PIPE[0])
-        while self.alive and self._has_parent():
-            self.notify()
-            front.run_once(HEARTBEAT_S)
-        front.drain(within_s=DRAIN_S, receive_s=RECEIVE_S, linger_s=LINGER_S, tick=self.notify)
-        front.close()
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(lambda: Connection(self, self.connections), sock=one, backlog=self.cfg.backlog)
+            for one in listeners
+        ]
+        beaten = 0.0
+        while self.alive and self.ppid == os.getppid():
+            if self.connections.clock() - beaten > HEARTBEAT_S:
+                self._beat()
+                beaten = self.connections.clock()
+            await asyncio.sleep(POLL_S)
+        await self._drain()
 
-    def _has_parent(self) -> bool:
-        return os.getppid() == self.ppid
+    def _beat(self) -> None:
+        self.notify()
+        self.connections.sweep()
 
-
-def _max_connections() -> int:
-    """The limit on file descriptors, less those that the rest of the process needs; at most ``MAX_CONNECTIONS``."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(MAX_CONNECTIONS, soft - 100), 16)
+    async def _drain(self) -> None:
+        """Accept nothing new and answer every request that has begun to arrive."""
+        self.alive = False  # responses announce that their connection closes
+        self.connections.admission.is_draining = True
+        # Connections that the kernel has accepted before the listeners close are served.
+        await asyncio.sleep(POLL_S)
+        for server in self.servers:
+            server.close()
+        start = self.connections.clock()
+        while (
+            elapsed := self.connections.clock() - start
+        ) < self.connections.settings.drain_s and not self._quick_shutdown:
+            self._beat()
+            receiving = elapsed < RECEIVE_S
+            if elapsed > LATE_S and not any(one.is_busy(receiving=receiving) for one in self.connections):
+                break
+            await asyncio.sleep(0.05)
+        for connection in self.connections:
+            connection.close()
+        # Lets the loop send what has been written.
+        await asyncio.sleep(0)
 
 
 def _notify_until(done: threading.Event, notify: Callable[[], None]) -> None:

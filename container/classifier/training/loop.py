@@ -1,7 +1,7 @@
 """Training loop and evaluation loop over one pass of a data set."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,8 @@ class EvaluationResult:
         top5: the share of samples whose class is among the five highest logits.
         f1: the mean over the classes.
         confusion: numbers of samples (true class, predicted class), int64 (num_classes, num_classes).
+        logits: float32 (N, num_classes), in the order of the data set.
+        labels: true classes, int64 (N,).
     """
 
     loss: float
@@ -94,6 +96,8 @@ class EvaluationResult:
     top5: float
     f1: float
     confusion: Tensor
+    logits: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
 
     def metrics(self, channel: str, names: Iterable[str]) -> dict[str, float]:
         """Return the named metrics by their names in the metric table: ``{"validation:loss": …}``."""
@@ -107,6 +111,7 @@ class Scores:
         self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self._in_top5 = torch.zeros((), dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
+        self._outputs: list[tuple[Tensor, Tensor]] = []
 
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """Count a batch.
@@ -120,17 +125,21 @@ class Scores:
         highest = logits.topk(min(5, logits.shape[1])).indices
         self._in_top5 += (highest == labels[:, None]).sum()
         self._loss += loss * len(labels)
+        self._outputs.append((logits, labels))
 
     def result(self) -> EvaluationResult:
         """The metrics of all samples that were counted, of which there is at least one."""
         confusion = self._confusion.cpu()
         count = int(confusion.sum())
+        logits, labels = (torch.cat(parts).cpu() for parts in zip(*self._outputs, strict=True))
         return EvaluationResult(
             loss=self._loss.item() / count,
             accuracy=int(confusion.trace()) / count,
             top5=int(self._in_top5) / count,
             f1=macro_f1(confusion),
             confusion=confusion,
+            logits=logits,
+            labels=labels,
         )
 
 

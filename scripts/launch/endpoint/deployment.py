@@ -7,9 +7,8 @@ from typing import Any
 from aws.errors import translate_errors
 from classifier.errors import UserError
 from launch.platform.clients import Platform
-from launch.platform.creation import CreatedResources, exists
-from launch.platform.logs import ENDPOINTS, LogTail, describe_last_lines
-from launch.platform.polling import wait
+from launch.platform.monitoring import ENDPOINTS, LogTail, describe_last_lines, wait
+from launch.platform.resources import CreatedResources, exists
 
 _TRANSIENT = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 

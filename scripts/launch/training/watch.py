@@ -11,8 +11,7 @@ from aws.errors import CloudError, translate_errors
 from classifier.archives import ArchiveError, unpack_tar
 from launch.local.storage import is_local, local_path
 from launch.platform.clients import Platform
-from launch.platform.logs import TRAINING_JOBS, JobMonitor, LogTail, describe_last_lines
-from launch.platform.polling import Record, follow_job
+from launch.platform.monitoring import TRAINING_JOBS, JobMonitor, LogTail, Record, describe_last_lines, follow_job
 from launch.platform.prices import describe_instances
 from launch.terminal import command, is_terminal, print_status
 

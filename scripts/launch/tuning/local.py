@@ -1,34 +1,38 @@
-"""Local tuning jobs: sample trials, run some at a time, stop those that fall behind, resume after interruptions."""
+"""Local tuning jobs: sample trials, run some at a time, stop those that fall behind, resume after interruptions.
 
+A trial is a training job of the local client. One process at a time tunes in a folder.
+"""
+
+import fcntl
 import json
 import re
 import secrets
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from classifier.errors import ConfigError
+from classifier.host import num_cores
 from launch.local.client import DEFAULT_FOLDER, LocalClient, LocalLogs
-from launch.platform.logs import TRAINING_JOBS, LogTail
+from launch.platform.monitoring import TRAINING_JOBS, LogTail
 from launch.terminal import command, print_status
 from launch.training.request import TrainingSpec, training_request
-from launch.tuning.locking import cores_per_trial, defer_interrupts, lock_folder
 from launch.tuning.ranges import canonical
-from launch.tuning.request import tuning_request
+from launch.tuning.request import TuningSpec, max_epochs, tuning_request
 from launch.tuning.results import display_path, report_results
-from launch.tuning.spec import TuningSpec, max_epochs
-from launch.tuning.stopping_criteria import reason_to_end
 from launch.tuning.study import REQUEST, Study, warm_start
 from launch.tuning.table import TrialDisplay
-from launch.tuning.trials import RUNNING, Trial
+from launch.tuning.trials import RUNNING, Trial, reason_to_end
 
 # Builds the training request of a trial from its name and its sampled hyperparameters.
 TrialRequest = Callable[[str, Mapping[str, str]], dict[str, Any]]
@@ -269,3 +273,50 @@ def trial_request(spec: TuningSpec, training: TrainingSpec, name: str, parameter
     hyperparameters = {**{key: value for key, value in extra.items() if key not in known}, **given}
     environment = {"OMP_NUM_THREADS": cores, **training.environment}
     return training_request(replace(training, job_name=name, hyperparameters=hyperparameters, environment=environment))
+
+
+def cores_per_trial(parallel: int) -> int:
+    """Return each trial's share of the cores; oversubscribed OpenMP thread pools stall each other."""
+    return max(1, num_cores() // parallel)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other tuning jobs out of a folder: they would take the running trials for leftovers, and stop them.
+
+    Raises:
+        ConfigError: another process holds the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "tune.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another tune.py is running in {folder}: wait for it, or choose another --output"
+            ) from None
+        yield
+
+
+@contextmanager
+def defer_interrupts() -> Iterator[Callable[[], bool]]:
+    """Record the first SIGINT or SIGTERM instead of raising; a second one raises KeyboardInterrupt at once.
+
+    Yields:
+        A function that returns whether a signal has arrived.
+    """
+    received: list[int] = []
+
+    def record(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for each in previous:
+            signal.signal(each, signal.default_int_handler)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, record)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

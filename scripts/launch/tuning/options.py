@@ -11,7 +11,7 @@ from classifier.errors import ConfigError
 from launch.training.options import TrainingOptions, training_spec
 from launch.training.request import TrainingSpec
 from launch.tuning.ranges import canonical, read_ranges
-from launch.tuning.spec import TuningSpec, check
+from launch.tuning.request import TuningSpec, check
 
 RESULTS = Path(__file__).resolve().parents[3] / "local_test" / "tuning"
 _MAX_NAME = 18  # characters, which leaves room for the time and the trial's number

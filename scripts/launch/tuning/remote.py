@@ -9,14 +9,13 @@ from typing import Any
 from aws.clients import client
 from aws.errors import translate_errors
 from classifier.errors import UserError
-from launch.platform.polling import wait
+from launch.platform.monitoring import wait
 from launch.platform.prices import describe_hourly
 from launch.terminal import command, print_status
 from launch.training.options import check_places
 from launch.training.request import TrainingSpec
-from launch.tuning.request import tuning_request
+from launch.tuning.request import TuningSpec, tuning_request
 from launch.tuning.results import report_results
-from launch.tuning.spec import TuningSpec
 from launch.tuning.table import TrialDisplay
 from launch.tuning.trials import RUNNING, Trial, from_summary
 

@@ -1,6 +1,7 @@
-"""State of a local tuning job: an Optuna study in a SQLite file, which outlives the process.
+"""Optuna behind a local tuning job: the search space, and a study in a SQLite file that outlives the process.
 
-Trials that were running when the process died are marked failed and interrupted; they do not count.
+Trials that were running when the process died are marked failed and interrupted; they do not count. Optuna has no
+reversed logarithmic scale: such a parameter is sampled as its distance from 1.
 """
 
 import json
@@ -11,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from classifier.errors import ConfigError
-from launch.tuning.ranges import Ranges
-from launch.tuning.search_space import distributions, from_hyperparameters, to_hyperparameters
-from launch.tuning.spec import TuningSpec
+from launch.tuning.ranges import Choice, Range, Ranges
+from launch.tuning.request import TuningSpec
 from launch.tuning.trials import Trial, read_csv
 
 REQUEST = "request.json"
@@ -229,3 +230,58 @@ def _check_identity(folder: Path, study: optuna.Study, identity: Mapping[str, An
         raise ConfigError(
             f"{folder} holds a tuning job with other {' and '.join(changed)}: choose another --output, or give the same"
         )
+
+
+def distributions(ranges: Ranges) -> dict[str, BaseDistribution]:
+    """Return Optuna's distribution of each parameter, by name."""
+    return {parameter.name: _distribution(parameter) for parameter in ranges.parameters}
+
+
+def to_hyperparameters(ranges: Ranges, sample: Mapping[str, Any]) -> dict[str, str]:
+    """Convert sampled values to hyperparameters, in the order of the ranges."""
+    return {parameter.name: _to_string(parameter, sample[parameter.name]) for parameter in ranges.parameters}
+
+
+def from_hyperparameters(ranges: Ranges, values: Mapping[str, str]) -> dict[str, Any]:
+    """Convert hyperparameters to the values that Optuna would have sampled.
+
+    Raises:
+        ValueError: a hyperparameter is missing, or outside of its range.
+    """
+    return {parameter.name: _from_string(parameter, values.get(parameter.name)) for parameter in ranges.parameters}
+
+
+def _distribution(parameter: Range) -> BaseDistribution:
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(parameter.values)
+    is_log = parameter.scaling != "Linear"
+    if parameter.is_integer:
+        return IntDistribution(int(parameter.low), int(parameter.high), log=is_log)
+    if parameter.scaling == "ReverseLogarithmic":
+        return FloatDistribution(1 - parameter.high, 1 - parameter.low, log=True)
+    return FloatDistribution(parameter.low, parameter.high, log=is_log)
+
+
+def _to_string(parameter: Range, sampled: Any) -> str:
+    if isinstance(parameter, Choice):
+        return sampled
+    if parameter.is_integer:
+        return str(int(sampled))
+    value = 1 - sampled if parameter.scaling == "ReverseLogarithmic" else sampled
+    # Rounding in the subtraction can lead out of the range.
+    return repr(min(max(float(value), parameter.low), parameter.high))
+
+
+def _from_string(parameter: Range, value: str | None) -> Any:
+    if value is None:
+        raise ValueError(f"no {parameter.name}")
+    if isinstance(parameter, Choice):
+        if value not in parameter.values:
+            raise ValueError(f"{parameter.name}={value} is none of {parameter.values}")
+        return value
+    number = float(value)
+    if not parameter.low <= number <= parameter.high:
+        raise ValueError(f"{parameter.name}={value} is outside of its range")
+    if parameter.is_integer:
+        return int(number)
+    return 1 - number if parameter.scaling == "ReverseLogarithmic" else number

@@ -1,4 +1,4 @@
-"""Trials of a tuning job, local or on AWS: values, CSV table, and the best one."""
+"""Trials of a tuning job, local or on AWS: values, CSV table, the best one, and whether more are needed."""
 
 import csv
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.contract.metrics import Metric
+from launch.tuning.request import TuningSpec
 
 # The columns of the SageMaker SDK's HyperparameterTuningJobAnalytics, after the hyperparameters.
 COLUMNS = (
@@ -21,6 +22,7 @@ COLUMNS = (
     "TrainingElapsedTimeSeconds",
 )
 RUNNING = ("InProgress", "Stopping")
+_MAX_ATTEMPTS = 5  # the platform fails a tuning job whose first 5 trials all fail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,34 @@ def best_trial(trials: Iterable[Trial], metric: Metric) -> Trial | None:
         if best is None or best.objective is None or metric.is_better(trial.objective, best.objective):
             best = trial
     return best
+
+
+def reason_to_end(spec: TuningSpec, trials: Sequence[Trial], seconds: float) -> str | None:
+    """Return why no more trials are needed, or None if they are.
+
+    Args:
+        trials: all trials so far, the running ones included.
+        seconds: duration of the present run.
+    """
+    ended = [trial for trial in trials if not trial.is_running]
+    best = best_trial(ended, spec.metric)
+    if len(ended) >= spec.num_jobs():
+        return f"all {spec.num_jobs()} trials are done"
+    if best is None and len(ended) >= _MAX_ATTEMPTS and all(trial.status == "Failed" for trial in ended):
+        return f"no trial succeeded in {len(ended)} attempts"
+    if best is not None and best.objective is not None:
+        if spec.target is not None and not spec.metric.is_better(spec.target, best.objective):
+            return f"the target {spec.target:g} is reached"
+        num_since = sum(trial is not best and _ended_after(trial, best) for trial in ended)
+        if spec.no_improvement is not None and num_since >= spec.no_improvement:
+            return f"no improvement in {num_since} trials"
+    if spec.max_runtime_s is not None and seconds >= spec.max_runtime_s:
+        return f"the time limit of {spec.max_runtime_s} s is reached"
+    return None
+
+
+def _ended_after(trial: Trial, best: Trial) -> bool:
+    return trial.ended is not None and best.ended is not None and trial.ended >= best.ended
 
 
 def write_csv(path: Path, trials: Iterable[Trial], names: Sequence[str]) -> None:

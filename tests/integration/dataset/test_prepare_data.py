@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dataset.output_dir import stage_output
+from dataset.output import stage_output
 from prepare_data import main
 from support.drawing import draw_photo, encode, write_classes
 

@@ -11,8 +11,8 @@ import pytest
 from classifier.errors import ConfigError
 from launch.local.processes import is_alive
 from launch.tuning.ranges import Choice, Ranges
+from launch.tuning.request import TuningSpec
 from launch.tuning.results import write_results
-from launch.tuning.spec import TuningSpec
 from launch.tuning.study import REQUEST, warm_start
 from support.commands import Command, start_support
 from support.quick_trials import quick_spec, quick_study, quick_tuner

@@ -16,7 +16,7 @@ from classifier.errors import UserError
 from launch.training.request import TrainingSpec
 from launch.tuning.ranges import read_ranges
 from launch.tuning.remote import RemoteTuning, TuningFailedError
-from launch.tuning.spec import TuningSpec
+from launch.tuning.request import TuningSpec
 from support.tune_command import tune
 from support.tuning_service import Script, tuning_service
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dataset.sample_data import write_digits
-from launch.tuning.locking import lock_folder
+from launch.tuning.local import lock_folder
 from launch.tuning.trials import COLUMNS
 from support.jobs import TINY
 from support.quick_trials import quick_spec, quick_study

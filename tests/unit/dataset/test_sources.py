@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from classifier.errors import DataError
+from dataset.annotations import list_manifest, list_polyvore, list_table
 from dataset.class_folders import list_class_folders
 from dataset.listing import Listing, class_folder_name, read_label_names
-from dataset.manifests import list_manifest, list_polyvore
 from dataset.sources import Source, find_photos
-from dataset.tables import list_table
 
 
 def touch(folder: Path, *places: str) -> Path:

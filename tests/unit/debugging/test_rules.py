@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from classifier.contract.findings import DEBUGGER_RULES, Finding
-from classifier.debugging.rules import RULES
+from classifier.debugging.evaluation import RULES
 from classifier.errors import ConfigError
 from support.debugged import Run, judge
 

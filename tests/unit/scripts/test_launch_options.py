@@ -15,7 +15,7 @@ from launch.platform.resources import LOCAL_ROLE, ContainerOptions, Security
 from launch.terminal import parse_pairs, read_hyperparameters
 from launch.training.options import TrainingOptions, check_places, training_spec
 from launch.training.request import Monitoring, Resources
-from launch.transform.options import TransformOptions, transform_requests
+from launch.transform import TransformOptions, transform_requests
 
 AWS = PlatformOptions(region="us-east-1")
 CONTAINER = ContainerOptions(image="image", role="arn:aws:iam::123456789012:role/SageMaker")

@@ -8,8 +8,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from aws.errors import QUOTAS_PAGE, CloudError, translate_errors
-from launch.platform.logs import JobMonitor, LogTail, describe_last_lines
-from launch.platform.polling import follow_job, wait
+from launch.platform.monitoring import JobMonitor, LogTail, describe_last_lines, follow_job, wait
 from launch.platform.prices import describe_hourly
 
 

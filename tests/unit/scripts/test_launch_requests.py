@@ -26,7 +26,7 @@ from launch.platform.ecr import repository_request
 from launch.platform.models import ModelSpec, content_name, model_request
 from launch.platform.resources import Security, has_gpu, scalable_target
 from launch.training.request import Monitoring, Resources, TrainingSpec, training_definition, training_request
-from launch.transform.request import TransformSpec, transform_request
+from launch.transform import TransformSpec, transform_request
 
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:0"

@@ -8,7 +8,7 @@ import pytest
 
 from classifier.errors import DataError
 from classifier.vision.images import EXTENSIONS
-from predict import find_photos
+from launch.endpoint.predictions import find_photos
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 

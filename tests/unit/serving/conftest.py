@@ -7,7 +7,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from classifier.engine.base import EngineChoice
+from classifier.serving import log
 from classifier.serving.app import create_app
+from classifier.serving.asgi import Admission
 from classifier.serving.predictor import Predictor
 from classifier.serving.settings import ServerSettings
 from classifier.serving.telemetry import Telemetry
@@ -24,7 +26,7 @@ def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings() -> ServerSettings:
-    return ServerSettings(max_instances=8, max_body_mb=2, max_image_mb=0.5, max_megapixels=4)
+    return ServerSettings(max_instances=8, max_body_mb=2, max_image_mb=0.5, max_decoded_mb=12)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +36,15 @@ def predictor(artifact_folder: Path, settings: ServerSettings) -> Iterator[Predi
     predictor.close()
 
 
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Write what a test has logged while its output is captured, instead of during the next test."""
+    try:
+        yield
+    finally:
+        log.flush()
+
+
 @pytest.fixture
 def client(predictor: Predictor, settings: ServerSettings) -> FlaskClient:
-    return create_app(predictor, settings, Telemetry()).test_client()
+    return create_app(predictor, settings, Telemetry(), Admission()).test_client()

@@ -15,12 +15,13 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from classifier.errors import ArtifactError, ConfigError, DataError, ImageError, MediaTypeError, WeightsError
+from classifier.serving import codec, log
 from classifier.serving.app import STATUS, create_app
+from classifier.serving.asgi import NUM_RECEIVED, REQUEST_ERROR, Admission
 from classifier.serving.errors import BusyError, TooSlowError
-from classifier.serving.front import REQUEST_ERROR
 from classifier.serving.predictor import Predictor
 from classifier.serving.settings import ServerSettings
-from classifier.serving.telemetry import Telemetry
+from classifier.serving.telemetry import SINGLE_MODEL, Telemetry
 from classifier.vision import artifact
 from support.drawing import draw_photo, encode
 from support.servers import SIDE, drawn_photos
@@ -165,6 +166,30 @@ def test_unreadable_photo_gets_its_own_error(client: FlaskClient) -> None:
     assert error_type(invoke(client, instances(b"no photo", b""), JSON)) == (422, "ImageError")
 
 
+def test_more_json_lines_than_instances_are_answered_with_errors_in_place(
+    client: FlaskClient, settings: ServerSettings
+) -> None:
+    photos = drawn_photos(3)
+    lines = [json.dumps({"image": base64.b64encode(photos[index % 3]).decode()}) for index in range(20)]
+    assert len(lines) > settings.max_instances * 2
+    lines[1:1] = ["{", "[1]", '{"image": "?"}']
+    response = invoke(client, "\n".join(lines).encode(), "application/jsonlines", accept="application/jsonlines")
+    answers = [json.loads(line) for line in response.text.splitlines()]
+    single = [invoke(client, photo).get_json() for photo in photos]
+    assert [one["error"]["type"] for one in answers[1:4]] == ["RequestError", "RequestError", "ImageError"]
+    assert _rounded(answers[:1] + answers[4:]) == _rounded([single[index % 3] for index in range(20)])
+    assert error_type(invoke(client, b"{\n[1]", "application/jsonlines")) == (400, "RequestError")
+
+
+def test_response_is_limited(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "MAX_RESPONSE", 2000)
+    photos = drawn_photos(8)
+    assert invoke(client, instances(photos[0]), JSON).status_code == 200
+    for accept in (JSON, "application/jsonlines"):
+        response = invoke(client, instances(*photos), JSON, accept=accept)
+        assert error_type(response) == (413, "TooLargeError")
+
+
 def _bomb() -> bytes:
     data = encode(Image.new("1", (8, 8)), "PNG")
     return data[:16] + (100_000).to_bytes(4) * 2 + data[24:]
@@ -179,7 +204,8 @@ def _bomb() -> bytes:
         (_bomb(), "image/png", {}, (422, "ImageError")),
         (encode(Image.new("RGB", (3000, 2000)), "PNG"), "image/png", {}, (422, "ImageError")),
         (b"x", "text/plain", {}, (415, "MediaTypeError")),
-        (b"x", "", {}, (415, "MediaTypeError")),
+        (b"x", "", {}, (422, "ImageError")),
+        (b"x", JPEG, {"Content_Encoding": "gzip"}, (415, "MediaTypeError")),
         (b"no photo", JPEG, {"accept": "text/html"}, (406, "AcceptError")),
         (bytes(600_000), JPEG, {}, (413, "TooLargeError")),
         (b"{", JSON, {}, (400, "RequestError")),
@@ -233,7 +259,9 @@ def test_internal_errors_are_logged_and_not_exposed(
     response = invoke(client, b"x")
     assert error_type(response) == (500, "InternalError")
     assert "secret" not in response.text
-    assert "a secret" in capfd.readouterr().out
+    failed, answered = logged(capfd)
+    assert "RuntimeError: a secret" in failed["traceback"]
+    assert (answered["status"], answered["level"], answered["error"]) == (500, "error", "RuntimeError")
 
 
 def test_ping_returns_200_without_a_body(client: FlaskClient) -> None:
@@ -244,54 +272,182 @@ def test_ping_returns_200_without_a_body(client: FlaskClient) -> None:
 
 def test_ping_fails_once_the_engine_has_stopped(artifact_folder: Path, settings: ServerSettings) -> None:
     predictor = Predictor.open(artifact_folder, settings)
-    client = create_app(predictor, settings, Telemetry()).test_client()
+    client = create_app(predictor, settings, Telemetry(), Admission()).test_client()
     assert client.get("/ping").status_code == 200
     predictor.close()
     assert client.get("/ping").status_code == 503
     assert error_type(invoke(client, drawn_photos(1)[0])) == (503, "BusyError")
 
 
-def test_execution_parameters_respect_the_platforms_limits(client: FlaskClient) -> None:
+class Saturation(Admission):
+    """An admission that has refused requests for as long as the test says."""
+
+    seconds = 0.0
+
+    def saturated_s(self) -> float:
+        return self.seconds
+
+
+def test_ready_fails_while_the_server_is_saturated_or_stopping(predictor: Predictor, settings: ServerSettings) -> None:
+    admission = Saturation()
+    client = create_app(predictor, settings, Telemetry(), admission).test_client()
+    assert (client.get("/ready").status_code, client.get("/ready").get_json()) == (200, {"status": "ready"})
+    admission.seconds = 2.9
+    assert client.get("/ready").status_code == 200
+    admission.seconds = 3.1
+    response = client.get("/ready")
+    assert error_type(response) == (503, "NotReadyError")
+    assert "saturated for 3.1 s" in response.text
+    assert client.get("/ping").status_code == 200
+    admission.is_draining = True
+    response = client.get("/ready")
+    assert error_type(response) == (503, "NotReadyError")
+    assert "stopping" in response.text
+
+
+def test_ready_fails_once_the_engine_has_stopped(artifact_folder: Path, settings: ServerSettings) -> None:
+    predictor = Predictor.open(artifact_folder, settings)
+    client = create_app(predictor, settings, Telemetry(), Admission()).test_client()
+    predictor.close()
+    assert error_type(client.get("/ready")) == (503, "NotReadyError")
+
+
+@pytest.mark.parametrize(
+    ("limits", "transforms", "payload"),
+    [
+        ({}, 4, 25),
+        ({"max_body_mb": 2}, 8, 2),
+        ({"max_body_mb": 2, "max_requests": 3}, 3, 2),
+        ({"max_body_mb": 0.3}, 8, 1),
+        ({"max_body_mb": 12.9}, 8, 12),
+        ({"max_body_mb": 13}, 7, 13),
+        ({"max_body_mb": 2048}, 1, 100),
+    ],
+)
+def test_execution_parameters_respect_the_platforms_limits(
+    predictor: Predictor, limits: dict[str, Any], transforms: int, payload: int
+) -> None:
+    client = create_app(predictor, ServerSettings(**limits), Telemetry(), Admission()).test_client()
     assert client.get("/execution-parameters").get_json() == {
-        "MaxConcurrentTransforms": 8,
+        "MaxConcurrentTransforms": transforms,
         "BatchStrategy": "SINGLE_RECORD",
-        "MaxPayloadInMB": 2,
+        "MaxPayloadInMB": payload,
     }
+    assert transforms * payload <= 100
+
+
+def logged(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The lines logged since the last call."""
+    log.flush()
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
 
 def test_request_is_logged_as_one_line_of_json(client: FlaskClient, capfd: pytest.CaptureFixture[str]) -> None:
     invoke(client, drawn_photos(1)[0], X_Amzn_SageMaker_Inference_Id="id-7")
     invoke(client, b"x")
     client.get("/ping")
-    first, second = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    client.get("/ready")
+    first, second = logged(capfd)
     assert (first["status"], first["inference_id"], sorted(first["stages_ms"])) == (
         200,
         "id-7",
-        ["decode", "infer", "queue"],
+        ["decode", "infer", "queue", "wait"],
     )
     assert (second["status"], second["error"]) == (422, "ImageError")
+    assert (first["level"], second["level"]) == ("info", "warning")
+    assert "not an image" in second["message"]
+
+
+def test_refusal_is_logged_with_what_is_known_of_the_request(
+    client: FlaskClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    busy = {REQUEST_ERROR: BusyError("the queue is full")}
+    headers = {"X-Amzn-SageMaker-Inference-Id": "id-8"}
+    client.post("/invocations", data=b"four", headers=headers, environ_overrides=busy)
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", NUM_RECEIVED: 5000}
+    client.post("/x" * 5000, environ_overrides={**busy, **chunked})
+    unparsed = {"REQUEST_METHOD": "", "PATH_INFO": "", REQUEST_ERROR: TooSlowError("late")}
+    client.open("/", environ_overrides=unparsed)
+    announced, received, unknown = logged(capfd)
+    del announced["time"], announced["ms"]
+    assert announced == {
+        "level": "error",
+        "method": "POST",
+        "path": "/invocations",
+        "status": 503,
+        "num_bytes": 4,
+        "inference_id": "id-8",
+        "error": "BusyError",
+        "message": "the queue is full",
+    }
+    assert (received["num_bytes"], len(received["path"])) == (5000, 1000)
+    assert (unknown["status"], unknown["message"], "method" in unknown) == (408, "late", False)
+
+
+@pytest.mark.parametrize(("level", "statuses"), [("info", [200, 422, 503]), ("warning", [422, 503]), ("error", [503])])
+def test_level_selects_the_requests_that_are_logged(
+    predictor: Predictor, settings: ServerSettings, capfd: pytest.CaptureFixture[str], level: str, statuses: list[int]
+) -> None:
+    limited = settings.model_copy(update={"log_level": level})
+    client = create_app(predictor, limited, Telemetry(), Admission()).test_client()
+    invoke(client, drawn_photos(1)[0])
+    invoke(client, b"no photo")
+    client.get("/ping", environ_overrides={REQUEST_ERROR: BusyError("the queue is full")})
+    assert [one["status"] for one in logged(capfd)] == statuses
+
+
+def test_share_of_the_successful_requests_is_logged(
+    predictor: Predictor, settings: ServerSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    counts = []
+    for share in (0, 0.5):
+        client = create_app(
+            predictor, settings.model_copy(update={"log_sample": share}), Telemetry(), Admission()
+        ).test_client()
+        for _ in range(100):
+            client.get("/execution-parameters")
+        client.get("/unknown")
+        lines = logged(capfd)
+        assert lines[-1]["status"] == 404
+        counts.append(len(lines) - 1)
+    assert counts[0] == 0
+    # Outside of it in fewer than one of 10^9 runs.
+    assert 20 <= counts[1] <= 80
 
 
 def test_page_is_served_only_if_configured(predictor: Predictor, settings: ServerSettings) -> None:
     with_page = settings.model_copy(update={"page": True})
-    page = create_app(predictor, with_page, Telemetry()).test_client().get("/")
+    page = create_app(predictor, with_page, Telemetry(), Admission()).test_client().get("/")
     assert page.status_code == 200
     assert "resnet18" in page.text
     assert "http://" not in page.text
     assert "https://" not in page.text
-    assert create_app(predictor, settings, Telemetry()).test_client().get("/").status_code == 404
+    assert create_app(predictor, settings, Telemetry(), Admission()).test_client().get("/").status_code == 404
 
 
 def test_metrics_count_requests_stages_and_batches(artifact_folder: Path, settings: ServerSettings) -> None:
     telemetry = Telemetry()
-    predictor = Predictor.open(artifact_folder, settings, telemetry)
-    client = create_app(predictor, settings, telemetry).test_client()
+    with telemetry.loading(SINGLE_MODEL) as metrics:
+        predictor = Predictor.open(artifact_folder, settings, metrics)
+    client = create_app(predictor, settings, telemetry, Admission()).test_client()
     invoke(client, instances(*drawn_photos(3)), JSON)
     invoke(client, b"no photo")
+    client.get("/ping")
+    client.get("/unknown/1")
+    client.open("/unknown/2", method="NONE")
     value = telemetry.registry.get_sample_value
-    assert value("requests_total", {"status": "200"}) == 1
-    assert value("requests_total", {"status": "422"}) == 1
-    assert value("stage_seconds_count", {"stage": "decode"}) == 3
-    assert value("batch_size_sum") == 4
-    assert value("queue_depth") == 0
+    predicted = {"method": "POST", "route": "/invocations", "model": "default"}
+    assert value("classifier_requests_total", {**predicted, "status": "200"}) == 1
+    assert value("classifier_requests_total", {**predicted, "status": "422"}) == 1
+    assert value("classifier_request_seconds_count", predicted) == 2
+    ping = {"method": "GET", "route": "/ping", "model": "", "status": "200"}
+    assert value("classifier_requests_total", ping) == 1
+    unknown = {"method": "", "route": "", "model": "", "status": "404"}
+    assert value("classifier_requests_total", unknown) == 2
+    assert value("classifier_refusals_total", {"reason": "ImageError"}) == 1
+    assert value("classifier_refusals_total", {"reason": "NotFound"}) == 2
+    assert value("classifier_stage_seconds_count", {"model": "default", "stage": "decode"}) == 3
+    assert value("classifier_batch_size_sum", {"model": "default"}) == 4
+    assert value("classifier_engine_queue_depth", {"model": "default"}) == 0
+    assert value("classifier_decode_queue_depth", {"model": "default"}) == 0
     predictor.close()

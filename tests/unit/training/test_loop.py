@@ -162,6 +162,8 @@ def test_metrics_equal_those_computed_by_hand() -> None:
     predicted, true = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
     batches = [Batch(logits_for(predicted[part], 3), torch.tensor(true[part])) for part in (slice(4), slice(4, 6))]
     found = evaluate_all(Fixed(), batches)
+    assert torch.equal(found.logits, logits_for(predicted, 3))
+    assert found.labels.tolist() == true
     assert found.confusion.tolist() == [[1, 0, 1], [1, 1, 0], [0, 0, 2]]
     assert found.accuracy == pytest.approx(4 / 6)
     assert found.f1 == pytest.approx((1 / 2 + 2 / 3 + 4 / 5) / 3)
@@ -190,7 +192,9 @@ def test_two_classes_are_evaluated() -> None:
 
 
 def test_metrics_are_prefixed_with_their_channel() -> None:
-    evaluation = EvaluationResult(loss=0.1, accuracy=0.2, top5=0.3, f1=0.4, confusion=torch.zeros(2, 2))
+    evaluation = EvaluationResult(
+        0.1, 0.2, 0.3, 0.4, torch.zeros(2, 2), logits=torch.zeros(0, 2), labels=torch.zeros(0)
+    )
     assert evaluation.metrics("test", ("loss", "f1")) == {"test:loss": 0.1, "test:f1": 0.4}
 
 

@@ -150,3 +150,15 @@ def test_missing_and_malformed_files_are_reported(path: Path) -> None:
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"ranges\.json is not JSON: "):
         read_ranges(path, {})
+
+
+def test_grid_has_every_combination() -> None:
+    ranges = Ranges({}, (Choice("lr", ("0.1", "0.2")), Choice("batch_size", ("8", "16", "32"))))
+    points = ranges.grid()
+    assert len(points) == 6
+    assert {"lr": "0.2", "batch_size": "8"} in points
+
+
+def test_grid_of_a_numeric_range_is_rejected() -> None:
+    with pytest.raises(ConfigError, match="lr is a range: list its values under CategoricalParameterRanges"):
+        Ranges({}, (NumberRange("lr", 1e-4, 0.1, "Logarithmic", False),)).grid()

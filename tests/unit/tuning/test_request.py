@@ -15,11 +15,9 @@ from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
 from launch.platform.resources import Security
 from launch.training.request import Resources, TrainingSpec
-from launch.tuning.local import trial_request
-from launch.tuning.locking import cores_per_trial
+from launch.tuning.local import cores_per_trial, trial_request
 from launch.tuning.ranges import Ranges, read_ranges
-from launch.tuning.request import tuning_request
-from launch.tuning.spec import STRATEGIES, TuningSpec
+from launch.tuning.request import STRATEGIES, TuningSpec, tuning_request
 
 TRAINING = TrainingSpec(
     job_name="trial",

@@ -1,4 +1,4 @@
-"""Trials: the CSV table, the best one, the terminal's table, and the page in a browser."""
+"""Trials: the best one, stopping criteria, the CSV table, the terminal's table, and the page in a browser."""
 
 import csv
 import io
@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from classifier.contract.metrics import METRICS
-from launch.tuning.page import write_page
-from launch.tuning.ranges import Choice, NumberRange
+from launch.tuning.ranges import Choice, NumberRange, Ranges
+from launch.tuning.request import TuningSpec
+from launch.tuning.results import write_page
 from launch.tuning.table import TrialDisplay, shorten, table
-from launch.tuning.trials import COLUMNS, Trial, best_trial, from_summary, write_best, write_csv
+from launch.tuning.trials import COLUMNS, Trial, best_trial, from_summary, reason_to_end, write_best, write_csv
 from support.browser import Browser
 
 ACCURACY, LOSS = METRICS["validation:accuracy"], METRICS["validation:loss"]
@@ -52,6 +53,57 @@ def test_best_trial_is_the_first_completed_one_with_the_best_objective() -> None
     assert best_trial(TRIALS, ACCURACY) == TRIALS[1]
     assert best_trial(TRIALS, LOSS) == TRIALS[0]
     assert best_trial([trial(1, "Failed"), trial(2, "InProgress"), trial(3, objective=float("nan"))], ACCURACY) is None
+
+
+def ended(*objectives: float | None) -> list[Trial]:
+    """Trials that ended one after the other, by objective; None stands for a failed one."""
+    return [
+        Trial(
+            name=str(number),
+            status="Failed" if value is None else "Completed",
+            parameters={},
+            objective=value,
+            ended=START + timedelta(seconds=number),
+        )
+        for number, value in enumerate(objectives)
+    ]
+
+
+RUNNING_TRIAL = Trial(name="now", status="InProgress", parameters={})
+
+
+@pytest.mark.parametrize(
+    ("settings", "known", "seconds", "reason"),
+    [
+        ({}, [], 0, None),
+        ({"jobs": 3}, ended(0.1, 0.2), 0, None),
+        ({"jobs": 3}, [*ended(0.1, 0.2), RUNNING_TRIAL], 0, None),
+        ({"jobs": 3}, [*ended(0.1, 0.2, 0.3), RUNNING_TRIAL], 0, "all 3 trials are done"),
+        ({"jobs": 3}, ended(0.1, None, 0.2), 0, "all 3 trials are done"),
+        ({}, ended(None, None, None, None), 0, None),
+        ({}, ended(None, None, None, None, None), 0, "no trial succeeded in 5 attempts"),
+        ({}, ended(0.1, None, None, None, None, None), 0, None),
+        ({"target": 0.9}, ended(0.89), 0, None),
+        ({"target": 0.9}, ended(0.9), 0, "the target 0.9 is reached"),
+        ({"target": 0.9}, ended(0.95), 0, "the target 0.9 is reached"),
+        ({"target": 0.5, "objective": "validation:loss"}, ended(0.6), 0, None),
+        ({"target": 0.5, "objective": "validation:loss"}, ended(0.5), 0, "the target 0.5 is reached"),
+        ({"target": 0.5, "objective": "validation:loss"}, ended(0.4), 0, "the target 0.5 is reached"),
+        ({"no_improvement": 3}, ended(0.1, 0.5, 0.2, 0.3), 0, None),
+        ({"no_improvement": 3}, ended(0.5, 0.2, 0.3, 0.4), 0, "no improvement in 3 trials"),
+        # An equal objective is no improvement, and a better one starts the count anew.
+        ({"no_improvement": 3}, ended(0.5, 0.5, 0.5, 0.5), 0, "no improvement in 3 trials"),
+        ({"no_improvement": 3}, ended(0.5, 0.2, 0.3, 0.6), 0, None),
+        ({"no_improvement": 3}, ended(0.1, 0.5, 0.2, 0.3, None), 0, "no improvement in 3 trials"),
+        ({"max_runtime_s": 600}, [RUNNING_TRIAL], 599, None),
+        ({"max_runtime_s": 600}, [RUNNING_TRIAL], 600, "the time limit of 600 s is reached"),
+    ],
+)
+def test_tuning_ends_when_a_criterion_is_met(
+    settings: dict[str, object], known: list[Trial], seconds: float, reason: str | None
+) -> None:
+    spec = TuningSpec(**{"name": "dogs", "ranges": Ranges({}, ()), **settings})  # pyright: ignore[reportArgumentType]
+    assert reason_to_end(spec, known, seconds) == reason
 
 
 def test_csv_has_the_columns_of_the_sdk(tmp_path: Path) -> None:

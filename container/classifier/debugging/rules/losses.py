@@ -1,6 +1,6 @@
-"""Rules on the loss over time."""
+"""Rules on the loss over time, and the losses of steps and epochs that they read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from statistics import fmean, median, pvariance
 
@@ -8,9 +8,68 @@ from pydantic import Field
 
 from classifier.debugging.library import ModeKeys
 from classifier.debugging.rules.base import Parameters, PlainRule, Selection
-from classifier.debugging.series import EpochLosses, loss_at, num_photos_at
+from classifier.debugging.tensors import Tensors
 
 _MODES = {"TRAIN": ModeKeys.TRAIN, "EVAL": ModeKeys.EVAL, "PREDICT": ModeKeys.PREDICT, "GLOBAL": ModeKeys.GLOBAL}
+
+
+def loss_at(tensors: Tensors, step: int, regex: str | None = None) -> float | None:
+    """Return the mean of a step's losses; None if none was saved. ``regex`` replaces the collection of losses."""
+    names = tensors.names(step, regex=regex, collections=("losses",))
+    values = [value for name in names if (value := tensors.reduction(name, step, "mean")) is not None]
+    return fmean(values) if values else None
+
+
+def num_photos_at(tensors: Tensors, step: int) -> int:
+    """Return the batch size of a step by its labels; 1 if they were not saved, so that all batches weigh the same."""
+    labels = tensors.names(step, regex="Loss_input_1$")
+    value = tensors.value(labels[0], step) if labels else None
+    return 1 if value is None else len(value)
+
+
+@dataclass
+class Mean:
+    """Mean of batch losses, weighted by batch size, since the last batch of an evaluation is often smaller."""
+
+    total: float = 0.0
+    weight: int = 0
+
+    def add(self, loss: float, weight: int) -> None:
+        """Add the mean loss of a batch of ``weight`` photos."""
+        self.total += loss * weight
+        self.weight += weight
+
+    @property
+    def value(self) -> float:
+        """The mean; at least one loss must have been added."""
+        return self.total / self.weight
+
+
+@dataclass
+class EpochLosses:
+    """Running mean losses of the current epoch's training steps and of the evaluation after them."""
+
+    training: Mean = field(default_factory=Mean)
+    evaluation: Mean = field(default_factory=Mean)
+
+    def add(self, mode: ModeKeys, loss: float, weight: int) -> tuple[float, float] | None:
+        """Add a step; if it begins a new epoch, return the last epoch's losses (training, evaluation)."""
+        if mode == ModeKeys.EVAL:
+            self.evaluation.add(loss, weight)
+            return None
+        if mode not in (ModeKeys.TRAIN, ModeKeys.GLOBAL):
+            return None
+        pair = self.close()
+        self.training.add(loss, 1)
+        return pair
+
+    def close(self) -> tuple[float, float] | None:
+        """Return the losses (training, evaluation) and reset both; None if either has no step."""
+        if not (self.training.weight and self.evaluation.weight):
+            return None
+        pair = self.training.value, self.evaluation.value
+        self.training, self.evaluation = Mean(), Mean()
+        return pair
 
 
 class _EpochRule(PlainRule):

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
 from launch.local.client import LocalClient, LocalLogs
-from launch.platform.logs import TRAINING_JOBS, LogTail
+from launch.platform.monitoring import TRAINING_JOBS, LogTail
 from launch.training.request import Monitoring, Resources
 from support.shell_jobs import Jobs
 

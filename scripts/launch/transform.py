@@ -1,0 +1,206 @@
+"""Batch transform jobs: options of the command line → specification → requests → start, stop, follow to the end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aws.errors import translate_errors
+from classifier.contract.driver import TRANSFORM_AMI
+from classifier.errors import ConfigError, DataError
+from launch.platform.clients import Platform, PlatformOptions
+from launch.platform.models import named_model_request
+from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail, follow_job
+from launch.platform.prices import describe_instances
+from launch.platform.resources import NO_OPTIONS, ContainerOptions, CreatedResources, has_gpu, tag_list
+from launch.terminal import command, print_status, unique_name
+
+DEFAULT_INSTANCE = "ml.m5.xlarge"
+_BASE_NAME = "image-classifier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformOptions:
+    """A batch transform job as requested on the command line.
+
+    Attributes:
+        photos: an ``s3://`` prefix, or a folder for a local job.
+        output: where the answers go, likewise.
+        name: the job's name; default: one with the time in it.
+        accept: content type of the answers.
+        max_concurrent: photos in flight per instance.
+        max_payload_mb: size limit of a photo, MB.
+    """
+
+    platform: PlatformOptions
+    photos: str
+    output: str
+    container: ContainerOptions = NO_OPTIONS
+    name: str | None = None
+    accept: str = "application/json"
+    instance_type: str = DEFAULT_INSTANCE
+    num_instances: int = 1
+    max_concurrent: int = 4
+    max_payload_mb: int = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformSpec:
+    """A batch transform job: every object below ``photos`` is one request, answered by ``NAME.out`` below ``output``.
+
+    Attributes:
+        max_concurrent: requests in flight per instance.
+        max_payload_mb: size limit of a request, MB.
+    """
+
+    job_name: str
+    model_name: str
+    photos: str
+    output: str
+    content_type: str = "application/x-image"
+    accept: str = "application/json"
+    instance_type: str = DEFAULT_INSTANCE
+    num_instances: int = 1
+    max_concurrent: int = 4
+    max_payload_mb: int = 6
+    kms_key: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def transform_requests(options: TransformOptions, data: str, version: str) -> dict[str, Any]:
+    """Return the requests by operation, in the order in which they are sent.
+
+    Args:
+        data: the model artifact's address.
+        version: the artifact's version.
+
+    Raises:
+        ConfigError: a local folder is given for a job on AWS, or no image is given.
+        DataError: the folder of photos does not exist.
+        CloudError: no role is given, or IAM has none of that name.
+    """
+    model = named_model_request(_BASE_NAME, options.container, options.platform, data, version)
+    local = options.platform.local
+    spec = TransformSpec(
+        job_name=options.name or unique_name(_BASE_NAME),
+        model_name=model["ModelName"],
+        photos=_resolve(options.photos, local=local, must_exist=True),
+        output=_resolve(options.output, local=local),
+        accept=options.accept,
+        instance_type=options.instance_type,
+        num_instances=options.num_instances,
+        max_concurrent=options.max_concurrent,
+        max_payload_mb=options.max_payload_mb,
+        kms_key=options.container.security.kms_key,
+        tags=options.container.tags,
+    )
+    return {"CreateModel": model, "CreateTransformJob": transform_request(spec)}
+
+
+def _resolve(place: str, *, local: bool, must_exist: bool = False) -> str:
+    if place.startswith("s3://"):
+        return place
+    if not local:
+        raise ConfigError(f"{place} is on this machine, but the job runs on AWS: give s3://BUCKET/PREFIX, or --local")
+    path = Path(place).resolve()
+    if must_exist and not path.is_dir():
+        raise DataError(f"folder {place} does not exist")
+    return path.as_uri()
+
+
+def transform_request(spec: TransformSpec) -> dict[str, Any]:
+    """Return the CreateTransformJob request."""
+    resources: dict[str, Any] = {"InstanceType": spec.instance_type, "InstanceCount": spec.num_instances}
+    if has_gpu(spec.instance_type):
+        resources["TransformAmiVersion"] = TRANSFORM_AMI
+    if spec.kms_key:
+        resources["VolumeKmsKeyId"] = spec.kms_key
+    return {
+        "TransformJobName": spec.job_name,
+        "ModelName": spec.model_name,
+        "MaxConcurrentTransforms": spec.max_concurrent,
+        "MaxPayloadInMB": spec.max_payload_mb,
+        "BatchStrategy": "SingleRecord",
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": spec.photos}},
+            "ContentType": spec.content_type,
+            "SplitType": "None",
+        },
+        "TransformOutput": {
+            "S3OutputPath": spec.output,
+            "Accept": spec.accept,
+            "AssembleWith": "None",
+            **({"KmsKeyId": spec.kms_key} if spec.kms_key else {}),
+        },
+        "TransformResources": resources,
+        "Tags": tag_list(spec.tags),
+    }
+
+
+def start(platform: Platform, requests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Create the model unless it exists, and the job.
+
+    Args:
+        requests: by operation, as returned by :func:`launch.transform.transform_requests`.
+
+    Raises:
+        CloudError: AWS refused a request; a model that was created for the job was deleted.
+    """
+    created, job = CreatedResources(platform.sagemaker), requests["CreateTransformJob"]
+    try:
+        created.ensure("model", requests["CreateModel"])
+        with translate_errors(f"transform job {job['TransformJobName']}"):
+            platform.sagemaker.create_transform_job(**job)
+    except Exception:
+        created.rollback()
+        raise
+
+
+def stop(platform: Platform, name: str) -> None:
+    """Stop a job.
+
+    Raises:
+        CloudError: there is no such job, or it has ended.
+    """
+    with translate_errors(f"transform job {name}"):
+        platform.sagemaker.stop_transform_job(TransformJobName=name)
+    print_status(f"batch_transform: stopping {name}")
+
+
+def watch(platform: Platform, request: Mapping[str, Any], *, local: bool) -> int:
+    """Follow a job to its end.
+
+    Args:
+        request: the CreateTransformJob request.
+        local: whether the job runs on this machine, where nothing is billed.
+
+    Returns:
+        The exit code: 0 if the job completed or was stopped, 1 if it failed, 130 after Ctrl-C.
+
+    Raises:
+        CloudError: AWS refused a request or can't be reached; how to stop the running job is printed.
+    """
+    name = request["TransformJobName"]
+
+    def print_detached(_: Mapping[str, Any]) -> None:
+        resources = request["TransformResources"]
+        cost = "this machine" if local else describe_instances(resources["InstanceType"], resources["InstanceCount"])
+        print_status(f"batch_transform: stopped watching; the job keeps running: {cost}")
+        print_status(f"  stop it: {command('batch_transform', '--stop', name)}{platform.flags}")
+
+    tail = LogTail(platform.logs, TRANSFORM_JOBS, f"{name}/")
+    record = follow_job(
+        lambda: platform.sagemaker.describe_transform_job(TransformJobName=name),
+        JobMonitor(tail, lambda line: print(line, flush=True), status_key="TransformJobStatus"),
+        name=name,
+        kind="transform",
+        interval_s=platform.interval_s,
+        on_detach=print_detached,
+    )
+    if record is None:
+        return 130
+    if record["TransformJobStatus"] == "Failed":
+        print_status(f"batch_transform: {name} failed: {record.get('FailureReason', 'no reason was given')}")
+        return 1
+    print(f"output      {record['TransformOutput']['S3OutputPath']}")
+    return 0
