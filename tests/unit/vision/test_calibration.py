@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from classifier.vision.calibration import (
     MAX_TEMPERATURE,
@@ -67,6 +66,9 @@ def test_equal_logits_have_a_temperature_within_the_limits() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_calibration_error_equals_torchmetrics(seed: int) -> None:
+    # Imported here: it takes every worker of a test run seconds to import.
+    from torchmetrics.functional.classification import multiclass_calibration_error  # noqa: PLC0415
+
     logits, labels = drawn(2.0, seed=seed, count=300)
     probabilities = softmax(logits)
     expected = multiclass_calibration_error(
