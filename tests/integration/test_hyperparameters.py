@@ -25,15 +25,14 @@ def write_unbalanced_classes(folder: Path) -> Path:
     return folder
 
 
-def training_loss(job: Job, folder: Path, weight: torch.Tensor | None, label_smoothing: float) -> float:
-    """Compute the loss of all training photos as one batch, with the job's weights in training mode."""
+def training_logits(job: Job, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of all training photos as one batch, with the job's weights in training mode, and labels."""
     classifier, manifest = artifact.load(job.paths.model)
     files = [(path, label) for label, name in enumerate(COUNTS) for path in sorted((folder / name).iterdir())]
     pixels = [torch.from_numpy(manifest.preprocessing.pixels_of(path.read_bytes()).copy()) for path, _ in files]
     with torch.no_grad():
         logits = classifier.train()(torch.stack(pixels).permute(0, 3, 1, 2))
-    labels = torch.tensor([label for _, label in files])
-    return F.cross_entropy(logits, labels, weight, label_smoothing=label_smoothing).item()
+    return logits, torch.tensor([label for _, label in files])
 
 
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
@@ -56,8 +55,11 @@ def test_the_training_loss_has_the_class_weights_and_the_label_smoothing(
     )
     assert job.exit_code == 0, job.log
     weight = torch.tensor([20 / (3 * count) for count in COUNTS.values()]) if class_weights == "balanced" else None
+    logits, labels = training_logits(job, train)
     losses = {
-        (kind, smoothing): training_loss(job, train, weight if kind == class_weights else None, smoothing)
+        (kind, smoothing): F.cross_entropy(
+            logits, labels, weight if kind == class_weights else None, label_smoothing=smoothing
+        ).item()
         for kind in (class_weights, "ignored")
         for smoothing in (float(label_smoothing), 0.2)
     }

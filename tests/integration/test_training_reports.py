@@ -63,7 +63,8 @@ OPTIONAL = {
 
 def test_missing_libraries_cost_warnings_and_no_model(platform: Platform, image_folder: Path, tmp_path: Path) -> None:
     platform.lay_out({"train": image_folder}, {"optimize_for_cpu": "true"})
-    exit_code, log = train_without(platform, tmp_path / "site", *OPTIONAL)
+    # The last two are large, and only the tests use them.
+    exit_code, log = train_without(platform, tmp_path / "site", *OPTIONAL, "torchmetrics", "scipy")
     assert exit_code == 0, log
     for library, (warning, missing) in OPTIONAL.items():
         assert f"warning: {warning}; the model is not affected" in log

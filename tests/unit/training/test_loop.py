@@ -1,5 +1,7 @@
 """Training steps and evaluation metrics."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -183,6 +185,25 @@ def test_top5_counts_the_five_highest_logits() -> None:
     found = evaluate_all(Fixed(), [Batch(logits, torch.tensor([0, 4, 5, 9]))], num_classes=10)
     assert found.top5 == pytest.approx(0.5)
     assert found.accuracy == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("num_classes", [3, 12])
+def test_metrics_equal_those_of_torchmetrics(num_classes: int) -> None:
+    # Imported here: it takes every worker of a test run seconds to import.
+    from torchmetrics.functional import classification  # noqa: PLC0415
+
+    generator = torch.Generator().manual_seed(num_classes)
+    labels = torch.randint(0, num_classes - 1, (100,), generator=generator)  # the last class does not occur
+    logits = torch.randn(100, num_classes, generator=generator) + 2 * logits_for(labels.tolist(), num_classes)
+    logits[:, -1] -= 9
+    logits[0] = torch.nan
+    parts = zip(logits.split(32), labels.split(32), strict=True)
+    found = evaluate_all(Fixed(), [Batch(*part) for part in parts], num_classes)
+    accuracy = partial(classification.multiclass_accuracy, logits, labels, num_classes, average="micro")
+    assert found.accuracy == pytest.approx(accuracy().item())
+    assert found.top5 == pytest.approx(accuracy(top_k=min(5, num_classes)).item())
+    assert found.f1 == pytest.approx(classification.multiclass_f1_score(logits, labels, num_classes).item())
+    assert found.confusion.equal(classification.multiclass_confusion_matrix(logits, labels, num_classes))
 
 
 def test_two_classes_are_evaluated() -> None:
