@@ -31,7 +31,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_shapes_are_learned_and_all_outputs_are_written(platform: Platform, channels: dict[str, Path]) -> None:
-    job = platform.train(channels, plots=True, model="resnet18", epochs="6", lr="0.001", augmentation="flip")
+    platform.draws_plots = True
+    job = platform.train(channels, model="resnet18", epochs="6", lr="0.001", augmentation="flip")
     assert (job.exit_code, job.failure) == (0, None)
     assert job.metrics["test:accuracy"] > 0.9
     assert set(job.metrics) == set(METRICS)
@@ -73,8 +74,8 @@ def test_every_family_is_trained_debugged_profiled_tested_and_converted(
     platform: Platform, channels: dict[str, Path], model: str
 ) -> None:
     size = str(FAMILIES[model])
-    features = {"debug": "true", "profile": "true", "optimize_for_cpu": "true"}
-    job = platform.train(channels, plots=True, model=model, image_size=size, **features)
+    platform.draws_plots = True
+    job = platform.train(channels, model=model, image_size=size, debug="true", profile="true", optimize_for_cpu="true")
     assert (job.exit_code, job.failure) == (0, None)
     assert "warning" not in job.log.lower(), job.log
     assert "test:accuracy" in job.metrics

@@ -65,10 +65,15 @@ class Job:
 
 
 class Platform:
-    """Lays out jobs and runs ``train`` on them in this process, so that torch is imported once for all tests."""
+    """Lays out jobs and runs ``train`` on them in this process, so that torch is imported once for all tests.
+
+    Attributes:
+        draws_plots: whether jobs draw their two plots, which takes longer than a small training.
+    """
 
     def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self.paths = Paths(base)
+        self.draws_plots = False
         self._monkeypatch = monkeypatch
         self._capfd = capfd
 
@@ -79,19 +84,18 @@ class Platform:
         """Write a file of ``input/config`` with this content, valid or not."""
         (self.paths.config / name).write_text(content, encoding="utf-8")
 
-    def run(self, *, plots: bool = False) -> Job:
-        """Run the laid out job, by default without its two plots, whose drawing takes longer than a small training."""
+    def run(self) -> Job:
         with self._monkeypatch.context() as patch:
             patch.setenv("SAGEMAKER_BASE_DIR", str(self.paths.base))
-            if not plots:
+            if not self.draws_plots:
                 patch.setattr("classifier.reporting.recording.Recorder._plot", lambda *_: None)
             exit_code = _run_main()
         captured = self._capfd.readouterr()
         return Job(self.paths, exit_code, captured.out + captured.err)
 
-    def train(self, channels: Mapping[str, Path], *, plots: bool = False, **hyperparameters: str) -> Job:
+    def train(self, channels: Mapping[str, Path], **hyperparameters: str) -> Job:
         self.lay_out(channels, hyperparameters)
-        return self.run(plots=plots)
+        return self.run()
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         """Start the program as a process of its own; its log is its standard output."""
