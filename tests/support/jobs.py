@@ -68,7 +68,7 @@ class Platform:
     """Lays out jobs and runs ``train`` on them in this process, so that torch is imported once for all tests.
 
     Attributes:
-        draws_plots: whether jobs draw their two plots, which takes longer than a small training.
+        draws_plots: whether `train` draws its two plots, which takes longer than a small training.
     """
 
     def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +85,7 @@ class Platform:
         (self.paths.config / name).write_text(content, encoding="utf-8")
 
     def run(self) -> Job:
+        """Run the laid out job."""
         with self._monkeypatch.context() as patch:
             patch.setenv("SAGEMAKER_BASE_DIR", str(self.paths.base))
             if not self.draws_plots:

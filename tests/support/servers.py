@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +126,14 @@ def exchange(
     return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
 
 
+def scrape(port: int) -> dict[str, float]:
+    """The server's metrics by name and labels."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_S)
+    lines = exchange(connection, "GET", "/metrics").body.decode().splitlines()
+    connection.close()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
 def free_port() -> int:
     """A TCP port that is free now."""
     with socket.socket() as one:
@@ -133,10 +141,10 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def start(base: Path, log: Path, **environment: str) -> ServerProcess:
-    """Start `serve` on a model folder, without waiting until it is ready."""
+def start(base: Path, log: Path, *, program: Sequence[str] = (), **environment: str) -> ServerProcess:
+    """Start `serve`, or another program, on a model folder, without waiting until it is ready."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("serve"))]
+    command = program or [str(Path(sys.executable).with_name("serve"))]
     everything = {
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(base),

@@ -104,9 +104,10 @@ def create_multi_model_app(
 
     @app.delete("/models/<path:name>")
     def unload(name: str) -> dict[str, Any]:
-        model = manager.unload(name)
+        manager.get(name)
+        # Before the name is free: a model that is loaded under it from then on has series of its own.
         telemetry.remove_model(name)
-        return _describe(model)
+        return _describe(manager.unload(name))
 
     @app.post("/models/<path:name>/invoke")
     def invoke(name: str) -> Response:

@@ -92,7 +92,7 @@ class Adapter:
         if environ["PATH_INFO"] in self._inline:
             return self._call(environ)
         try:
-            body = await self._receive_body(int(environ["CONTENT_LENGTH"]), receive)
+            body = await self._receive_body(int(environ.get("CONTENT_LENGTH", 0)), receive)
             if connection.error is not None:
                 raise connection.error
             if body is None:
@@ -100,7 +100,7 @@ class Adapter:
             if self._admission.num_in_flight >= self._settings.max_requests:
                 raise BusyError("the queue is full")
         except (RequestError, UnavailableError) as error:
-            return self.refuse(environ, error)
+            return self.refuse({**environ, NUM_RECEIVED: connection.num_body_bytes}, error)
         # The body is no longer chunked; an environment that says so would have to announce the end of its input.
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         environ |= {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), IS_WANTED: connection.is_wanted}
@@ -151,7 +151,6 @@ def environ_of(scope: Scope) -> Environ:
         "SCRIPT_NAME": "",
         "PATH_INFO": path.encode().decode("latin-1"),
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
-        "CONTENT_LENGTH": "0",
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "0",
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",

@@ -130,7 +130,7 @@ class ModelManager:
         try:
             folder = Path(url).resolve()
         except (OSError, RuntimeError, ValueError) as error:
-            # A NUL or a lone surrogate, or links in a circle.
+            # A NUL, or links in a circle.
             reason = (isinstance(error, OSError) and error.strerror) or str(error)
             raise RequestError(f"the url {_shown(url)} is no path: {reason.lower()[:_MAX_SHOWN]}") from None
         if not folder.is_relative_to(self._root.resolve()):

@@ -194,7 +194,8 @@ def _ref(name: str) -> Document:
 
 
 def _schemas() -> Document:
-    place = {"label": _STRING, "class_name": _STRING, "probability": {"type": "number", "minimum": 0, "maximum": 1}}
+    probability = {"type": "number", "minimum": 0, "maximum": 1, "description": "Calibrated; the logits are not."}
+    place = {"label": _STRING, "class_name": _STRING, "probability": probability}
     best = {"predicted_label" if name == "label" else name: schema for name, schema in place.items()}
     ranked = {"type": "array", "items": _object(place), "description": "The most probable classes."}
     verbose = {"labels": _STRINGS, "class_names": _STRINGS, "probabilities": _NUMBERS, "logits": _NUMBERS}

@@ -5,11 +5,15 @@ A JPEG is scaled while it is decoded: it is read at 1/2, 1/4 or 1/8 of its size 
 the header tells: a small file can hold any number of pixels.
 """
 
+import ctypes
 import io
 import logging
 import math
+import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -66,6 +70,17 @@ Image.MAX_IMAGE_PIXELS = None
 # Damaged metadata, which the pixels do not depend on. Whoever sends a photo could otherwise fill the log.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def _silence_libtiff() -> None:
+    """Stop libtiff from writing to stderr what is wrong with a file; Pillow raises it as an exception as well."""
+    with suppress(OSError, AttributeError):
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
+        for path in set(re.findall(r"/\S*libtiff[^/\s]*\.so\S*", mapped)):
+            ctypes.CDLL(path).TIFFSetErrorHandler(None)
+
+
+_silence_libtiff()
 
 
 def tolerate_truncated_images(tolerate: bool) -> None:

@@ -7,11 +7,13 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.processes import Usage
 from support import foreign
 from support.drawing import draw_photo, encode
 from support.foreign import Client, Transfer
@@ -119,3 +121,25 @@ def test_half_closing_caller_gets_the_answer(server: ServerProcess, message: byt
         sock.sendall(message)
         sock.shutdown(socket.SHUT_WR)
         assert read_reply(sock).body == server.invoke(PHOTO).body
+
+
+def test_clients_that_leave_before_the_answer_leave_no_connection_open(server: ServerProcess) -> None:
+    (worker,) = server.workers()
+    server.invoke(PHOTO)
+    before = settled_descriptors(worker)
+    for _ in range(10):
+        with server.connect() as sock:
+            sock.sendall(request(PHOTO, Connection="close"))
+        with server.connect() as sock:
+            sock.sendall(request(PHOTO))
+    assert server.invoke(PHOTO).status == 200
+    assert settled_descriptors(worker) <= before
+
+
+def settled_descriptors(worker: int) -> int:
+    """The fewest descriptors within a second, by which all closed connections are forgotten."""
+    found = []
+    for _ in range(10):
+        time.sleep(0.1)
+        found.append(Usage.of(worker).num_descriptors)
+    return min(found)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from support.raw_http import chunked_request, head, read_reply, request
-from support.servers import ServerProcess, drawn_photos, free_port, running, start
+from support.servers import ServerProcess, drawn_photos, free_port, running, scrape, start
 
 PHOTO = drawn_photos(3)[2]
 PLAIN, CHUNKED = request(PHOTO), chunked_request(PHOTO)
@@ -88,7 +88,8 @@ def test_requests_sent_before_sigterm_are_answered_under_load(opt_ml: Path, tmp_
     assert lost == []
 
 
-def test_killed_worker_is_replaced(server: ServerProcess) -> None:
+def test_killed_worker_is_replaced(server: ServerProcess, metrics_port: int) -> None:
+    num_restarts = scrape(metrics_port)["classifier_worker_restarts_total"]
     (killed,) = server.workers()
     os.kill(killed, signal.SIGKILL)
     while killed in server.workers():
@@ -100,6 +101,9 @@ def test_killed_worker_is_replaced(server: ServerProcess) -> None:
     # Three seconds are promised, of an idle machine.
     assert time.monotonic() - start_s < 30
     assert len(server.workers()) == 1
+    assert scrape(metrics_port)["classifier_worker_restarts_total"] == num_restarts + 1
+    reports = [one["message"] for one in server.log_lines() if one.get("logger") == "gunicorn.error"]
+    assert [one for one in reports if f"pid:{killed}" in one and "SIGKILL" in one]
 
 
 def test_error_names_the_damaged_file(opt_ml: Path, tmp_path: Path) -> None:
