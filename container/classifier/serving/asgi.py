@@ -70,6 +70,7 @@ class Adapter:
         self._settings = settings
         self._admission = admission
         self._inline = inline
+        self._refusing = asyncio.Lock()
         self._threads = ThreadPoolExecutor(settings.max_requests, thread_name_prefix="request")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +101,10 @@ class Adapter:
             if self._admission.num_in_flight >= self._settings.max_requests:
                 raise BusyError("the queue is full")
         except (RequestError, UnavailableError) as error:
-            return self.refuse({**environ, NUM_RECEIVED: connection.num_body_bytes}, error)
+            # One in each iteration of the event loop, so that hundreds at once do not delay a ping.
+            async with self._refusing:
+                await asyncio.sleep(0)
+                return self.refuse({**environ, NUM_RECEIVED: connection.num_body_bytes}, error)
         # The body is no longer chunked; an environment that says so would have to announce the end of its input.
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         environ |= {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), IS_WANTED: connection.is_wanted}

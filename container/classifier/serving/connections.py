@@ -4,7 +4,9 @@ Gunicorn parses requests and runs the application. This adds limits on the numbe
 rate of uploads and the memory for bodies, and errors in the format of all other responses.
 """
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
@@ -31,6 +33,10 @@ SMALL_BODIES_SHARE = 0.125
 # A body in tiny chunks costs a thousand times its size to reassemble.
 MIN_CHUNK = 64
 FREE_CHUNKS = 256
+# Gunicorn's parser looks at each byte of a head in Python, 0.1 ms a KiB: larger heads wait for their turn, a few ms of
+# them in each iteration of the event loop.
+QUICK_HEAD = 2048
+SLICE_S = 0.005
 # A connection is not judged by its rate before.
 GRACE_S = 5.0
 # An upload of which nothing arrived for this long gives way before any that makes progress.
@@ -51,6 +57,7 @@ class Connection(_Protocol):
         self._is_lingering = False
         self._is_half_closed = False
         self._num_chunks = 0
+        self._unparsed = b""  # the beginning of a large head that waits for its turn
         self.since = connections.clock()  # of the last byte, or of the last response
         self.began: float | None = None  # of the request's first byte
         self.num_head_bytes = 0  # of a head that is not complete
@@ -62,7 +69,7 @@ class Connection(_Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request is being received or answered."""
-        return self._current_request is None and not self.num_head_bytes
+        return self._current_request is None and not self.num_head_bytes and not self._unparsed
 
     @property
     def is_receiving(self) -> bool:
@@ -72,7 +79,7 @@ class Connection(_Protocol):
     @property
     def is_receiving_head(self) -> bool:
         """Whether a head has begun to arrive and is not complete."""
-        return self._current_request is None and self.num_head_bytes > 0
+        return self._current_request is None and not self.is_idle
 
     @property
     def is_writing(self) -> bool:
@@ -155,9 +162,26 @@ class Connection(_Protocol):
             return
         self.since = self._connections.clock()
         self.began = self.began or self.since
+        self._connections.mark_active(self)
+        is_large = self.num_head_bytes + len(data) > QUICK_HEAD and b"\r\n\r\n" not in data[:QUICK_HEAD]
+        if self._current_request is None and is_large:
+            self._unparsed = data
+            self._pause_reading()
+            self._connections.defer(self)
+        else:
+            self._receive(data)
+
+    def receive_deferred(self) -> None:
+        """Parse what has waited for its turn."""
+        data, self._unparsed = self._unparsed, b""
+        self._resume_reading()
+        if not self._closed:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         room = self._connections.settings.max_header - self.num_head_bytes
         if self._current_request is None and len(data) > room:
-            # No more of a head than is allowed is parsed, since that takes a time that grows with its square.
+            # No more of a head than is allowed is parsed.
             self._parse(data[:room])
             data = data[room:]
             if self._current_request is None:
@@ -305,7 +329,8 @@ class Connections:
         self.num_buffered = 0  # bytes of all bodies and incomplete heads in memory
         self.telemetry = telemetry
         self._max_connections = max_connections
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[Connection, None] = {}  # in the order of their last activity
+        self._deferred: deque[Connection] = deque()
         self._swept = clock()
 
     def __len__(self) -> int:
@@ -323,6 +348,24 @@ class Connections:
     def remove(self, connection: Connection) -> None:
         """Remove a closed connection."""
         self._connections.pop(connection, None)
+
+    def mark_active(self, connection: Connection) -> None:
+        """Note that something was received on a connection."""
+        if connection in self._connections:
+            self._connections[connection] = self._connections.pop(connection)
+
+    def defer(self, connection: Connection) -> None:
+        """Let a connection receive later, in turn with others."""
+        if not self._deferred:
+            asyncio.get_running_loop().call_soon(self._receive_deferred)
+        self._deferred.append(connection)
+
+    def _receive_deferred(self) -> None:
+        start = self.clock()
+        while self._deferred and self.clock() - start < SLICE_S:
+            self._deferred.popleft().receive_deferred()
+        if self._deferred:
+            asyncio.get_running_loop().call_soon(self._receive_deferred)
 
     def add_buffered(self, connection: Connection, num_bytes: int) -> None:
         """Count received bytes of a body; if room is short, the slowest large uploads are ended."""
@@ -361,15 +404,12 @@ class Connections:
             connection.end_upload(TooSlowError(message))
 
     def _evict(self, newest: Connection) -> None:
-        # Never an upload that makes progress.
+        # Of each kind the one that has been silent for longest, and never an upload that makes progress.
         now = self.clock()
         others = [one for one in self._connections if one is not newest]
-        idle = (
-            [one for one in others if one.is_idle]
-            or [one for one in others if one.is_receiving_head]
-            or [one for one in others if one.is_receiving and now - one.since > PAUSE_S]
-        )
-        closed = min(idle, key=lambda one: one.since, default=newest)
+        closed = next((one for one in others if one.is_idle), None)
+        closed = closed or next((one for one in others if one.is_receiving_head), None)
+        closed = closed or next((one for one in others if one.is_receiving and now - one.since > PAUSE_S), newest)
         closed.abort()
         # At once: the transport reports the end later, and until then the same one would be chosen again.
         self.remove(closed)

@@ -15,6 +15,8 @@ from classifier.serving.connections import Connection, Connections
 # During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
 RECEIVE_S = 5.0
 LATE_S = 0.5
+# Connections that asyncio accepts in one iteration of its loop, which it calls its backlog; the kernel's is set after it.
+MAX_ACCEPTS = 32
 HEARTBEAT_S = 0.5
 POLL_S = 0.05
 # Any: the type stubs of Gunicorn are older than its ASGI worker.
@@ -45,9 +47,11 @@ class ServerWorker(_Worker):
         listeners: list[socket.socket] = [cast(Any, one).sock for one in self.sockets]
         loop = asyncio.get_running_loop()
         self.servers = [
-            await loop.create_server(lambda: Connection(self, self.connections), sock=one, backlog=self.cfg.backlog)
+            await loop.create_server(lambda: Connection(self, self.connections), sock=one, backlog=MAX_ACCEPTS)
             for one in listeners
         ]
+        for one in listeners:
+            one.listen(self.cfg.backlog)
         beaten = 0.0
         while self.alive and self.ppid == os.getppid():
             if self.connections.clock() - beaten > HEARTBEAT_S:
