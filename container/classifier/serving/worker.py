@@ -15,7 +15,7 @@ from classifier.serving.connections import Connection, Connections
 # During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
 RECEIVE_S = 5.0
 LATE_S = 0.5
-# Connections that asyncio accepts in one iteration of its loop, which it calls its backlog; the kernel's is set after it.
+# Connections accepted in one iteration of the loop: asyncio's argument `backlog`. The kernel's is set after it.
 MAX_ACCEPTS = 32
 HEARTBEAT_S = 0.5
 POLL_S = 0.05
