@@ -269,6 +269,16 @@ def test_invalid_request_is_refused_by_the_application_and_closed(
         assert is_closed(sock)
 
 
+def test_headers_of_a_pipelined_request_are_limited(shared: Running) -> None:
+    large = b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"A: " + b"a" * 1000 + b"\r\n") * 50 + b"\r\n"
+    with shared.send(post(b"first") + large) as sock:
+        stream = b""
+        while chunk := sock.recv(65536):
+            stream += chunk
+    assert b"first" in stream
+    assert b"HTTP/1.1 431 " in stream
+
+
 def test_what_was_parsed_of_an_invalid_request_is_passed_on(shared: Running) -> None:
     with shared.send(b"POST /invocations?a=b HTTP/1.1\r\nHost : x\r\n\r\n") as sock:
         read_reply(sock)
