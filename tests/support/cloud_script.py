@@ -125,6 +125,31 @@ def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class Updates:
+    """UpdateEndpoint, which moto lacks, in what DescribeEndpoint answers about an endpoint that was updated.
+
+    Args:
+        cloud: where updates are accepted from now on.
+        ends_as: what the description has once the update is over; by default the new config is in service.
+        num_polls: number of descriptions that show the update in progress.
+    """
+
+    def __init__(self, cloud: Cloud, ends_as: Mapping[str, Any] | None = None, *, num_polls: int = 1) -> None:
+        self._cloud, self._ends_as, self._left = cloud, ends_as, num_polls
+        cloud.answer("UpdateEndpoint", {"EndpointArn": "arn:aws:sagemaker:us-east-1:123456789012:endpoint/any"})
+        cloud.change("DescribeEndpoint", self._describe, always=True)
+
+    def _describe(self, record: dict[str, Any]) -> dict[str, Any]:
+        sent = [one for one in self._cloud.bodies("UpdateEndpoint") if one["EndpointName"] == record["EndpointName"]]
+        if not sent:
+            return record
+        config = {"EndpointConfigName": sent[-1]["EndpointConfigName"]}
+        if self._left:
+            self._left -= 1
+            return {**record, "EndpointStatus": "Updating", "PendingDeploymentSummary": config}
+        return {**record, **(config if self._ends_as is None else self._ends_as)}
+
+
 @contextmanager
 def scripted_cloud(moto_url: str) -> Iterator[Cloud]:
     cloud = Cloud(int(moto_url.rpartition(":")[2]))
