@@ -180,6 +180,7 @@ def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOp
         print(f"endpoint    {options.name} is in service", flush=True)
         if deployment.scaling:
             deployment.scaling.apply()
+        deployment.resize()
     except (UserError, KeyboardInterrupt) as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         is_without_effect = not (deployment.pending or deployment.is_in_service)

@@ -42,7 +42,9 @@ def _run(options: argparse.Namespace) -> int:
     with translate_errors("SageMaker"):
         references = find_references(platform.sagemaker)
     resources = find_resources(platform, local=options.local, region=options.region)
-    resources = select(resources, references, options.name)
+    resources, kept = select(resources, references, options.name)
+    for one, user in kept.items():
+        print_status(f"teardown: kept {one}: endpoint {user} uses it")
     if not resources:
         print("nothing is left" if options.name is None else f"nothing of the name {options.name} is left")
         return 0

@@ -16,9 +16,10 @@ from launch.endpoint.scaling import EndpointScaling
 from launch.platform.clients import Platform
 from launch.platform.monitoring import ENDPOINTS, LogTail, describe_last_lines, wait
 from launch.platform.references import CreatedResources, is_refusal
-from launch.platform.resources import PROJECT, PROJECT_KEY, describe, has_project_tag, tag_list
+from launch.platform.resources import PROJECT, PROJECT_KEY, VARIANT, describe, has_project_tag, tag_list
 from launch.terminal import command
 
+_COUNT = {"VariantPropertyType": "DesiredInstanceCount"}
 _UPDATING = {"Updating", "RollingBack"}
 _TRANSIENT = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 Request = Mapping[str, Any]
@@ -50,6 +51,7 @@ class Deployment:
     is_accepted: bool = False
     is_in_service: bool = False
     latest: Request | None = None
+    _is_unchanged: bool = False
     _seen: set[str] = field(default_factory=set)
 
     @property
@@ -83,6 +85,25 @@ class Deployment:
                 # From now on teardown.py lists it.
                 self.platform.sagemaker.add_tags(ResourceArn=self.latest["EndpointArn"], Tags=tag_list({}))
 
+    def resize(self) -> None:
+        """Set the number of instances that was asked for, where nothing else of the endpoint has changed.
+
+        Raises:
+            CloudError: AWS refused a request or can't be reached.
+        """
+        if not self._is_unchanged or _COUNT not in self.requests["UpdateEndpoint"]["ExcludeRetainedVariantProperties"]:
+            return
+        count = self.requests["CreateEndpointConfig"]["ProductionVariants"][0].get("InitialInstanceCount")
+        present = ((self.latest or {}).get("ProductionVariants") or [{}])[0].get("DesiredInstanceCount")
+        if count is None or present in (None, count):
+            return
+        with translate_errors(f"endpoint {self.name}"):
+            self.platform.sagemaker.update_endpoint_weights_and_capacities(
+                EndpointName=self.name,
+                DesiredWeightsAndCapacities=[{"VariantName": VARIANT, "DesiredInstanceCount": count}],
+            )
+        self._wait()
+
     def undo(self) -> list[str]:
         """Delete what this command has created, unless the outcome of a creation or an update is not known.
 
@@ -97,6 +118,7 @@ class Deployment:
             self.scaling.read()
         if before and before["EndpointStatus"] == "InService" and before["EndpointConfigName"] == self.config:
             self.is_in_service = True
+            self._is_unchanged = True
             self.print_line(f"endpoint    {self.name} is already in service with this model and configuration")
         elif before and before["EndpointStatus"] != "Failed":
             self._update(before)

@@ -40,7 +40,9 @@ class Resource:
     clean_up: Callable[[], object] = lambda: None
 
 
-def select(resources: Sequence[Resource], references: References, pattern: str | None) -> list[Resource]:
+def select(
+    resources: Sequence[Resource], references: References, pattern: str | None
+) -> tuple[list[Resource], dict[str, str]]:
     """Choose the resources that a name means.
 
     Args:
@@ -49,18 +51,17 @@ def select(resources: Sequence[Resource], references: References, pattern: str |
         pattern: a name, or with ``*`` at its end the beginning of names; None means all resources.
 
     Returns:
-        The resources of that name, and the configs and models that the endpoints among them reference; without those
-        that an endpoint references that is not chosen.
+        The resources of that name, and the configs and models that the endpoints among them reference; and those of
+        them that are kept, such as ``model dogs-1``, with the endpoint that is not chosen and references them.
     """
     named = [one for one in resources if pattern is None or _matches(one.name, pattern)]
     endpoints = {one.name for one in named if one.kind == "endpoint"}
     used = {each for name in endpoints for each in references.by_endpoint.get(name, ())}
     names = {(one.kind, one.name) for one in named} | used
-    return [
-        one
-        for one in resources
-        if (one.kind, one.name) in names and not references.user_of(one.kind, one.name, besides=endpoints)
-    ]
+    chosen = [one for one in resources if (one.kind, one.name) in names]
+    users = [references.user_of(one.kind, one.name, besides=endpoints) for one in chosen]
+    kept = {f"{one.kind} {one.name}": user for one, user in zip(chosen, users, strict=True) if user}
+    return [one for one, user in zip(chosen, users, strict=True) if not user], kept
 
 
 def _matches(name: str, pattern: str) -> bool:

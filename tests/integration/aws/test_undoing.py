@@ -309,6 +309,20 @@ def test_new_count_and_capture_replace_those_of_the_endpoint(deploy: Any, accoun
     assert account.cloud.bodies("CreateEndpointConfig")[0]["ProductionVariants"][0]["InitialInstanceCount"] == 3
 
 
+def test_count_alone_is_changed_without_an_update(deploy: Any, account: Account) -> None:
+    assert deploy("--instances", "3", "--max-instances", "4").returncode == 0
+    variant = {"VariantName": "AllTraffic", "DesiredInstanceCount": 4}
+    account.sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName=account.name, DesiredWeightsAndCapacities=[{**variant, "DesiredWeight": 1.0}]
+    )
+    done = deploy("--instances", "3")
+    assert done.returncode == 0, done.stderr
+    found = account.sagemaker.describe_endpoint(EndpointName=account.name)["ProductionVariants"][0]
+    assert found["DesiredInstanceCount"] == 3
+    assert account.limits() is None
+    assert not account.cloud.bodies("UpdateEndpoint")
+
+
 def test_instance_type_of_a_scaled_endpoint_is_changed_between_two_registrations(deploy: Any, account: Account) -> None:
     account.add_endpoint(account.name, f"{account.name}-old")
     account.add_scaling(f"{account.name}-concurrency", "nightly")
@@ -421,6 +435,8 @@ def test_name_selects_one_endpoint_and_what_it_references(shell: Any, account: A
     assert not account.has_all("config-of-6-" + name)
     assert account.has("endpoint", name)
     assert account.has("endpoint", f"{name}-64")
+    config = teardown(shell, f"{name}-634e550ce8db")
+    assert f"kept config {name}-634e550ce8db: endpoint {name}-64 uses it" in config.stderr
     account.check_live()
 
 
