@@ -1,6 +1,6 @@
 """Commands that AWS refuses, or that are interrupted, halfway: nothing that a live endpoint references is deleted.
 
-Each test ends with :meth:`Account.check_live`, which describes what all endpoints of the account reference.
+After each fault :meth:`Account.check_live` describes what all endpoints of the account reference.
 """
 
 import re
@@ -158,6 +158,7 @@ def test_refused_scaling_of_an_update_is_reported_with_the_command_that_retries_
     Updates(account.cloud)
     account.cloud.refuse("RegisterScalableTarget", DENIED)
     done = deploy("--max-instances", "4")
+    account.check_live()
     assert done.returncode == 1
     assert f"deploy: scaling of {account.name}: access is denied" in done.stderr
     assert re.search(
@@ -169,17 +170,16 @@ def test_refused_scaling_of_an_update_is_reported_with_the_command_that_retries_
     assert "it costs about $0.23 an hour" in done.stderr
     assert account.has_all(f"{account.name}-old")
     assert account.has("endpoint_config", account.created())
-    account.check_live()
 
 
 def test_refused_scaling_of_a_new_endpoint_deletes_nothing(deploy: Any, account: Account) -> None:
     account.cloud.refuse("PutScalingPolicy", DENIED)
     done = deploy("--max-instances", "4")
+    account.check_live()
     assert done.returncode == 1
     assert f"endpoint {account.name} is in service; finish its settings with" in done.stderr
     assert f"remove it with .venv/bin/python scripts/teardown.py --name {account.name}" in done.stderr
     assert account.has("endpoint", account.name)
-    account.check_live()
 
 
 @pytest.mark.parametrize("error", [EXPIRED, "InternalFailure"])
@@ -189,12 +189,22 @@ def test_errors_during_an_update_leave_it_alone(deploy: Any, account: Account, e
     account.cloud.change("DescribeEndpoint", dict)
     account.cloud.refuse("DescribeEndpoint", error)
     done = deploy(AWS_MAX_ATTEMPTS="1")
+    account.check_live()
     assert done.returncode == 1
     assert f"the update of endpoint {account.name} was accepted, and it was InService when last seen" in done.stderr
     assert "it costs about $0.23 an hour" in done.stderr
     assert not account.cloud.bodies("DeleteEndpointConfig")
     assert not account.cloud.bodies("DeleteModel")
+
+
+def test_update_that_no_description_shows_is_not_undone(deploy: Any, account: Account) -> None:
+    account.add_endpoint(account.name, f"{account.name}-old")
+    Updates(account.cloud, {}, num_polls=0)
+    done = deploy()
     account.check_live()
+    assert done.returncode == 1
+    assert "nothing was deleted" in done.stderr
+    assert f"the update of endpoint {account.name} was accepted" in done.stderr
 
 
 def test_credentials_that_expire_during_creation_leave_a_message_about_what_exists(
@@ -203,6 +213,7 @@ def test_credentials_that_expire_during_creation_leave_a_message_about_what_exis
     account.cloud.change("DescribeEndpoint", dict, lambda one: {**one, "EndpointStatus": "Creating"})
     account.cloud.refuse("DescribeEndpoint", EXPIRED)
     done = deploy()
+    account.check_live()
     assert done.returncode == 1
     assert f"deploy: endpoint {account.name}: the credentials have expired" in done.stderr
     assert (
@@ -212,7 +223,6 @@ def test_credentials_that_expire_during_creation_leave_a_message_about_what_exis
     assert "it costs about $0.12 an hour" in done.stderr, done.stderr
     assert f"remove it with .venv/bin/python scripts/teardown.py --name {account.name}" in done.stderr
     assert account.has("endpoint", account.name)
-    account.check_live()
 
 
 @pytest.mark.parametrize("operation", ["CreateEndpoint", "CreateEndpointConfig"])
@@ -250,9 +260,9 @@ def test_creation_whose_answer_was_lost_is_followed(deploy: Any, account: Accoun
 
     account.cloud.change("CreateEndpoint", lose)
     done = deploy()
+    account.check_live()
     assert done.returncode == 0, done.stderr
     assert len(account.cloud.bodies("CreateEndpoint")) == 2
-    account.check_live()
 
 
 def test_failed_update_keeps_what_another_endpoint_uses(deploy: Any, account: Account) -> None:
@@ -268,9 +278,9 @@ def test_failed_update_keeps_what_another_endpoint_uses(deploy: Any, account: Ac
     account.cloud.answer("UpdateEndpoint", {"EndpointArn": "arn"})
     account.cloud.change("DescribeEndpoint", share, always=True)
     done = deploy()
+    account.check_live()
     assert done.returncode == 1
     assert "failed: alarm errors; the previous model is still being served" in done.stderr
-    account.check_live()
 
 
 @pytest.mark.slow
@@ -279,9 +289,9 @@ def test_ctrl_c_before_the_creation_says_that_nothing_was_deployed(shell: Any, a
     account.cloud.change("DescribeEndpoint", lambda one: {**one, "EndpointStatus": "Updating"}, always=True)
     options = ("--name", account.name, "--role", ROLE, "--image", IMAGE)
     code, errors = shell.interrupt("deploy", "endpoint", artifact, *options)
+    account.check_live()
     assert (code, errors) == (130, "deploy: stopped; nothing was deployed\n")
     assert not account.cloud.bodies("CreateModel")
-    account.check_live()
 
 
 def test_endpoint_of_another_program_is_taken_over_only_on_request(deploy: Any, account: Account) -> None:
@@ -292,11 +302,11 @@ def test_endpoint_of_another_program_is_taken_over_only_on_request(deploy: Any, 
     assert f"endpoint {account.name} exists and was not created by deploy.py" in refused.stderr
     assert not account.cloud.bodies("CreateModel")
     taken = deploy("--take-over")
+    account.check_live()
     assert taken.returncode == 0, taken.stderr
     assert account.cloud.bodies("UpdateEndpoint")[0]["EndpointName"] == account.name
     arn = account.sagemaker.describe_endpoint(EndpointName=account.name)["EndpointArn"]
     assert account.sagemaker.list_tags(ResourceArn=arn)["Tags"] == OURS
-    account.check_live()
 
 
 def test_new_count_and_capture_replace_those_of_the_endpoint(deploy: Any, account: Account) -> None:
@@ -341,12 +351,12 @@ def test_refused_update_of_a_scaled_endpoint_registers_it_again(deploy: Any, acc
     account.add_scaling(f"{account.name}-concurrency")
     account.cloud.refuse("UpdateEndpoint", DENIED)
     done = deploy("--instance", "ml.m5.xlarge")
+    account.check_live(is_updated=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert len(account.cloud.bodies("DeregisterScalableTarget")) == 1
     assert account.limits() == (1, 5)
     policies = account.cloud.bodies("PutScalingPolicy")
     assert [one["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] for one in policies] == [7.0]
-    account.check_live(is_updated=False)
 
 
 def test_scaling_that_could_not_be_restored_is_printed(deploy: Any, account: Account) -> None:
@@ -355,10 +365,10 @@ def test_scaling_that_could_not_be_restored_is_printed(deploy: Any, account: Acc
     account.cloud.refuse("UpdateEndpoint", DENIED)
     account.cloud.refuse("RegisterScalableTarget", DENIED)
     done = deploy("--instance", "ml.m5.xlarge")
+    account.check_live(is_updated=False)
     assert done.returncode == 1
     assert "the endpoint no longer scales" in done.stderr
     assert '"MaxCapacity": 5' in done.stderr
-    account.check_live(is_updated=False)
 
 
 @pytest.mark.parametrize("others", [[], ["nightly"]])
@@ -385,12 +395,12 @@ def test_endpoint_that_is_not_deleted_keeps_its_config_its_model_and_its_scaling
     account.add_scaling("policy")
     account.cloud.refuse("DeleteEndpoint", DENIED)
     done = teardown(shell, account.name)
+    account.check_live()
     assert done.returncode == 1
     assert f"teardown: endpoint {account.name}: access is denied" in done.stderr
     for kind in ("config", "model"):
         assert f"teardown: kept {kind} {account.name}-old: endpoint {account.name} uses it" in done.stderr
     assert account.limits() == (1, 5)
-    account.check_live()
 
 
 def test_refused_deregistration_does_not_keep_an_endpoint(shell: Any, account: Account) -> None:
@@ -416,11 +426,11 @@ def test_endpoints_that_cannot_be_described_after_the_deletion_keep_configs_and_
     account.cloud.change("DeleteEndpoint", last)
     account.cloud.change("ListEndpointConfigs", last)
     done = teardown(shell, account.name)
+    account.check_live()
     assert done.returncode == 1
     assert "the credentials have expired" in done.stderr
     assert "configs and models were kept, as endpoints may use them" in done.stderr
     assert account.has_all(f"{account.name}-old")
-    account.check_live()
 
 
 def test_name_selects_one_endpoint_and_what_it_references(shell: Any, account: Account) -> None:
@@ -436,8 +446,8 @@ def test_name_selects_one_endpoint_and_what_it_references(shell: Any, account: A
     assert account.has("endpoint", name)
     assert account.has("endpoint", f"{name}-64")
     config = teardown(shell, f"{name}-634e550ce8db")
-    assert f"kept config {name}-634e550ce8db: endpoint {name}-64 uses it" in config.stderr
     account.check_live()
+    assert f"kept config {name}-634e550ce8db: endpoint {name}-64 uses it" in config.stderr
 
 
 def test_trailing_star_selects_a_beginning_and_spares_what_other_endpoints_use(shell: Any, account: Account) -> None:
@@ -455,12 +465,12 @@ def test_trailing_star_selects_a_beginning_and_spares_what_other_endpoints_use(s
 
     account.cloud.change("DescribeEndpoint", update, always=True)
     done = teardown(shell, f"{name}-*")
+    account.check_live()
     assert done.returncode == 0, done.stderr
     assert not account.has("endpoint", f"{name}-a")
     assert not account.has("endpoint", f"{name}-b")
     assert account.has_all(f"{name}-a")
     assert account.has_all(f"{name}-b")
-    account.check_live()
 
 
 def test_refused_transform_job_leaves_no_model(shell: Any, account: Account, artifact: str) -> None:
