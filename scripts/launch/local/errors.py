@@ -1,12 +1,12 @@
 """API errors of the local client, raised as botocore's so that commands handle both clients alike."""
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError, ParamValidationError
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
-from botocore.validate import ParamValidator
+
+if TYPE_CHECKING:
+    from botocore.model import ServiceModel
 
 
 def api_error(code: str, message: str, operation: str = "local") -> ClientError:
@@ -35,6 +35,8 @@ def check_request(operation: str, request: dict[str, Any]) -> None:
     Raises:
         ParamValidationError: botocore would not send this request.
     """
+    from botocore.validate import ParamValidator  # noqa: PLC0415 - a supervisor, which checks no request, does without
+
     shape = _sagemaker().operation_model(operation).input_shape
     report = ParamValidator().validate(request, shape)
     if report.has_errors():
@@ -42,5 +44,8 @@ def check_request(operation: str, request: dict[str, Any]) -> None:
 
 
 @cache
-def _sagemaker() -> ServiceModel:
+def _sagemaker() -> "ServiceModel":
+    from botocore.loaders import Loader  # noqa: PLC0415
+    from botocore.model import ServiceModel  # noqa: PLC0415
+
     return ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")

@@ -7,6 +7,7 @@ parameter.
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -107,8 +108,7 @@ def read_ranges(path: Path, fixed: Mapping[str, str]) -> Ranges:
 
 def _check_shape(path: Path, content: Mapping[str, Any]) -> None:
     """Reject what the API itself would reject, and automatic ranges."""
-    model = cast(Any, botocore.session.get_session().get_service_model("sagemaker"))
-    errors = ParamValidator().validate(content, model.shape_for("ParameterRanges"))
+    errors = ParamValidator().validate(content, _sagemaker().shape_for("ParameterRanges"))
     if errors.has_errors():
         first = errors.generate_report().splitlines()[0].rstrip(".")
         hint = '; numbers are written as strings, "1"' if "valid types: <class 'str'>" in first else ""
@@ -118,6 +118,11 @@ def _check_shape(path: Path, content: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{path}: AutoParameters[0] ({name}): automatic ranges are not supported: give MinValue and MaxValue"
         )
+
+
+@cache
+def _sagemaker() -> Any:
+    return cast(Any, botocore.session.get_session().get_service_model("sagemaker"))
 
 
 def _entries(content: Mapping[str, Any]) -> Iterator[tuple[str, "Callable[..., Range]", dict[str, Any]]]:
