@@ -28,6 +28,7 @@ class Cloud:
         self._target = target
         self._script: dict[str, deque[Scripted]] = defaultdict(deque)
         self._always: dict[str, Scripted] = {}
+        self._actions: dict[str, Callable[[], object]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -56,12 +57,17 @@ class Cloud:
         else:
             self._script[operation].extend(changes)
 
+    def when(self, operation: str, action: Callable[[], object]) -> None:
+        """Call a function at each request to an operation, before it is answered."""
+        self._actions[operation] = action
+
     def bodies(self, operation: str) -> list[dict[str, Any]]:
         """Return the requests that were sent to an operation."""
         return [body for name, body in self.requests if name == operation]
 
     def scripted(self, operation: str) -> Scripted | None:
         """Return the answer for the next request, or None if it is to be forwarded."""
+        self._actions.get(operation, lambda: None)()
         waiting = self._script[operation]
         return waiting.popleft() if waiting else self._always.get(operation)
 

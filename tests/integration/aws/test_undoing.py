@@ -186,8 +186,7 @@ def test_refused_scaling_of_a_new_endpoint_deletes_nothing(deploy: Any, account:
 def test_errors_during_an_update_leave_it_alone(deploy: Any, account: Account, error: str) -> None:
     account.add_endpoint(account.name, f"{account.name}-old")
     Updates(account.cloud)
-    account.cloud.change("DescribeEndpoint", dict)
-    account.cloud.refuse("DescribeEndpoint", error)
+    account.cloud.when("UpdateEndpoint", lambda: account.cloud.refuse("DescribeEndpoint", error))
     done = deploy(AWS_MAX_ATTEMPTS="1")
     account.check_live()
     assert done.returncode == 1
@@ -210,16 +209,12 @@ def test_update_that_no_description_shows_is_not_undone(deploy: Any, account: Ac
 def test_credentials_that_expire_during_creation_leave_a_message_about_what_exists(
     deploy: Any, account: Account
 ) -> None:
-    account.cloud.change("DescribeEndpoint", dict, lambda one: {**one, "EndpointStatus": "Creating"})
-    account.cloud.refuse("DescribeEndpoint", EXPIRED)
+    account.cloud.when("CreateEndpoint", lambda: account.cloud.refuse("DescribeEndpoint", EXPIRED))
     done = deploy()
     account.check_live()
     assert done.returncode == 1
     assert f"deploy: endpoint {account.name}: the credentials have expired" in done.stderr
-    assert (
-        f"the creation of endpoint {account.name} was accepted, and it was Creating when last seen; follow it with"
-        in done.stderr
-    )
+    assert f"the creation of endpoint {account.name} was accepted; follow it with" in done.stderr
     assert "it costs about $0.12 an hour" in done.stderr, done.stderr
     assert f"remove it with .venv/bin/python scripts/teardown.py --name {account.name}" in done.stderr
     assert account.has("endpoint", account.name)
@@ -440,6 +435,7 @@ def test_name_selects_one_endpoint_and_what_it_references(shell: Any, account: A
     account.add_endpoint(f"{name}-6", "config-of-6-" + name)
     account.add_endpoint(f"{name}-64", f"{name}-634e550ce8db")
     done = teardown(shell, f"{name}-6")
+    account.check_live()
     assert done.returncode == 0, done.stderr
     assert not account.has("endpoint", f"{name}-6")
     assert not account.has_all("config-of-6-" + name)
