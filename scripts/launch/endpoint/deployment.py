@@ -105,12 +105,12 @@ class Deployment:
         self._wait()
 
     def undo(self) -> list[str]:
-        """Delete what this command has created, unless the outcome of a creation or an update is not known.
+        """Delete what this command has created, unless it is in service, or a creation or an update may go on.
 
         Returns:
             The models and configs that are left and that nothing is known to need.
         """
-        return [] if self.pending else self.created.undo()
+        return [] if self.pending or self.is_in_service else self.created.undo()
 
     def _bring_up(self, before: Request | None) -> None:
         self.latest = before
@@ -148,11 +148,13 @@ class Deployment:
         record = self._wait()
         if self._is_deployed(record):
             return
-        raise UserError(self._describe_failure(record, self._keep_previous if self._has_ended(record) else _keep_all))
+        has_ended = self._has_ended(before, record)
+        raise UserError(self._describe_failure(record, self._keep_previous if has_ended else _keep_all))
 
-    def _has_ended(self, record: Request) -> bool:
+    def _has_ended(self, before: Request, record: Request) -> bool:
         """Whether an update is known to be over; the first description after it may still be that of before."""
-        is_known = "FailureReason" in record or bool(_UPDATING & self._seen)
+        has_reason = record.get("FailureReason") not in (None, before.get("FailureReason"))
+        is_known = has_reason or bool(_UPDATING & self._seen)
         return record["EndpointStatus"] == "Failed" or (record["EndpointStatus"] == "InService" and is_known)
 
     def _send(self, what: str, operation: Callable[..., object], request: Request) -> None:

@@ -46,7 +46,7 @@ class EndpointScaling:
             self._present = NO_REGISTRATION
 
     def resume(self) -> None:
-        """Register the endpoint again as it was before :meth:`pause`; a failure is printed with what was lost."""
+        """Register the endpoint again as it was before :meth:`pause`; a failure is printed."""
         if self._present == self._before:
             return
         try:
@@ -54,7 +54,6 @@ class EndpointScaling:
             self._present = self._before
         except CloudError as error:
             print_status(f"deploy: {error}; the endpoint no longer scales")
-            self.print_lost()
 
     def apply(self) -> None:
         """Make the registration what the command line asks for.
@@ -65,7 +64,7 @@ class EndpointScaling:
         after = self._wanted()
         if after != self._present:
             self.autoscaling.change(self._present, after)
-            self._present = after
+        self._before = self._present = after
 
     def print_lost(self) -> None:
         """Print the requests of the registration that was removed and not made again."""
