@@ -33,6 +33,8 @@ from support.raw_http import read_all, send
 from support.servers import ServerProcess, drawn_photos, export_artifact, running, write_artifact
 
 NUM_CALLERS = 16
+# Fewer than the connections of the smallest server that is tested.
+NUM_WARM_UP = 40
 ANSWER_S = 60.0
 PING_S = 0.2
 MEMORY_RATIO = 1.5
@@ -118,7 +120,7 @@ def besiege(server: ServerProcess, memory: int) -> list[str]:
 
 def _warm(server: ServerProcess, worker: int) -> int:
     """Send valid requests of every kind that allocates memory once; return the worker's memory in bytes."""
-    with concurrent.futures.ThreadPoolExecutor(64) as callers:
+    with concurrent.futures.ThreadPoolExecutor(NUM_WARM_UP) as callers:
         list(callers.map(server.invoke, drawn_photos(8) * 16))
     server.invoke(to_npy(np.zeros((1, 3, 64, 64), np.float32)), "application/x-npy")
     return Usage.of(worker).anonymous

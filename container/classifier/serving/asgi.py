@@ -157,6 +157,7 @@ def environ_of(scope: Scope) -> Environ:
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(),
+        "wsgi.input_terminated": True,  # so Werkzeug reads it whole, without copying it in pieces
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,

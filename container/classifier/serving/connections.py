@@ -361,9 +361,14 @@ class Connections:
             connection.end_upload(TooSlowError(message))
 
     def _evict(self, newest: Connection) -> None:
-        # Never an upload: those that make no progress are ended by their rate.
+        # Never an upload that makes progress.
+        now = self.clock()
         others = [one for one in self._connections if one is not newest]
-        idle = [one for one in others if one.is_idle] or [one for one in others if one.is_receiving_head]
+        idle = (
+            [one for one in others if one.is_idle]
+            or [one for one in others if one.is_receiving_head]
+            or [one for one in others if one.is_receiving and now - one.since > PAUSE_S]
+        )
         closed = min(idle, key=lambda one: one.since, default=newest)
         closed.abort()
         # At once: the transport reports the end later, and until then the same one would be chosen again.
