@@ -53,20 +53,23 @@ class EndpointOptions:
     Attributes:
         name: the endpoint's name, and the prefix of its model's and config's.
         instance_type: default: :data:`DEFAULT_INSTANCE`.
+        num_instances: default: as many as the endpoint has, or one.
         asynchronous: where the answers of an asynchronous endpoint go.
+        take_over: whether the endpoint may be one that another program has created.
     """
 
     platform: PlatformOptions
     name: str
     container: ContainerOptions = NO_OPTIONS
     instance_type: str | None = None
-    num_instances: int = 1
+    num_instances: int | None = None
     multi_model: bool = False
     serverless: Serverless | None = None
     asynchronous: str | None = None
     capture: Capture | None = None
     scaling: ScalingOptions = NO_SCALING
     update: Update = ALL_AT_ONCE
+    take_over: bool = False
 
 
 def check_options(options: EndpointOptions) -> None:
@@ -117,9 +120,16 @@ def endpoint_requests(options: EndpointOptions, data: str, version: str) -> dict
         "CreateModel": model,
         "CreateEndpointConfig": {**config, "EndpointConfigName": config_name},
         "CreateEndpoint": create_request(options.name, config_name, tags),
-        "UpdateEndpoint": update_request(options.name, config_name, options.update),
+        "UpdateEndpoint": update_request(
+            options.name, config_name, options.update, retain_count=_retains_count(options)
+        ),
         **_scaling_requests(options),
     }
+
+
+def _retains_count(options: EndpointOptions) -> bool:
+    """Whether an update keeps the number of instances: none is given, or autoscaling chooses it."""
+    return options.num_instances is None or options.scaling.max_instances is not None
 
 
 def _check_serverless(options: EndpointOptions) -> None:
@@ -169,7 +179,7 @@ def _endpoint_spec(options: EndpointOptions, model_name: str) -> EndpointSpec:
         config_name="",
         model_name=model_name,
         instance_type=options.instance_type or DEFAULT_INSTANCE,
-        num_instances=options.num_instances,
+        num_instances=1 if options.num_instances is None else options.num_instances,
         serverless=options.serverless,
         asynchronous=_output_uri(options.asynchronous, local=local) if options.asynchronous else None,
         capture=Capture(place=_output_uri(capture.place, local=local), percent=capture.percent) if capture else None,

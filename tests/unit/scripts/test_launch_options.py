@@ -195,6 +195,22 @@ def test_endpoint_names_change_with_contents_and_the_artifact() -> None:
     assert (same_model == model, other_config != config) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_retained"),
+    [
+        ({}, True),
+        ({"num_instances": 3}, False),
+        # Autoscaling chooses the number of an endpoint that exists.
+        ({"num_instances": 3, "scaling": ScalingOptions(max_instances=4)}, True),
+    ],
+)
+def test_given_number_of_instances_replaces_that_of_the_endpoint(changes: dict[str, Any], is_retained: bool) -> None:
+    requests = endpoint_requests(replace(ENDPOINT, **changes), "s3://bucket/model.tar.gz", "1")
+    replaced = {one["VariantPropertyType"] for one in requests["UpdateEndpoint"]["ExcludeRetainedVariantProperties"]}
+    assert ("DesiredInstanceCount" not in replaced) is is_retained
+    assert "DataCaptureConfig" in replaced
+
+
 def test_scaling_starts_at_one_instance_or_at_the_minimum() -> None:
     def minimum(scaling: ScalingOptions) -> object:
         requests = endpoint_requests(replace(ENDPOINT, scaling=scaling), "s3://bucket/model.tar.gz", "1")
