@@ -18,7 +18,7 @@ from classifier.errors import ConfigError
 from launch.cli import add_common, add_resource, container_options, create_parser, platform_options, run_command
 from launch.platform.models import artifact_version, resolve_artifact
 from launch.terminal import as_json
-from launch.transform import DEFAULT_INSTANCE, TransformOptions, start, stop, transform_requests, watch
+from launch.transform import DEFAULT_INSTANCE, TransformOptions, check_transform, start, stop, transform_requests, watch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +63,6 @@ def _run(options: argparse.Namespace) -> int:
     container = container_options(options)
     if not (options.model and options.photos and options.output):
         raise ConfigError("MODEL, PHOTOS and --output are required; see --help for an example")
-    data = resolve_artifact(options.model, platform.connect, local=platform.local)
     transform = TransformOptions(
         platform=platform,
         container=container,
@@ -76,7 +75,9 @@ def _run(options: argparse.Namespace) -> int:
         max_concurrent=options.concurrent,
         max_payload_mb=options.max_payload,
     )
-    requests = transform_requests(transform, data, "" if options.dry_run else artifact_version(data, options.region))
+    check_transform(options.model, transform)
+    data = resolve_artifact(options.model, platform)
+    requests = transform_requests(transform, data, artifact_version(data, platform))
     if options.dry_run:
         print(as_json(requests))
         return 0

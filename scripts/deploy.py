@@ -25,13 +25,12 @@ from launch.endpoint.options import (
     DEFAULT_INSTANCE,
     EndpointOptions,
     ScalingOptions,
-    check_options,
+    check_endpoint,
     endpoint_requests,
-    find_version,
 )
 from launch.endpoint.request import Capture, Serverless, Update
 from launch.platform.clients import Platform
-from launch.platform.models import resolve_artifact
+from launch.platform.models import artifact_version, resolve_artifact
 from launch.platform.prices import describe_hourly
 from launch.platform.resources import CreatedResources
 from launch.terminal import as_json, command, print_status
@@ -142,15 +141,14 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
 
 def _run(options: argparse.Namespace) -> int:
     endpoint = _endpoint_options(options)
-    check_options(endpoint)
-    platform = endpoint.platform
-    data = resolve_artifact(options.model, platform.connect, local=platform.local)
-    version = "" if endpoint.multi_model else find_version(data, platform, dry_run=options.dry_run)
+    check_endpoint(options.model, endpoint)
+    data = resolve_artifact(options.model, endpoint.platform)
+    version = "" if endpoint.multi_model else artifact_version(data, endpoint.platform)
     requests = endpoint_requests(endpoint, data, version)
     if options.dry_run:
         print(as_json(requests))
         return 0
-    return _deploy(platform.connect(), requests, endpoint)
+    return _deploy(endpoint.platform.connect(), requests, endpoint)
 
 
 def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOptions) -> int:

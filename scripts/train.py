@@ -28,7 +28,7 @@ from launch.cli import (
 )
 from launch.platform.clients import Platform
 from launch.terminal import as_json, command, print_status, read_hyperparameters
-from launch.training.options import check_places, training_spec
+from launch.training.options import check_places, check_training, training_spec
 from launch.training.request import Monitoring, training_request
 from launch.training.watch import TrainingWatch, start, stop
 
@@ -81,6 +81,7 @@ def _run(options: argparse.Namespace) -> int:
     requested = replace(
         training_options(options), name=options.name, checkpoints=options.checkpoints, monitoring=monitoring
     )
+    check_training(requested, values)
     spec = training_spec(requested, values)
     request = training_request(spec)
     if options.dry_run:

@@ -63,14 +63,11 @@ def check_bucket(s3: Any, uri: str) -> None:
                 raise
 
 
-def role_arn(text: str | None, region: str | None = None) -> str:
-    """Return the ARN of a role.
-
-    Args:
-        text: an ARN or a name; by default the value of SAGEMAKER_ROLE.
+def given_role(text: str | None) -> str:
+    """Return the role that was given, an ARN or a name; by default the value of SAGEMAKER_ROLE.
 
     Raises:
-        CloudError: no role is given, or IAM has none of this name.
+        CloudError: none is given.
     """
     text = text or os.environ.get("SAGEMAKER_ROLE")
     if not text:
@@ -78,7 +75,14 @@ def role_arn(text: str | None, region: str | None = None) -> str:
             "no role is given, which SageMaker needs to read your data and write the model: pass --role NAME or set "
             "SAGEMAKER_ROLE; the IAM console creates one for the use case 'SageMaker - Execution'"
         )
-    if text.startswith("arn:"):
-        return text
-    with translate_errors(f"role {text}"):
-        return client("iam", region=region).get_role(RoleName=text)["Role"]["Arn"]
+    return text
+
+
+def role_arn(name: str, region: str | None = None) -> str:
+    """Return the ARN of a role.
+
+    Raises:
+        CloudError: IAM has no role of this name, or can't be asked.
+    """
+    with translate_errors(f"role {name}"):
+        return client("iam", region=region).get_role(RoleName=name)["Role"]["Arn"]

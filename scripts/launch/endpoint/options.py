@@ -1,11 +1,11 @@
 """Deployment options of the command line, validated and resolved into all requests of a deployment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aws.errors import CloudError
+from aws.request_check import check
 from classifier.errors import ConfigError
 from launch.endpoint.request import (
     Capture,
@@ -20,9 +20,8 @@ from launch.endpoint.request import (
     update_request,
 )
 from launch.platform.clients import PlatformOptions
-from launch.platform.models import artifact_version, content_name, named_model_request
+from launch.platform.models import content_name, named_model_request, resolve_artifact
 from launch.platform.resources import NO_OPTIONS, ContainerOptions, has_gpu
-from launch.terminal import print_status
 
 DEFAULT_INSTANCE = "ml.m5.large"
 _MAX_ALARMS = 10
@@ -83,19 +82,17 @@ def check_options(options: EndpointOptions) -> None:
     _check_scaling(options.scaling, asynchronous=options.asynchronous is not None)
 
 
-def find_version(data: str, platform: PlatformOptions, *, dry_run: bool) -> str:
-    """Return the artifact's version, or an empty string if a dry run can't reach S3.
+def check_endpoint(model: str, options: EndpointOptions) -> None:
+    """Check the requests of a deployment, before anything is sent.
 
     Raises:
-        CloudError: there is no such object, or S3 can't be reached.
+        UserError: as :func:`endpoint_requests`, except for what only AWS knows; or AWS would refuse a request.
     """
-    try:
-        return artifact_version(data, platform.region)
-    except CloudError:
-        if not dry_run:
-            raise
-        print_status("deploy: S3 can't be reached, so the names below differ from those of a real run")
-        return ""
+    check_options(options)
+    assumed = replace(options, platform=options.platform.assuming())
+    requests = endpoint_requests(assumed, resolve_artifact(model, assumed.platform), "")
+    # The endpoint's name first: those of model and config begin with it.
+    check({"CreateEndpoint": requests["CreateEndpoint"], **requests}, local=options.platform.local)
 
 
 def endpoint_requests(options: EndpointOptions, data: str, version: str) -> dict[str, Any]:

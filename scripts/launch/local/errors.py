@@ -1,12 +1,11 @@
 """API errors of the local client, raised as botocore's so that commands handle both clients alike."""
 
-from functools import cache
 from typing import Any
 
 from botocore.exceptions import ClientError, ParamValidationError
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
+
+from aws.request_check import faults, input_shape
 
 
 def api_error(code: str, message: str, operation: str = "local") -> ClientError:
@@ -30,17 +29,14 @@ def invalid(message: str) -> ClientError:
 
 
 def check_request(operation: str, request: dict[str, Any]) -> None:
-    """Validate a request against botocore's model of the SageMaker API.
+    """Check a request as AWS does, with ``file://`` allowed wherever it takes ``s3://``.
 
     Raises:
         ParamValidationError: botocore would not send this request.
+        ClientError: SageMaker would refuse it.
     """
-    shape = _sagemaker().operation_model(operation).input_shape
-    report = ParamValidator().validate(request, shape)
+    report = ParamValidator().validate(request, input_shape(operation))
     if report.has_errors():
         raise ParamValidationError(report=report.generate_report())
-
-
-@cache
-def _sagemaker() -> ServiceModel:
-    return ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
+    for fault in faults(operation, request, local=True):
+        raise invalid(fault.for_caller())

@@ -7,13 +7,21 @@ from typing import Any
 
 from aws.clients import check_bucket, client
 from aws.errors import translate_errors
+from aws.request_check import check
 from classifier.contract.channels import PHOTO_CHANNELS, find_channels, is_junk_file, select_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import PlatformOptions
-from launch.platform.resources import LOCAL_ROLE, NO_OPTIONS, ContainerOptions
+from launch.platform.resources import NO_OPTIONS, ContainerOptions
 from launch.terminal import command, unique_name
-from launch.training.request import DEFAULT_RESOURCES, NO_MONITORING, Monitoring, Resources, TrainingSpec
+from launch.training.request import (
+    DEFAULT_RESOURCES,
+    NO_MONITORING,
+    Monitoring,
+    Resources,
+    TrainingSpec,
+    training_request,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +64,14 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
     parsed = Hyperparameters.parse(hyperparameters)
     platform, container, monitoring = options.platform, options.container, options.monitoring
     name = options.name or unique_name("image-classifier")
-    output = _output_uri(options.output, platform.folder / "artifacts" if platform.local else None, "--output")
-    checkpoints = _output_uri(options.checkpoints, None, "--checkpoints") if options.checkpoints else None
+    output = _output_uri(options.output, platform)
+    checkpoints = _output_uri(options.checkpoints, platform) if options.checkpoints else None
     _check_max_wait(options.resources)
+    _check_save_interval(monitoring)
     return TrainingSpec(
         job_name=name,
         image=container.resolve_image(local=platform.local),
-        role=container.resolve_role(local=platform.local, region=platform.region),
+        role=container.resolve_role(platform),
         channels=resolve_channels(options.data, options.channels, platform),
         output=output,
         hyperparameters=hyperparameters,
@@ -80,6 +89,16 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
     )
 
 
+def check_training(options: TrainingOptions, hyperparameters: Mapping[str, str]) -> None:
+    """Check the request that the options give, before anything is sent.
+
+    Raises:
+        UserError: as :func:`training_spec`, except for what only AWS knows; or AWS would refuse the request.
+    """
+    spec = training_spec(replace(options, platform=options.platform.assuming()), hyperparameters)
+    check({"CreateTrainingJob": training_request(spec)}, local=options.platform.local)
+
+
 def resolve_channels(data: str | None, channels: Mapping[str, str], platform: PlatformOptions) -> dict[str, str]:
     """Map channel names to ``s3://`` prefixes or ``file://`` folders.
 
@@ -94,7 +113,11 @@ def resolve_channels(data: str | None, channels: Mapping[str, str], platform: Pl
     """
     found: dict[str, str] = {}
     if data and data.startswith("s3://"):
-        found = _channels_in_s3(data.rstrip("/"), platform.region)
+        place = data.rstrip("/")
+        # As upload_data writes them.
+        assumed = {name: f"{place}/{name}/" for name in ("train", "validation", "test")}
+        consequence = f"the channels {', '.join(assumed)} are assumed"
+        found = platform.look_up(lambda: _channels_in_s3(place, platform.region), assumed, consequence)
     elif data:
         found = {name: str(folder) for name, folder in find_channels(Path(data)).items()}
     found.update(channels)
@@ -108,13 +131,9 @@ def check_places(spec: TrainingSpec, region: str | None) -> None:
 
     Raises:
         CloudError: a bucket does not exist.
-        ConfigError: a place is on this machine while the training runs on AWS.
     """
     places = [*spec.channels.values(), spec.output, *([spec.checkpoints] if spec.checkpoints else [])]
     remote = [place for place in places if place.startswith("s3://")]
-    if spec.role != LOCAL_ROLE and len(remote) < len(places):
-        local = next(place for place in places if place not in remote)
-        raise ConfigError(f"{local} is on this machine, but the training runs on AWS: give s3://BUCKET/PREFIX")
     if not remote:
         return
     s3 = client("s3", region=region)
@@ -158,14 +177,20 @@ def _folders_in_s3(s3: Any, bucket: str, start: str) -> Iterator[str]:
             yield item["Prefix"][len(start) :].rstrip("/")
 
 
-def _output_uri(text: str | None, default: Path | None, option: str) -> str:
-    if text and text.startswith("s3://"):
+def _output_uri(text: str | None, platform: PlatformOptions) -> str:
+    if not platform.local:
+        if not text:
+            raise ConfigError("no --output is given: --output s3://BUCKET/PREFIX, a bucket of yours in the same region")
+        # As it was given, for a message about it; RequestError unless it is in S3.
         return text.rstrip("/")
-    if default is None and not text:
-        raise ConfigError(f"no {option} is given: {option} s3://BUCKET/PREFIX, a bucket of yours in the same region")
-    if text and text.startswith("file://"):
-        return text
-    return Path(text or str(default)).resolve().as_uri()
+    if text and text.startswith(("s3://", "file://")):
+        return text.rstrip("/")
+    return Path(text or platform.folder / "artifacts").resolve().as_uri()
+
+
+def _check_save_interval(monitoring: Monitoring) -> None:
+    if monitoring.save_interval is not None and monitoring.save_interval < 1:
+        raise ConfigError(f"--save-interval {monitoring.save_interval}: at least 1 step")
 
 
 def _check_max_wait(resources: Resources) -> None:

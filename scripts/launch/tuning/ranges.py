@@ -11,9 +11,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import botocore.session
 from botocore.validate import ParamValidator
 
+from aws.request_check import service_model
 from classifier.contract.hyperparameters import ALIASES, Hyperparameters, Scale
 from classifier.errors import ConfigError, did_you_mean
 from launch.terminal import read_object
@@ -107,8 +107,7 @@ def read_ranges(path: Path, fixed: Mapping[str, str]) -> Ranges:
 
 def _check_shape(path: Path, content: Mapping[str, Any]) -> None:
     """Reject what the API itself would reject, and automatic ranges."""
-    model = cast(Any, botocore.session.get_session().get_service_model("sagemaker"))
-    errors = ParamValidator().validate(content, model.shape_for("ParameterRanges"))
+    errors = ParamValidator().validate(content, service_model("sagemaker").shape_for("ParameterRanges"))
     if errors.has_errors():
         first = errors.generate_report().splitlines()[0].rstrip(".")
         hint = '; numbers are written as strings, "1"' if "valid types: <class 'str'>" in first else ""

@@ -1,13 +1,11 @@
-"""Requests to AWS: valid by botocore's own validator and service model, with the values of the specification."""
+"""Requests to AWS: valid by botocore's service models, with the values of the specification."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
-from botocore.validate import ParamValidator
 
+from aws.request_check import faults
 from classifier.contract.driver import INFERENCE_AMI, TRANSFORM_AMI
 from classifier.contract.metrics import METRICS
 from launch.endpoint.request import (
@@ -34,26 +32,10 @@ SECURITY = Security(kms_key="key", subnets=("subnet-1", "subnet-2"), security_gr
 VPC = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
 TAGS = {"team": "dogs"}
 TAG_LIST = [{"Key": "project", "Value": "image-classifier"}, {"Key": "team", "Value": "dogs"}]
-_MODELS: dict[str, ServiceModel] = {}
 
 
-def errors_in(service: str, operation: str, request: dict[str, Any]) -> str:
-    """What botocore's validator has against a request, unknown values of enumerations included."""
-    if service not in _MODELS:
-        _MODELS[service] = ServiceModel(Loader().load_service_model(service, "service-2"), service)
-    shape = _MODELS[service].operation_model(operation).input_shape
-    assert shape is not None
-    return ParamValidator().validate(request, shape).generate_report() + "".join(_unknown_values(shape, request))
-
-
-def _unknown_values(shape: Any, value: Any) -> list[str]:
-    """botocore does not check enumerations; the service does."""
-    if shape.type_name == "structure":
-        return [line for key, one in value.items() for line in _unknown_values(shape.members[key], one)]
-    if shape.type_name == "list":
-        return [line for one in value for line in _unknown_values(shape.member, one)]
-    allowed = getattr(shape, "enum", [])
-    return [f"{value!r} is none of {shape.name}\n"] if allowed and value not in allowed else []
+def errors_in(operation: str, request: dict[str, Any]) -> str:
+    return "; ".join(fault.for_caller() for fault in faults(operation, request))
 
 
 SPEC = TrainingSpec(
@@ -78,7 +60,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_training_request_is_valid(name: str) -> None:
-    assert errors_in("sagemaker", "CreateTrainingJob", training_request(replace(SPEC, **TRAININGS[name]))) == ""
+    assert errors_in("CreateTrainingJob", training_request(replace(SPEC, **TRAININGS[name]))) == ""
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -91,7 +73,7 @@ def test_training_definition_of_a_tuning_job_is_valid(name: str) -> None:
         },
         "TrainingJobDefinition": training_definition(replace(SPEC, **TRAININGS[name])),
     }
-    assert errors_in("sagemaker", "CreateHyperParameterTuningJob", request) == ""
+    assert errors_in("CreateHyperParameterTuningJob", request) == ""
 
 
 def channel(name: str, uri: str, content_type: str = "application/x-image") -> dict[str, Any]:
@@ -179,7 +161,7 @@ def test_model_request_is_valid_and_has_the_values_of_the_spec(multi_model: bool
         tags=TAGS,
     )
     request = model_request(spec)
-    assert errors_in("sagemaker", "CreateModel", request) == ""
+    assert errors_in("CreateModel", request) == ""
     assert request == {
         "ModelName": "model",
         "PrimaryContainer": {"Image": IMAGE, "Mode": mode, "ModelDataUrl": data, "Environment": {"A": "b"}},
@@ -208,7 +190,7 @@ ENDPOINTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changes", ENDPOINTS)
 def test_endpoint_config_request_is_valid(changes: dict[str, Any]) -> None:
-    assert errors_in("sagemaker", "CreateEndpointConfig", config(**changes)) == ""
+    assert errors_in("CreateEndpointConfig", config(**changes)) == ""
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -269,7 +251,7 @@ def test_instance_type_shows_whether_there_is_a_gpu(instance: str, answer: bool)
 
 def test_endpoint_request_is_valid() -> None:
     request = create_request("endpoint", "config", TAGS)
-    assert errors_in("sagemaker", "CreateEndpoint", request) == ""
+    assert errors_in("CreateEndpoint", request) == ""
     assert request == {"EndpointName": "endpoint", "EndpointConfigName": "config", "Tags": TAG_LIST}
 
 
@@ -313,7 +295,7 @@ def test_update_request_is_valid_and_keeps_the_number_of_instances(
     update: Update, deployment: dict[str, Any] | None
 ) -> None:
     request = update_request("endpoint", "config", update)
-    assert errors_in("sagemaker", "UpdateEndpoint", request) == ""
+    assert errors_in("UpdateEndpoint", request) == ""
     assert request["RetainAllVariantProperties"] is True
     assert request.get("DeploymentConfig") == deployment
 
@@ -321,10 +303,10 @@ def test_update_request_is_valid_and_keeps_the_number_of_instances(
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_scaling_requests_are_valid_and_have_the_values_of_the_spec(asynchronous: bool) -> None:
     spec = ScalingSpec(endpoint="dogs", min_instances=2, max_instances=4, target=7.0, asynchronous=asynchronous)
-    service, target, policy = "application-autoscaling", target_request(spec), policy_request(spec)
-    assert errors_in(service, "RegisterScalableTarget", target) == ""
-    assert errors_in(service, "PutScalingPolicy", policy) == ""
-    assert errors_in(service, "DeregisterScalableTarget", scalable_target("dogs")) == ""
+    target, policy = target_request(spec), policy_request(spec)
+    assert errors_in("RegisterScalableTarget", target) == ""
+    assert errors_in("PutScalingPolicy", policy) == ""
+    assert errors_in("DeregisterScalableTarget", scalable_target("dogs")) == ""
     assert (target["ResourceId"], target["MinCapacity"], target["MaxCapacity"]) == (
         "endpoint/dogs/variant/AllTraffic",
         2,
@@ -358,7 +340,7 @@ def test_transform_request_is_valid_and_has_exactly_the_values_of_the_spec(insta
         tags=TAGS,
     )
     request = transform_request(spec)
-    assert errors_in("sagemaker", "CreateTransformJob", request) == ""
+    assert errors_in("CreateTransformJob", request) == ""
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/photos/"}}
     assert request == {
         "TransformJobName": "job",
@@ -385,5 +367,5 @@ def test_transform_request_is_valid_and_has_exactly_the_values_of_the_spec(insta
 
 def test_repository_request_is_valid_and_makes_tags_immutable() -> None:
     request = repository_request("image-classifier")
-    assert errors_in("ecr", "CreateRepository", request) == ""
+    assert errors_in("CreateRepository", request) == ""
     assert (request["imageTagMutability"], request["imageScanningConfiguration"]) == ("IMMUTABLE", {"scanOnPush": True})
