@@ -25,6 +25,7 @@ from launch.cli import (
     add_common,
     add_resource,
     add_training_resources,
+    check_needs,
     create_parser,
     platform_options,
     run_command,
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tune(arguments: argparse.Namespace) -> int:
     if arguments.watch and not arguments.name:
         raise ConfigError("--watch needs the --name of the tuning job")
+    check_needs(arguments, transfer="warm_start")
     platform = platform_options(arguments)
     uses_sample = platform.local and arguments.data is None and not arguments.channel
     options = _tuning_options(arguments, SAMPLE_HYPERPARAMETERS if uses_sample else None)

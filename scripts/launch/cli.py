@@ -140,6 +140,25 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
     )
 
 
+def check_needs(options: argparse.Namespace, **needs: str) -> None:
+    """Check that no option is given that another one, which is missing, makes effective.
+
+    Args:
+        needs: maps the names of options, whose defaults are None or False, to the options that they need.
+
+    Raises:
+        ConfigError: one is given without the one that it needs.
+    """
+    for name, needed in needs.items():
+        value = getattr(options, name)
+        if value is not None and value is not False and not getattr(options, needed):
+            raise ConfigError(f"{_flag(name)} needs {_flag(needed)}: give both, or neither")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def run_command(name: str, run: Callable[[], int]) -> int:
     """Run a command and return its exit code; an error that the user can fix is printed in one line, no traceback."""
     # Shell scripts start background commands with SIGINT ignored, and could not interrupt them.

@@ -25,6 +25,7 @@ from launch.platform.resources import NO_OPTIONS, ContainerOptions, has_gpu
 
 DEFAULT_INSTANCE = "ml.m5.large"
 _MAX_ALARMS = 10
+_MIN_FLEET = 2  # instances, of which a canary or a batch is at most half
 _MAX_UPDATE_PERCENT = 50
 _MIN_ROLLING_PERCENT = 5
 
@@ -78,7 +79,7 @@ def check_options(options: EndpointOptions) -> None:
         _check_serverless(options)
     if options.multi_model and has_gpu(options.instance_type or ""):
         raise ConfigError("--multi-model is served on CPUs: choose another --instance, such as ml.m5.xlarge")
-    _check_update(options.update)
+    _check_update(options.update, max(options.num_instances, options.scaling.max_instances or 1))
     _check_scaling(options.scaling, asynchronous=options.asynchronous is not None)
 
 
@@ -123,6 +124,8 @@ def _check_serverless(options: EndpointOptions) -> None:
     security = options.container.security
     conflicts: Mapping[str, object] = {
         "--instance": options.instance_type,
+        "--instances": options.num_instances > 1,
+        "--kms-key": security.kms_key,
         "--capture": options.capture,
         "--max-instances": options.scaling.max_instances,
         "--network-isolation": security.network_isolation,
@@ -135,11 +138,16 @@ def _check_serverless(options: EndpointOptions) -> None:
         raise ConfigError("--update can't be combined with --serverless, which has no fleet: leave one of them out")
 
 
-def _check_update(update: Update) -> None:
+def _check_update(update: Update, num_instances: int) -> None:
     if len(update.alarms) > _MAX_ALARMS:
         raise ConfigError(f"--alarm can be given {_MAX_ALARMS} times at most")
     if update.strategy == "all-at-once":
         return
+    if num_instances < _MIN_FLEET:
+        raise ConfigError(
+            f"--update {update.strategy} replaces a part of the instances at a time, and there is one: give "
+            "--instances or --max-instances, or leave --update out"
+        )
     if not update.alarms:
         raise ConfigError(f"--update {update.strategy} needs at least one --alarm, which triggers the rollback")
     low = _MIN_ROLLING_PERCENT if update.strategy == "rolling" else 1

@@ -69,7 +69,7 @@ def test_new_artifact_at_the_same_address_updates_the_endpoint_in_place(
 
     same = dict
     cloud.change("DescribeEndpoint", same, same, updated)
-    done = deploy(shell, artifact, name, "--update", "canary", "--alarm", "errors")
+    done = deploy(shell, artifact, name, "--instances", "2", "--update", "canary", "--alarm", "errors")
     assert done.returncode == 0, done.stderr
     sent = cloud.bodies("UpdateEndpoint")[0]
     assert sent["RetainAllVariantProperties"] is True
@@ -135,7 +135,7 @@ def test_each_kind_of_endpoint_is_deployed(
     [
         (["--serverless", "--capture", "s3://b/c"], "--capture can't be combined with --serverless"),
         (["--multi-model", "--instance", "ml.g5.xlarge"], "--multi-model is served on CPUs"),
-        (["--update", "canary"], "--update canary needs at least one --alarm"),
+        (["--update", "canary", "--instances", "2"], "--update canary needs at least one --alarm"),
         (["--min-instances", "0", "--max-instances", "2"], "--min-instances 0 needs --asynchronous"),
         (["--vpc-subnets", "subnet-1"], "--vpc-subnets and --security-groups go together"),
     ],

@@ -261,6 +261,13 @@ S3 = "has to be an address of the form s3://BUCKET/PREFIX"
             ["--concurrent", "20"],
             "--concurrent 20: times --max-payload 6 is 120 MB in flight, and 100 MB are allowed: lower one of them\n",
         ),
+        # Options that nothing would come of.
+        ("deploy", ["--memory", "4096"], "--memory needs --serverless: give both, or neither\n"),
+        ("deploy", ["--concurrency", "5"], "--concurrency needs --serverless: give both, or neither\n"),
+        ("deploy", ["--capture-percent", "0"], "--capture-percent needs --capture: give both, or neither\n"),
+        ("deploy", ["--requests-each", "4"], "--requests-each needs --max-instances: give both, or neither\n"),
+        ("deploy", ["--serverless", "--instances", "2"], "--instances can't be combined with --serverless"),
+        ("tune", ["--transfer"], "--transfer needs --warm-start: give both, or neither\n"),
         (
             "predict",
             ["--target-model", " x"],
