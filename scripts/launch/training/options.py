@@ -53,8 +53,7 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
     """Resolve the options: find channels, role and image, and apply defaults.
 
     Args:
-        hyperparameters: names and values as they are sent; ``debug`` and ``profile`` turn on the platform's debugger
-            and profiler, too.
+        hyperparameters: names and values as they are sent.
 
     Raises:
         ConfigError: an option is missing or invalid.
@@ -74,15 +73,11 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
         role=container.resolve_role(platform),
         channels=resolve_channels(options.data, options.channels, platform),
         output=output,
-        hyperparameters=hyperparameters,
+        hyperparameters=_with_monitoring(hyperparameters, monitoring),
         input_mode="FastFile" if options.fast_file else "File",
         checkpoints=checkpoints or (f"{output}/{name}/checkpoints" if options.resources.spot else None),
         resources=options.resources,
-        monitoring=replace(
-            monitoring,
-            debugger=monitoring.debugger or parsed.debug,
-            profiler=monitoring.profiler or parsed.profile,
-        ),
+        monitoring=replace(monitoring, profiler=monitoring.profiler or parsed.profile),
         security=container.security,
         environment=container.environment,
         tags=container.tags,
@@ -186,6 +181,12 @@ def _output_uri(text: str | None, platform: PlatformOptions) -> str:
     if text and text.startswith(("s3://", "file://")):
         return text.rstrip("/")
     return Path(text or platform.folder / "artifacts").resolve().as_uri()
+
+
+def _with_monitoring(hyperparameters: Mapping[str, str], monitoring: Monitoring) -> dict[str, str]:
+    """Add the hyperparameters that turn on what the options ask for."""
+    asked = {"debug": monitoring.debugger, "profile": monitoring.profiler}
+    return {**hyperparameters, **{name: "true" for name, is_on in asked.items() if is_on}}
 
 
 def _check_save_interval(monitoring: Monitoring) -> None:

@@ -53,7 +53,9 @@ def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, 
 
 
 def test_dry_run_prints_the_request_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
-    dry = shell.run("train", *arguments("none", "--name", "dry", "--profiler", "--debugger", "--dry-run", "epochs=3"))
+    dry = shell.run(
+        "train", *arguments("none", "--name", "dry", "--profiler", "--aws-debugger", "--dry-run", "epochs=3")
+    )
     assert dry.returncode == 0
     request = json.loads(dry.stdout)
     assert request["TrainingJobName"] == "dry"

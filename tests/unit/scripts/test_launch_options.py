@@ -15,7 +15,7 @@ from launch.platform.models import artifact_version, resolve_artifact
 from launch.platform.resources import LOCAL_ROLE, ContainerOptions, Security
 from launch.terminal import parse_pairs, read_hyperparameters
 from launch.training.options import TrainingOptions, check_training, training_spec
-from launch.training.request import Monitoring, Resources
+from launch.training.request import Monitoring, Resources, training_request
 from launch.transform import TransformOptions, transform_requests
 
 AWS = PlatformOptions(region="us-east-1")
@@ -65,11 +65,25 @@ def test_training_options_become_a_spec() -> None:
     assert (spec.job_name, spec.image, spec.role) == ("job", CONTAINER.image, CONTAINER.role)
     assert (spec.output, spec.checkpoints, spec.input_mode) == ("s3://bucket/models", None, "FastFile")
     assert spec.hyperparameters == {"epochs": "3", "debug": "true"}
-    # The hyperparameter turns the platform's debugger on, too.
-    assert spec.monitoring == Monitoring(debugger=True, save_interval=5)
+    assert spec.monitoring == Monitoring(save_interval=5)
     assert training_spec(options, {"profile": "true"}).monitoring == Monitoring(profiler=True, save_interval=5)
     assert (spec.security, spec.environment, spec.tags) == (Security(kms_key="key"), {"A": "b"}, {"team": "dogs"})
     assert spec.resources == Resources(num_instances=3)
+
+
+@pytest.mark.parametrize("aws_debugger", [False, True])
+def test_platform_takes_part_in_debugging_only_if_it_is_asked_to(aws_debugger: bool) -> None:
+    options = replace(TRAINING, monitoring=Monitoring(debugger=True, profiler=True, aws_debugger=aws_debugger))
+    for spec in (
+        training_spec(options, {"epochs": "3"}),
+        training_spec(
+            replace(options, monitoring=Monitoring(aws_debugger=aws_debugger)), {"debug": "true", "profile": "true"}
+        ),
+    ):
+        # The container debugs and profiles by itself.
+        assert (spec.hyperparameters["debug"], spec.hyperparameters["profile"]) == ("true", "true")
+        sent = training_request(spec).keys() & {"DebugHookConfig", "ProfilerConfig"}
+        assert sent == ({"DebugHookConfig", "ProfilerConfig"} if aws_debugger else set())
 
 
 def test_spot_training_saves_checkpoints_below_its_output_unless_told_where() -> None:

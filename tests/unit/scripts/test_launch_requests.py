@@ -53,7 +53,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "resources": Resources(num_instances=4, instance_type="ml.p4d.24xlarge", volume_gb=200, max_run_s=7200),
         "input_mode": "FastFile",
     },
-    "monitored": {"monitoring": Monitoring(debugger=True, save_interval=10, profiler=True)},
+    "monitored": {"monitoring": Monitoring(aws_debugger=True, save_interval=10, profiler=True)},
     "secured": {"security": SECURITY, "environment": {"A": "b"}, "tags": TAGS},
 }
 
@@ -125,7 +125,7 @@ def test_debugger_and_profiler_are_sent_with_their_settings() -> None:
         "HookParameters": {"save_interval": "10"},
     }
     assert request["ProfilerConfig"] == {"S3OutputPath": "s3://bucket/models", "ProfilingIntervalInMilliseconds": 500}
-    request = training_request(replace(SPEC, monitoring=Monitoring(debugger=True)))
+    request = training_request(replace(SPEC, monitoring=Monitoring(aws_debugger=True)))
     assert "HookParameters" not in request["DebugHookConfig"]
 
 
