@@ -64,6 +64,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--instances", type=int, default=1, metavar="N", help="initial number of instances (default: %(default)s)"
     )
+    parser.add_argument(
+        "--ami", metavar="NAME", help="host image with the NVIDIA driver (default: one that suits --instance)"
+    )
     parser.add_argument("--capture", metavar="S3_URI", help="record requests and answers there")
     parser.add_argument(
         "--capture-percent", type=int, metavar="N", help="with --capture: share to record, percent (default: 100)"
@@ -143,6 +146,7 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
         container=container_options(options),
         instance_type=options.instance,
         num_instances=options.instances,
+        ami=options.ami,
         multi_model=options.multi_model,
         serverless=serverless if options.serverless else None,
         asynchronous=options.asynchronous or None,

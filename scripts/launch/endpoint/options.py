@@ -53,6 +53,7 @@ class EndpointOptions:
     Attributes:
         name: the endpoint's name, and the prefix of its model's and config's.
         instance_type: default: :data:`DEFAULT_INSTANCE`.
+        ami: the hosts' image, for instances with a GPU; default: one that suits the instance type.
         asynchronous: where the answers of an asynchronous endpoint go.
     """
 
@@ -61,6 +62,7 @@ class EndpointOptions:
     container: ContainerOptions = NO_OPTIONS
     instance_type: str | None = None
     num_instances: int = 1
+    ami: str | None = None
     multi_model: bool = False
     serverless: Serverless | None = None
     asynchronous: str | None = None
@@ -77,6 +79,8 @@ def check_options(options: EndpointOptions) -> None:
     """
     if options.serverless:
         _check_serverless(options)
+    elif options.ami and not has_gpu(options.instance_type or DEFAULT_INSTANCE):
+        raise ConfigError(f"--ami {options.ami} has a GPU's driver: choose an --instance with a GPU, or leave it out")
     if options.multi_model and has_gpu(options.instance_type or ""):
         raise ConfigError("--multi-model is served on CPUs: choose another --instance, such as ml.m5.xlarge")
     _check_update(options.update, max(options.num_instances, options.scaling.max_instances or 1))
@@ -125,6 +129,7 @@ def _check_serverless(options: EndpointOptions) -> None:
     conflicts: Mapping[str, object] = {
         "--instance": options.instance_type,
         "--instances": options.num_instances > 1,
+        "--ami": options.ami,
         "--kms-key": security.kms_key,
         "--capture": options.capture,
         "--max-instances": options.scaling.max_instances,
@@ -175,6 +180,7 @@ def _endpoint_spec(options: EndpointOptions, model_name: str) -> EndpointSpec:
         model_name=model_name,
         instance_type=options.instance_type or DEFAULT_INSTANCE,
         num_instances=options.num_instances,
+        ami=options.ami,
         serverless=options.serverless,
         asynchronous=_output_uri(options.asynchronous, local=local) if options.asynchronous else None,
         capture=Capture(place=_output_uri(capture.place, local=local), percent=capture.percent) if capture else None,

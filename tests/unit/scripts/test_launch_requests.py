@@ -239,6 +239,12 @@ def test_gpu_instances_get_a_host_image_with_a_recent_driver() -> None:
     assert variant(instance_type="ml.g5.xlarge")["InferenceAmiVersion"] == INFERENCE_AMI
     assert TRANSFORM_AMI.endswith("535")
     assert "InferenceAmiVersion" not in variant(instance_type="ml.m5.large")
+    assert variant(instance_type="ml.g5.xlarge", ami="other")["InferenceAmiVersion"] == "other"
+
+
+@pytest.mark.parametrize("instance", ["ml.g7.2xlarge", "ml.g7e.48xlarge", "ml.p6-b200.48xlarge", "ml.p6-b300.48xlarge"])
+def test_blackwell_gets_the_ami_whose_driver_knows_it(instance: str) -> None:
+    assert variant(instance_type=instance)["InferenceAmiVersion"] == "al2023-ami-sagemaker-inference-gpu-4-1"
 
 
 @pytest.mark.parametrize(

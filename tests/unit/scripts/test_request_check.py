@@ -81,6 +81,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "--name": ("--name", "d" * 63),
         "--instance": ("--instance", "ml.g5.xlarge"),
         "--instances": ("--instances", "2"),
+        "--ami": ("--instance", "ml.g5.xlarge", "--ami", "al2-ami-sagemaker-inference-gpu-2-1"),
         "--capture": ("--capture", "s3://bucket/captured"),
         "--capture-percent": ("--capture", "s3://bucket/captured", "--capture-percent", "20"),
         "--serverless": ("--serverless",),
@@ -263,6 +264,16 @@ S3 = "has to be an address of the form s3://BUCKET/PREFIX"
             "--concurrent 20: times --max-payload 6 is 120 MB in flight, and 100 MB are allowed: lower one of them\n",
         ),
         # Options that nothing would come of.
+        (
+            "deploy",
+            ["--instance", "ml.g5.xlarge", "--ami", "al1"],
+            "--ami al1: not among al2-ami-sagemaker-inference-gpu",
+        ),
+        (
+            "deploy",
+            ["--ami", "al2-ami-sagemaker-inference-gpu-2"],
+            "has a GPU's driver: choose an --instance with a GPU",
+        ),
         ("deploy", ["--memory", "4096"], "--memory needs --serverless: give both, or neither\n"),
         ("deploy", ["--concurrency", "5"], "--concurrency needs --serverless: give both, or neither\n"),
         ("deploy", ["--capture-percent", "0"], "--capture-percent needs --capture: give both, or neither\n"),
