@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from classifier.errors import ConfigError
 from launch.cli import add_common, add_resource, container_options, create_parser, platform_options, run_command
 from launch.platform.models import artifact_version, resolve_artifact
+from launch.platform.places import check_places
 from launch.terminal import as_json
 from launch.transform import DEFAULT_INSTANCE, TransformOptions, check_transform, start, stop, transform_requests, watch
 
@@ -81,6 +82,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(as_json(requests))
         return 0
+    job = requests["CreateTransformJob"]
+    source, output = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"], job["TransformOutput"]
+    check_places([source], [output["S3OutputPath"]], platform)
     clients = platform.connect()
     start(clients, requests)
     return watch(clients, requests["CreateTransformJob"], local=platform.local)

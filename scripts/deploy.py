@@ -40,6 +40,7 @@ from launch.endpoint.options import (
 from launch.endpoint.request import Capture, Serverless, Update
 from launch.platform.clients import Platform
 from launch.platform.models import artifact_version, resolve_artifact
+from launch.platform.places import check_places
 from launch.platform.prices import describe_hourly
 from launch.platform.resources import CreatedResources
 from launch.terminal import as_json, command, print_status
@@ -178,6 +179,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(as_json(requests))
         return 0
+    places = [place for place in (options.asynchronous, options.capture) if place]
+    check_places([data] if endpoint.multi_model else [], places, endpoint.platform)
     return _deploy(endpoint.platform.connect(), requests, endpoint)
 
 

@@ -29,7 +29,7 @@ from launch.cli import (
 )
 from launch.platform.clients import Platform
 from launch.terminal import as_json, command, print_status, read_hyperparameters
-from launch.training.options import check_places, check_training, training_spec
+from launch.training.options import check_training, check_training_places, training_spec
 from launch.training.request import Monitoring, training_request
 from launch.training.watch import TrainingWatch, start, stop
 
@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
         print(as_json(request))
         return 0
     platform = requested.platform.connect()
-    check_places(spec, options.region)
+    check_training_places(spec, requested.platform)
     start(platform, request)
     if options.no_wait:
         print(f"job         {spec.job_name}", flush=True)

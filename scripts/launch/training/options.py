@@ -5,13 +5,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from aws.clients import check_bucket, client
+from aws.clients import client
 from aws.errors import translate_errors
 from aws.request_check import check
+from classifier.contract.architectures import check_name
 from classifier.contract.channels import PHOTO_CHANNELS, find_channels, is_junk_file, select_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import PlatformOptions
+from launch.platform.places import check_places
 from launch.platform.resources import NO_OPTIONS, ContainerOptions
 from launch.terminal import command, unique_name
 from launch.training.request import (
@@ -61,6 +63,7 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
         CloudError: no role is given, or S3 can't list the channels.
     """
     parsed = Hyperparameters.parse(hyperparameters)
+    check_name(parsed.model)
     platform, container, monitoring = options.platform, options.container, options.monitoring
     name = options.name or unique_name("image-classifier")
     output = _output_uri(options.output, platform)
@@ -121,19 +124,13 @@ def resolve_channels(data: str | None, channels: Mapping[str, str], platform: Pl
     return {name: _channel_uri(name, place, local=platform.local) for name, place in found.items()}
 
 
-def check_places(spec: TrainingSpec, region: str | None) -> None:
-    """Check that the platform can reach every channel and output.
+def check_training_places(spec: TrainingSpec, platform: PlatformOptions) -> None:
+    """Check the places in S3 of a training job, before it is created.
 
     Raises:
-        CloudError: a bucket does not exist.
+        CloudError: as :func:`launch.platform.places.check_places`.
     """
-    places = [*spec.channels.values(), spec.output, *([spec.checkpoints] if spec.checkpoints else [])]
-    remote = [place for place in places if place.startswith("s3://")]
-    if not remote:
-        return
-    s3 = client("s3", region=region)
-    for bucket in dict.fromkeys(place.removeprefix("s3://").partition("/")[0] for place in remote):
-        check_bucket(s3, f"s3://{bucket}")
+    check_places(spec.channels.values(), [spec.output, *([spec.checkpoints] if spec.checkpoints else [])], platform)
 
 
 def _channel_uri(name: str, place: str, *, local: bool) -> str:

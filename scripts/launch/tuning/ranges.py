@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from botocore.validate import ParamValidator
 
 from aws.request_check import service_model
+from classifier.contract.architectures import check_name
 from classifier.contract.hyperparameters import ALIASES, Hyperparameters, Scale
 from classifier.errors import ConfigError, did_you_mean
 from launch.terminal import read_object
@@ -209,6 +210,8 @@ def _choice(entry: Mapping[str, Any], name: str, where: str) -> Range:
 def _check_value(name: str, value: str, where: str) -> None:
     """Check a value's type and bounds; combinations of hyperparameters are checked once all are known."""
     try:
+        if name == "model":
+            check_name(value)
         Hyperparameters.parse({name: value})
     except ConfigError as error:
         if not str(error).startswith("hyperparameters:"):

@@ -19,7 +19,7 @@ IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:0"
 
 
 def arguments(bucket: str, *more: str) -> list[str]:
-    channel = f"train=s3://{bucket}/dogs/train/"
+    channel = f"train=s3://{bucket}/photos/train/"
     return ["--channel", channel, "--output", f"s3://{bucket}/models", "--role", ROLE, "--image", IMAGE, *more]
 
 
@@ -161,6 +161,32 @@ def test_missing_bucket_is_an_error_before_the_job_is_created(shell: Any) -> Non
     refused = shell.run("train", *arguments("no-such-bucket-anywhere"))
     assert refused.returncode == 1
     assert refused.stderr.startswith("train: s3://no-such-bucket-anywhere: there is no such bucket; `aws s3 mb`")
+
+
+def test_what_is_certain_to_fail_is_an_error_before_the_job_is_created(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    s3 = shell.client("s3")
+    far = {"LocationConstraint": "eu-west-1"}
+    s3.create_bucket(Bucket=f"far-{bucket}"[:63], CreateBucketConfiguration=far)
+    for key in ("test/a/1.jpg", "test2/a/1.jpg"):
+        s3.put_object(Bucket=bucket, Key=f"photos/{key}", Body=b"x")
+    for given, message in (
+        (["--channel", f"test=s3://{bucket}/none/"], f"s3://{bucket}/none/: there are no objects"),
+        (
+            ["--channel", f"test=s3://{bucket}/photos/test"],
+            f"test also means s3://{bucket}/photos/test2/: end",
+        ),
+        (
+            ["--output", f"s3://far-{bucket}"[:68]],
+            "is in eu-west-1, and the job would run in us-east-1",
+        ),
+        (["model=nope"], "unknown model 'nope'; `train --models` lists all 80"),
+    ):
+        refused = shell.run("train", *arguments(bucket, *given))
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert message in refused.stderr
+    assert cloud.bodies("CreateTrainingJob") == []
+    fine = shell.run("train", *arguments(bucket, "--channel", f"test=s3://{bucket}/photos/test/", "--name", "fine"))
+    assert fine.returncode == 0, fine.stderr
 
 
 @pytest.mark.parametrize(
