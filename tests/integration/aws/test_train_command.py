@@ -44,12 +44,26 @@ def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, 
     assert "epoch   1/3  validation:accuracy=0.9" in done.stdout
     assert f"artifact    s3://{bucket}/models/one/output/model.tar.gz" in done.stdout
     assert f"reports     {shell.folder}/sagemaker/reports/one/report.html" in done.stdout
+    assert [path.name for path in (shell.folder / "sagemaker" / "reports" / "one").iterdir()] == ["report.html"]
     sent = cloud.bodies("CreateTrainingJob")[0]
     assert sent["HyperParameters"] == {"epochs": "3", "lr": "0.01"}
     assert sent["EnableManagedSpotTraining"] is True
     assert sent["CheckpointConfig"]["S3Uri"] == f"s3://{bucket}/models/one/checkpoints"
     assert {"Key": "project", "Value": "image-classifier"} in sent["Tags"]
     assert {"Key": "team", "Value": "dogs"} in sent["Tags"]
+
+
+def test_reports_that_are_refused_leave_nothing(shell: Any, bucket: str) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("report.html"), io.BytesIO())
+        link = tarfile.TarInfo("home")
+        link.type, link.linkname = tarfile.SYMTYPE, "/"
+        archive.addfile(link)
+    shell.client("s3").put_object(Bucket=bucket, Key="models/evil/output/output.tar.gz", Body=packed.getvalue())
+    done = shell.run("train", *arguments(bucket, "--name", "evil"))
+    assert "output.tar.gz can't be unpacked: output.tar.gz: entry 'home' is refused: a link" in done.stderr
+    assert not (shell.folder / "sagemaker" / "reports" / "evil").exists()
 
 
 def test_dry_run_prints_the_request_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
