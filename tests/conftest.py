@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from support import leaks
+from support.browser import Browser, browsing
 from support.drawing import draw_photo, encode, write_classes
 
 # The same examples in every run, as many as the default suite has time for.
@@ -44,6 +45,16 @@ def pytest_configure() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[object]:  # noqa: ARG001 - the hook's signature
+    """Keep the garbage collector away from the objects that imports create, millions of which stay to the end."""
+    gc.disable()
+    result = yield
+    gc.enable()
+    gc.freeze()
+    return result
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,6 +101,13 @@ def no_process_left() -> Iterator[None]:
     yield
     left = leaks.end(lambda: leaks.children() - before)
     assert not left, f"processes left running:\n{left}"
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser, whose one page each test opens anew."""
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
 
 
 @pytest.fixture

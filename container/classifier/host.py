@@ -1,4 +1,4 @@
-"""The host's cores within the cgroup's quota, CPU instructions, GPU and malloc. Imports no torch."""
+"""The host's cores and memory within the cgroup's limits, CPU instructions, GPU and malloc. Imports no torch."""
 
 import ctypes
 import os
@@ -10,6 +10,8 @@ from typing import Literal
 GPU_DEVICE = Path("/dev/nvidiactl")
 _CGROUP = Path("/sys/fs/cgroup")
 _CPU_INFO = Path("/proc/cpuinfo")
+_MEMORY_INFO = Path("/proc/meminfo")
+_UNKNOWN_MEMORY = 1 << 62
 
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
@@ -33,6 +35,40 @@ def _cgroup_quota() -> float | None:
         except OSError:
             return None
     return None if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
+
+
+def available_memory() -> int:
+    """Return the bytes that this process can still allocate: the machine's, or what its cgroup's limit leaves.
+
+    Cached files that the kernel can drop count as available; the cgroup counts them as used.
+    """
+    return max(0, min(_machine_available(), _cgroup_available()))
+
+
+def _machine_available() -> int:
+    try:
+        lines = _MEMORY_INFO.read_text(encoding="ascii").splitlines()
+    except OSError:
+        # Not Linux, so not the platform: free memory is unknown.
+        return _UNKNOWN_MEMORY
+    sizes = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return next(sizes, _UNKNOWN_MEMORY)
+
+
+def _cgroup_available() -> int:
+    """Return what the limit of this process's cgroup leaves, without one a very large number; cgroup v2, then v1."""
+    versions = (
+        (_CGROUP, "memory.max", "memory.current", "inactive_file"),
+        (_CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    )
+    for folder, limit, used, cached in versions:
+        try:
+            pairs = (line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+            droppable = next((int(value) for name, value in pairs if name == cached), 0)
+            return int((folder / limit).read_text()) - int((folder / used).read_text()) + droppable
+        except (OSError, ValueError):
+            continue
+    return _UNKNOWN_MEMORY
 
 
 def cpu_has_bf16() -> bool:

@@ -34,6 +34,7 @@ from classifier.reporting.summary import (
 from classifier.training.console import Console, Progress, StopSignal
 
 if TYPE_CHECKING:
+    from classifier.reporting.results import Predictions
     from classifier.training.epochs import TrainingResult
 
 
@@ -115,11 +116,22 @@ def _train(config: TrainingConfig, paths: Paths, progress: Progress, callbacks: 
         with failure_as_warning(console.warn, "the reports are incomplete"):
             recorder.finish(
                 _summarize(config, result, started_s),
-                confusion=None if result.confusion is None else result.confusion.numpy(),
+                confusion=None if result.evaluation is None else result.evaluation.confusion.numpy(),
+                predictions=_predictions(result),
                 photos=result.data.test if result.judged_on == "test" else result.data.validation,
                 engines=engines,
             )
     console.log(f"artifact    {paths.model}")
+
+
+def _predictions(result: "TrainingResult") -> "Predictions | None":
+    """The calibrated predictions for the photos of ``result.judged_on``."""
+    from classifier.reporting.results import Predictions  # noqa: PLC0415 - imports Pillow
+
+    if result.evaluation is None:
+        return None
+    logits, labels = result.evaluation.logits.numpy(), result.evaluation.labels.numpy()
+    return Predictions.from_logits(logits, labels, result.manifest.temperature)
 
 
 def _summarize(config: TrainingConfig, result: "TrainingResult", started_s: float) -> Summary:
@@ -142,6 +154,8 @@ def _summarize(config: TrainingConfig, result: "TrainingResult", started_s: floa
         best_epoch=result.best.number if result.best else None,
         judged_on=result.judged_on,
         metrics=manifest.metrics,
+        calibration=manifest.calibration,
+        calibration_errors=result.calibration_errors,
         ended=result.ended,
     )
 

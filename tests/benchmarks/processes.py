@@ -30,6 +30,18 @@ class Usage:
         return f"{self.anonymous / 1e6:6.1f} MB, {self.num_threads:3} threads, {self.num_descriptors:3} descriptors"
 
 
+def reset_peak(pid: int) -> int:
+    """Forget the process's peak of resident memory, and return the resident bytes of now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+    return peak(pid)
+
+
+def peak(pid: int) -> int:
+    """The most bytes that were resident since ``reset_peak``."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
 def family(pid: int) -> list[int]:
     """The PIDs of a process and all its descendants."""
     try:

@@ -2,6 +2,7 @@
 
   make bench-serve
   PYTHONPATH=tests .venv/bin/python -m benchmarks.serve --seconds 10
+  BEFORE=/path/to/checkout make bench-serve    # beside the `serve` of another checkout instead
 
 ResNet-18 at 224 pixels with random weights, one 500 × 375 JPEG of about 50 KB, closed-loop clients (wrk, which must be
 installed). The other servers run with the best of a few settings, found at 8 connections. All servers stay up and are
@@ -18,9 +19,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,7 +29,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import others
-from benchmarks.sides import HEAD, Contender, Load, Rate, Running, Side, best, running
+from benchmarks.checkouts import checkout_from_environment, compare_checkouts
+from benchmarks.sides import HEAD, Contender, Load, Rate, Running, Side, best, pings_under, running
 from classifier.engine.selection import export
 from classifier.host import num_cores
 from support.drawing import draw_photo
@@ -47,15 +46,13 @@ CONNECTIONS = (1, 8, 32)
 COMPARED = 8
 ROUNDS = 5
 PHOTO_BYTES = 50_000
-# The platform's timeout of a ping.
-PING_TIMEOUT_S = 2.0
 
 
 def main() -> None:
     options = _parse()
     if shutil.which("wrk") is None:
         sys.exit("wrk is needed. On Debian and Ubuntu: apt install wrk")
-    python = others.install(BENCH / "venv")
+    before = checkout_from_environment()
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         report = export(write_artifact(base / "model", side=SIDE), *drawn_pixels(NUM_PHOTOS, SIDE))
@@ -63,10 +60,16 @@ def main() -> None:
         photo = make_photo()
         print(f"{num_cores()} cores; a photo of {len(photo):,} bytes", flush=True)
         seconds, rounds = (2, 1) if options.quick else (options.seconds, ROUNDS)
-        contenders = choose(base, photo, python, seconds, quick=options.quick)
-        figures = compare(base, contenders, seconds, rounds)
+        if before:
+            figures = compare_checkouts(base, before, photo, seconds, rounds)
+        else:
+            python = others.install(BENCH / "venv")
+            contenders = choose(base, photo, python, seconds, quick=options.quick)
+            figures = compare(base, contenders, seconds, rounds)
     BENCH.mkdir(exist_ok=True)
-    (BENCH / "serve.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (BENCH / ("before.json" if before else "serve.json")).write_text(
+        json.dumps(figures, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def _parse() -> argparse.Namespace:
@@ -137,7 +140,7 @@ def compare(base: Path, contenders: dict[str, Contender], seconds: float, rounds
             for number in sorted({*CONNECTIONS} - {COMPARED}):
                 side.measure(number)
         ours = sides["ours"]
-        pings = pings_under(contenders["ours"].load, ours.port)
+        pings = pings_under(contenders["ours"].load, ours.port, CONNECTIONS[-1])
     print(HEAD)
     print("\n".join(line for side in sides.values() for line in side.lines()))
     for threads, rates in enumerate(zip(*ceilings, strict=True), start=1):
@@ -181,23 +184,6 @@ def ceiling(base: Path, seconds: float, *, threads: int) -> float:
     command = [sys.executable, "-m", "benchmarks.ceiling", base / "model", base / "ours.body", str(seconds)]
     command.append(str(threads))
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def pings_under(load: Load, port: int) -> list[float]:
-    """Milliseconds of each ``/ping``, on a connection of its own, while the server is saturated.
-
-    Raises:
-        OSError: one was not answered with 200 within the platform's timeout.
-    """
-    thread = threading.Thread(target=load.run, args=(port, CONNECTIONS[-1]))
-    thread.start()
-    pings = []
-    while thread.is_alive():
-        begun = time.perf_counter()
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=PING_TIMEOUT_S).close()
-        pings.append((time.perf_counter() - begun) * 1e3)
-        time.sleep(0.02)
-    return pings
 
 
 if __name__ == "__main__":

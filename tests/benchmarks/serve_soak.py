@@ -1,32 +1,46 @@
-"""Soak test: many requests over keep-alive connections must not grow the server's memory, threads or descriptors.
+"""Soak test: many requests of mixed clients must not grow the server's memory, threads or descriptors.
 
   make soak-serve
   PYTHONPATH=tests .venv/bin/python -m benchmarks.serve_soak --count 20000
 
-A real `serve` on a small model, on this machine only. Prints a line after each tenth, and fails if the worker uses more
-at the end than after the warm-up. A connection carries a few hundred requests and is then replaced.
+A real `serve` on a small model, on this machine only. Clients send small photos with a Content-Length and in chunks,
+over connections that they keep and over new ones; one in a hundred requests comes from a client that is not ours.
+Prints a table with a line for each tenth, and fails if a request is not answered with 200, or if the worker uses more
+at the end than after the warm-up.
 """
 
 import argparse
-import http.client
+import itertools
+import multiprocessing
+import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.processes import Usage
-from support.servers import ServerProcess, drawn_photos, exchange, export_artifact, running, write_artifact
+from support import foreign
+from support.drawing import SHAPES, draw_photo, encode
+from support.foreign import Transfer
+from support.raw_http import chunked_request, read_reply, request
+from support.servers import ServerProcess, export_artifact, running, write_artifact
 
-NUM_CONNECTIONS = 8
+# Processes of clients: one alone can't keep the server busy.
+NUM_PARTS = 2
+# A model that takes little of the time: what is tested is around it.
+SIDE = 32
 REQUESTS_PER_CONNECTION = 250
 NUM_SAMPLES = 10
+ONE_FOREIGN_IN = 100
 # Fluctuations of the allocator; a leak of 200 bytes per request shows after 100,000.
 MEMORY_TOLERANCE = 16 * 1024 * 1024
 # The pool adds a thread if none is known to be idle; one that has just answered may not be counted yet.
 THREADS_TOLERANCE = 4
+HEADER = "| requests | requests/s | memory, MB | threads | descriptors |\n|---:|---:|---:|---:|---:|"
 
 
 @dataclass
@@ -55,11 +69,16 @@ def main() -> None:
     options = _parse()
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
-        export_artifact(write_artifact(base / "model"))
-        with running(base, base / "log") as server:
-            result = soak(server, options.count, log=lambda text: print(text, flush=True))
+        export_artifact(write_artifact(base / "model", side=SIDE), side=SIDE)
+        with (
+            running(base, base / "log") as server,
+            # Spawned: torch has started threads, which do not survive a fork.
+            ProcessPoolExecutor(NUM_PARTS, multiprocessing.get_context("spawn")) as callers,
+        ):
+            print(HEADER)
+            result = soak(server, options.count, callers, log=lambda text: print(text, flush=True))
     print(f"{result.num_sent:,} requests in {result.seconds:.0f} s, {result.num_sent / result.seconds:,.0f}/s")
-    sys.exit("\n".join(result.judge()) or None)
+    sys.exit("\n".join(result.judge()[:20]) or None)
 
 
 def _parse() -> argparse.Namespace:
@@ -68,17 +87,24 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def soak(server: ServerProcess, count: int, *, log: Callable[[str], None] = lambda _text: None) -> Soak:
+def soak(
+    server: ServerProcess, count: int, callers: Executor, *, log: Callable[[str], None] = lambda _text: None
+) -> Soak:
     """Send ``count`` requests, sampling the worker's resources after each tenth."""
-    photos = drawn_photos(16)
     [worker] = server.workers()
-    part = max(count // NUM_SAMPLES // NUM_CONNECTIONS, 1)
+    part = max(count // NUM_SAMPLES // NUM_PARTS, 1)
     result, start = Soak(0, 0.0), time.monotonic()
     for number in range(NUM_SAMPLES):
-        result.problems += _send_all(server, photos, part)
-        result.num_sent += part * NUM_CONNECTIONS
+        began = time.monotonic()
+        for problems in callers.map(_send_mixed, [server.port] * NUM_PARTS, [part] * NUM_PARTS):
+            result.problems += problems
+        rate = part * NUM_PARTS / (time.monotonic() - began)
+        result.num_sent += part * NUM_PARTS
         usage = _settled(worker)
-        log(f"{result.num_sent:>9,} requests: {usage}")
+        log(
+            f"| {result.num_sent:,} | {rate:,.0f} | {usage.anonymous / 1e6:.1f} | {usage.num_threads} "
+            f"| {usage.num_descriptors} |"
+        )
         # The first tenth is the warm-up: threads are started on demand, and the allocator reaches its size.
         if number > 0:
             result.usages.append(usage)
@@ -94,11 +120,19 @@ def _settled(worker: int) -> Usage:
     return Usage.of(worker)
 
 
-def _send_all(server: ServerProcess, photos: list[bytes], part: int) -> list[str]:
+# Clients
+
+
+def _send_mixed(port: int, count: int) -> list[str]:
+    """Send ``count`` requests, a quarter each in chunks or not, over kept connections or new ones; return problems."""
     problems: list[str] = []
+    foreign_count = count // ONE_FOREIGN_IN
+    shares = _shares(count - foreign_count, 4)
     threads = [
-        threading.Thread(target=_send, args=(server.port, photos, part, problems)) for _ in range(NUM_CONNECTIONS)
+        threading.Thread(target=_send, args=(port, chunked, keep_alive, share, problems))
+        for (chunked, keep_alive), share in zip(itertools.product((False, True), repeat=2), shares, strict=True)
     ]
+    threads.append(threading.Thread(target=_send_foreign, args=(port, foreign_count, problems)))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -106,24 +140,38 @@ def _send_all(server: ServerProcess, photos: list[bytes], part: int) -> list[str
     return problems
 
 
-def _send(port: int, photos: list[bytes], part: int, problems: list[str]) -> None:
-    try:
-        for size in _sizes(part):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-            for number in range(size):
-                photo = photos[number % len(photos)]
-                reply = exchange(connection, "POST", "/invocations", photo, content_type="image/jpeg")
-                if reply.status != 200:
-                    problems.append(f"a photo was answered {reply.status}: {reply.body[:200]!r}")
-            connection.close()
-    except (OSError, http.client.HTTPException) as error:
-        problems.append(f"a connection ended with {error!r}")
+def _shares(count: int, num_shares: int) -> list[int]:
+    return [count * (number + 1) // num_shares - count * number // num_shares for number in range(num_shares)]
 
 
-def _sizes(part: int) -> Iterator[int]:
-    """The numbers of requests per connection that add up to ``part``."""
-    for start in range(0, part, REQUESTS_PER_CONNECTION):
-        yield min(REQUESTS_PER_CONNECTION, part - start)
+def _photos() -> list[bytes]:
+    sizes = [(64, 64), (90, 160), (160, 120), (320, 240)]
+    return [encode(draw_photo(*sizes[seed % 4], shape=sorted(SHAPES)[seed % 3], seed=seed)) for seed in range(16)]
+
+
+def _send(port: int, chunked: bool, keep_alive: bool, count: int, problems: list[str]) -> None:
+    build = chunked_request if chunked else request
+    messages = [build(photo, Connection=None if keep_alive else "close") for photo in _photos()]
+    per_connection = REQUESTS_PER_CONNECTION if keep_alive else 1
+    for start in range(0, count, per_connection):
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
+                for number in range(start, min(start + per_connection, count)):
+                    sock.sendall(messages[number % len(messages)])
+                    reply = read_reply(sock)
+                    if reply.status != 200:
+                        problems.append(f"a photo was answered {reply.status}: {reply.body[:200]!r}")
+        except OSError as error:
+            problems.append(f"a connection ended with {error!r}")
+
+
+def _send_foreign(port: int, count: int, problems: list[str]) -> None:
+    transfers = [Transfer(photo, "image/jpeg", number % 2 == 0) for number, photo in enumerate(_photos())]
+    clients = (foreign.with_requests, foreign.with_httpx, foreign.with_aiohttp)
+    for client, share in zip(clients, _shares(count, len(clients)), strict=True):
+        sent = [transfers[number % len(transfers)] for number in range(share)]
+        done = client(f"http://127.0.0.1:{port}/invocations", sent)
+        problems += [f"{client.__name__} was answered {status}" for status, _ in done.replies if status != 200]
 
 
 if __name__ == "__main__":

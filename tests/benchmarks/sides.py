@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from statistics import median
 from benchmarks.processes import family, shared_out_memory
 
 START_S = 120
+# The platform's timeout of a ping.
+PING_TIMEOUT_S = 2.0
 HEAD = f"{'':<34} {'conns':>5} {'requests/s':>10} {'p50 ms':>9} {'p99 ms':>9} {'errors':>7} {'MB':>8} {'ready s':>8}"
 
 SCRIPT = """
@@ -140,6 +143,23 @@ def best(contenders: list[Contender], connections: int) -> Contender:
             rates.append(side.rates[connections][0].per_s)
         print(f"tried: {contender.name}: {rates[-1]:.1f} requests/s", flush=True)
     return contenders[rates.index(max(rates))]
+
+
+def pings_under(load: Load, port: int, connections: int) -> list[float]:
+    """Milliseconds of each ``/ping``, on a connection of its own, while the server is saturated.
+
+    Raises:
+        OSError: one was not answered with 200 within the platform's timeout.
+    """
+    thread = threading.Thread(target=load.run, args=(port, connections))
+    thread.start()
+    pings = []
+    while thread.is_alive():
+        begun = time.perf_counter()
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=PING_TIMEOUT_S).close()
+        pings.append((time.perf_counter() - begun) * 1e3)
+        time.sleep(0.02)
+    return pings
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -55,4 +55,5 @@ def test_clothing_is_classified_as_well_as_with_a_reference_loop(
     channels = {name: clothing_photos / name for name in ("train", "validation", "test")}
     job = platform.train({**channels, "pretrained": imagenet_weights}, **FROZEN)
     assert job.metrics["test:accuracy"] >= 0.87
+    assert job.manifest["calibration"]["ece_after"] < 0.06
     assert accuracy_of(job.paths.model, channels["test"]) == pytest.approx(job.metrics["test:accuracy"])

@@ -25,15 +25,14 @@ def write_unbalanced_classes(folder: Path) -> Path:
     return folder
 
 
-def training_loss(job: Job, folder: Path, weight: torch.Tensor | None, label_smoothing: float) -> float:
-    """Compute the loss of all training photos as one batch, with the job's weights in training mode."""
+def training_logits(job: Job, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of all training photos as one batch, with the job's weights in training mode, and labels."""
     classifier, manifest = artifact.load(job.paths.model)
     files = [(path, label) for label, name in enumerate(COUNTS) for path in sorted((folder / name).iterdir())]
     pixels = [torch.from_numpy(manifest.preprocessing.pixels_of(path.read_bytes()).copy()) for path, _ in files]
     with torch.no_grad():
         logits = classifier.train()(torch.stack(pixels).permute(0, 3, 1, 2))
-    labels = torch.tensor([label for _, label in files])
-    return F.cross_entropy(logits, labels, weight, label_smoothing=label_smoothing).item()
+    return logits, torch.tensor([label for _, label in files])
 
 
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
@@ -56,8 +55,11 @@ def test_the_training_loss_has_the_class_weights_and_the_label_smoothing(
     )
     assert job.exit_code == 0, job.log
     weight = torch.tensor([20 / (3 * count) for count in COUNTS.values()]) if class_weights == "balanced" else None
+    logits, labels = training_logits(job, train)
     losses = {
-        (kind, smoothing): training_loss(job, train, weight if kind == class_weights else None, smoothing)
+        (kind, smoothing): F.cross_entropy(
+            logits, labels, weight if kind == class_weights else None, label_smoothing=smoothing
+        ).item()
         for kind in (class_weights, "ignored")
         for smoothing in (float(label_smoothing), 0.2)
     }
@@ -78,7 +80,7 @@ def test_the_best_epoch_is_chosen_by_the_best_metric(
     rows = [(0.5, 0.5, 0.6, 0.8), (0.4, 0.4, 0.6, 0.4), (0.6, 0.7, 0.6, 0.4), (0.7, 0.5, 0.9, 0.4)]
     names = ("loss", "accuracy", "top5", "f1")
     confusion = torch.eye(3, dtype=torch.int64)
-    evaluations = [EvaluationResult(**dict(zip(names, row, strict=True)), confusion=confusion) for row in rows]
+    evaluations = [EvaluationResult(*row, confusion, logits=torch.eye(3), labels=torch.arange(3)) for row in rows]
     remaining = iter(evaluations)
     monkeypatch.setattr(epochs, "evaluate", lambda *_, **__: next(remaining))
     job = platform.train({"train": image_folder}, epochs="4", best_metric=metric)

@@ -2,34 +2,29 @@
 
 import csv
 import json
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
 import pytest
 
 from classifier.reporting.__main__ import main
-from support.browser import Browser, browsing
+from support.browser import Browser
 from support.drawing import write_classes
-from support.jobs import Job, Platform
+from support.jobs import Job, run_shared
 
 MARKUP = "<script>alert(1)</script>".replace("/", "∕")  # a folder name cannot contain a slash
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browsing(tmp_path_factory.mktemp("browser")) as browser:
-        yield browser
-
-
-@pytest.fixture
-def job(platform: Platform, tmp_path: Path) -> Job:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A short training, with markup in the name of a class and an unreadable photo."""
-    channels = {name: tmp_path / name for name in ("train", "test")}
-    for seed, folder in enumerate(channels.values()):
-        write_classes(folder, seed=seed)
-        (folder / "disc").rename(folder / MARKUP)
+    folder = tmp_path_factory.mktemp("report")
+    channels = {name: folder / name for name in ("train", "test")}
+    for seed, channel in enumerate(channels.values()):
+        write_classes(channel, seed=seed)
+        (channel / "disc").rename(channel / MARKUP)
     (channels["train"] / "cross" / "none.jpg").write_bytes(b"no photo")
-    job = platform.train(channels, epochs="2", max_bad_images="0.5")
+    job = run_shared(folder / "opt_ml", channels, epochs="2", max_bad_images="0.5")
     assert job.exit_code == 0, job.log
     assert "warning: report" not in job.log
     return job
@@ -86,8 +81,8 @@ def test_every_step_is_recorded_and_mistakes_agree_with_the_metrics(job: Job) ->
         assert (folder / photo["thumbnail"]).is_file()
 
 
-def test_section_of_a_truncated_file_is_left_out(job: Job, browser: Browser) -> None:
-    folder = job.paths.output_data
+def test_section_of_a_truncated_file_is_left_out(job: Job, browser: Browser, tmp_path: Path) -> None:
+    folder = shutil.copytree(job.paths.output_data, tmp_path / "data")
     (folder / "mistakes.json").write_text('{"channel": ', encoding="utf-8")
     (folder / "steps.csv").unlink()
     assert main([str(folder)]) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.commands import run_script
 from support.drawing import write_classes
 from support.jobs import TINY
 
@@ -63,11 +64,16 @@ def test_channel_folders_are_told_apart_from_class_folders(tmp_path: Path) -> No
 def test_mistakes_are_reported_in_one_line(
     image_folder: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    done = train_local("--data", image_folder, "--output", tmp_path / "opt_ml", *arguments)
+    done = run_script("train_local", ["--data", str(image_folder), "--output", str(tmp_path / "opt_ml"), *arguments])
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("train_local: ")
     assert message in done.stderr
+
+
+def test_shell_script_passes_on_arguments_and_exit_code(image_folder: Path, tmp_path: Path) -> None:
+    done = train_local("--data", image_folder, "--output", tmp_path / "opt_ml", "=0.1")
+    assert (done.returncode, done.stderr) == (1, "train_local: '=0.1' is not of the form KEY=VALUE\n")
 
 
 @pytest.mark.slow

@@ -6,15 +6,18 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from classifier.contract.metrics import METRICS
+from classifier.reporting.theme import percent
 from classifier.vision import artifact
 from support.drawing import draw_photo, encode, write_classes
 from support.jobs import Platform
+from support.servers import write_artifact
 
 
 @pytest.fixture
@@ -30,6 +33,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_shapes_are_learned_and_all_outputs_are_written(platform: Platform, channels: dict[str, Path]) -> None:
+    platform.draws_plots = True
     job = platform.train(channels, model="resnet18", epochs="6", lr="0.001", augmentation="flip")
     assert (job.exit_code, job.failure) == (0, None)
     assert job.metrics["test:accuracy"] > 0.9
@@ -42,6 +46,43 @@ def test_shapes_are_learned_and_all_outputs_are_written(platform: Platform, chan
         with Image.open(job.paths.output_data / picture) as image:
             assert min(image.size) > 300
     assert read_csv(job.paths.output_data / "bad_images.csv") == []
+    assert re.search(r"^calibration skipped: \d+ validation photos, and at least 50 are needed$", job.log, re.MULTILINE)
+    assert job.manifest["calibration"] is None, job.log
+
+
+def test_calibration_is_fitted_on_validation_photos_and_reported(platform: Platform, tmp_path: Path) -> None:
+    counts = {"train": 8, "validation": 18, "test": 6}
+    channels = {
+        name: write_classes(tmp_path / name, photos_per_class=count, seed=seed)
+        for seed, (name, count) in enumerate(counts.items())
+    }
+    job = platform.train(channels, lr="0.01")
+    assert job.exit_code == 0, job.log
+    calibration = job.manifest["calibration"]
+    assert calibration["num_photos"] == 54
+    line = rf"^calibration temperature {calibration['temperature']:.3g}, fitted on 54 validation photos; .*% → .*%$"
+    assert re.search(line, job.log, re.MULTILINE)
+    summary = json.loads((job.paths.output_data / "training.json").read_bytes())
+    assert summary["calibration"] == calibration
+    classifier, manifest = artifact.load(job.paths.model)
+
+    def logits_of(photos: Path) -> torch.Tensor:
+        pixels = [manifest.preprocessing.pixels_of(path.read_bytes()) for path in sorted(photos.rglob("*.*"))]
+        with torch.inference_mode():
+            return classifier(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)).double()
+
+    labels = torch.arange(3).repeat_interleave(18)
+    logits = logits_of(channels["validation"])
+    losses = [torch.nn.functional.cross_entropy(one, labels) for one in (logits, logits / calibration["temperature"])]
+    assert losses[1] < losses[0]
+    mistakes = json.loads((job.paths.output_data / "mistakes.json").read_bytes())
+    probabilities = (logits_of(channels["test"]) / calibration["temperature"]).softmax(dim=1).max(dim=1).values
+    assert mistakes["photos"]
+    for photo in mistakes["photos"]:
+        assert (probabilities - photo["confidence"]).abs().min() < 1e-3
+    after = percent(summary["calibration_errors"][1])
+    page = (job.paths.output_data / "report.html").read_text(encoding="utf-8")
+    assert f"On the test photos the expected calibration error is {after}" in page
 
 
 @pytest.mark.slow
@@ -72,7 +113,9 @@ def test_every_family_is_trained_debugged_profiled_tested_and_converted(
     platform: Platform, channels: dict[str, Path], model: str
 ) -> None:
     size = str(FAMILIES[model])
-    job = platform.train(channels, model=model, image_size=size, debug="true", profile="true", optimize_for_cpu="true")
+    features = {"debug": "true", "profile": "true", "optimize_for_cpu": "true"}
+    platform.draws_plots = True
+    job = platform.train(channels, model=model, image_size=size, **features)
     assert (job.exit_code, job.failure) == (0, None)
     assert "warning" not in job.log.lower(), job.log
     assert "test:accuracy" in job.metrics
@@ -171,13 +214,15 @@ def test_photos_in_two_channels_are_reported(platform: Platform, channels: dict[
     ]
 
 
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("pretrained") / "model", architecture="mobilenet_v3_small")
+
+
 @pytest.mark.parametrize("augmentation", ["none", "flip", "standard"])
 def test_a_frozen_backbone_keeps_its_weights(
-    platform: Platform, channels: dict[str, Path], tmp_path: Path, augmentation: str
+    platform: Platform, channels: dict[str, Path], pretrained: Path, augmentation: str
 ) -> None:
-    job = platform.train(channels, model="mobilenet_v3_small", epochs="1")
-    pretrained = tmp_path / "pretrained"
-    shutil.copytree(job.paths.model, pretrained)
     job = platform.train(
         {**channels, "pretrained": pretrained},
         model="mobilenet_v3_small",

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,9 +40,10 @@ os.execv(sys.argv[3], sys.argv[3:])
 class Browser:
     """One page. ``complaints`` holds its exceptions, errors and warnings; ``requests`` the URLs that it fetched."""
 
-    def __init__(self, to_browser: IO[bytes], from_browser: IO[bytes]) -> None:
+    def __init__(self, to_browser: IO[bytes], from_browser: BufferedReader) -> None:
         self._to = to_browser
         self._from = from_browser
+        self._unread = bytearray()
         self._number = 0
         self._session: str | None = None
         self.complaints: list[str] = []
@@ -117,10 +119,13 @@ class Browser:
             self.requests.append(parameters["request"]["url"])
 
     def _read(self) -> dict[str, Any]:
-        message = bytearray()
-        while (byte := self._from.read(1)) not in (b"\0", b""):
-            message += byte
-        assert message, "the browser closed the pipe"
+        """Return the next message, each of which ends with a zero byte."""
+        while (end := self._unread.find(b"\0")) < 0:
+            more = self._from.read1(1 << 20)
+            assert more, "the browser closed the pipe"
+            self._unread += more
+        message = bytes(self._unread[:end])
+        del self._unread[: end + 1]
         return json.loads(message)
 
 

@@ -1,74 +1,146 @@
 """Commands of ``scripts/`` as processes that a fork server starts, so that each need not import boto3 again.
 
 A command gets what a user's shell would give it: its own arguments, environment, folder, standard streams and exit
-code. Only the third-party modules below are imported beforehand; the project's own are not.
+code. Only third-party modules are imported beforehand, by ``preloaded.py``; the project's own are not.
 """
 
 import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-IMPORTED = ["boto3", "botocore.loaders", "jinja2", "numpy", "optuna", "PIL.Image", "plotly", "pydantic", "tqdm"]
+TESTS = Path(__file__).resolve().parents[1]
+SCRIPTS = TESTS.parent / "scripts"
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(IMPORTED)
+_processes.set_forkserver_preload(["support.preloaded"])
+
+
+class Command:
+    """A program that has been started. Like Popen, but standard error is only known once the program has ended."""
+
+    def __init__(
+        self, words: Sequence[str], folder: os.PathLike[str] | None, environment: Mapping[str, str] | None
+    ) -> None:
+        self.args = list(words)
+        self._files = tempfile.TemporaryDirectory()
+        self._errors = Path(self._files.name) / "stderr"
+        reader, writer = _processes.Pipe(duplex=False)
+        streams = (writer, str(self._errors))
+        given = dict(os.environ if environment is None else environment)
+        self._process: BaseProcess = _processes.Process(
+            target=_run, args=(self.args, *streams, os.fspath(folder or Path.cwd()), given)
+        )
+        _start_server()
+        self._process.start()
+        writer.close()
+        self.stdout = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
+        reader.close()
+
+    @property
+    def pid(self) -> int:
+        """The process ID."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative for the signal that ended the program, or None while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the program has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the program, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self) -> tuple[str, str]:
+        """Wait for the end; return what is left of standard output, and standard error."""
+        out = self.stdout.read()
+        self._process.join()
+        return out, self._errors.read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        """Kill the program if it still runs, and remove its streams."""
+        self.kill()
+        self._process.join()
+        self.stdout.close()
+        self._files.cleanup()
+
+
+def start_script(
+    script: str,
+    arguments: Sequence[str],
+    *,
+    folder: os.PathLike[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Command:
+    """Start ``scripts/SCRIPT.py`` without a terminal; the caller closes it."""
+    return Command([str(SCRIPTS / f"{script}.py"), *arguments], folder, environment)
+
+
+def start_support(module: str, arguments: Sequence[str]) -> Command:
+    """Start ``tests/support/MODULE.py``, which may import the tests' modules; the caller closes it."""
+    return Command([str(TESTS / "support" / f"{module}.py"), *arguments], None, None)
 
 
 def run_script(
     script: str,
     arguments: Sequence[str],
     *,
-    folder: Path | None = None,
+    folder: os.PathLike[str] | None = None,
     environment: Mapping[str, str] | None = None,
-    timeout_s: float = 600,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``scripts/SCRIPT.py`` to its end, without a terminal. Raises TimeoutExpired like ``subprocess.run``."""
-    command = [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments]
-    with tempfile.TemporaryDirectory() as outputs:
-        out, err = Path(outputs) / "out", Path(outputs) / "err"
-        inside = (
-            str(out),
-            str(err),
-            os.fspath(folder or Path.cwd()),
-            dict(os.environ if environment is None else environment),
-        )
-        process = _processes.Process(target=_run, args=(command[1:], *inside))
-        process.start()
-        process.join(timeout_s)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(command, timeout_s, out.read_bytes(), err.read_bytes())
-        done = subprocess.CompletedProcess(
-            command, process.exitcode or 0, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")
-        )
-        process.close()
-        return done
+    """Run ``scripts/SCRIPT.py`` to its end, without a terminal."""
+    command = start_script(script, arguments, folder=folder, environment=environment)
+    try:
+        out, errors = command.communicate()
+        return subprocess.CompletedProcess(command.args, command.returncode or 0, out, errors)
+    finally:
+        command.close()
 
 
-def _run(command: list[str], out: str, err: str, folder: str, environment: dict[str, str]) -> None:
-    for number, path in ((1, out), (2, err)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, number)
-        os.close(file)
+def _start_server() -> None:
+    """Start the fork server, which finds ``support.preloaded`` by PYTHONPATH alone."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(TESTS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def _run(words: list[str], out: Connection, err: str, folder: str, environment: dict[str, str]) -> None:
+    errors = os.open(err, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out.fileno(), 1)
+    os.dup2(errors, 2)
+    os.close(errors)
+    out.close()
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (open to the end)
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.argv = command
-    tests = str(SCRIPTS.parent / "tests")
-    sys.path[:] = [str(SCRIPTS), *(path for path in sys.path if path not in ("", tests, str(SCRIPTS)))]
+    sys.argv = words
+    own = [str(SCRIPTS)] if Path(words[0]).is_relative_to(SCRIPTS) else [str(TESTS), str(SCRIPTS)]
+    sys.path[:] = [*own, *(path for path in sys.path if path not in ("", str(TESTS), str(SCRIPTS)))]
     try:
-        runpy.run_path(command[0], run_name="__main__")
+        runpy.run_path(words[0], run_name="__main__")
     finally:
         atexit._run_exitfuncs()
         with suppress(BrokenPipeError):

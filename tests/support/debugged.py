@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ class Run:
     def findings(self) -> dict[str, Finding]:
         return {finding.rule: finding for finding in read_findings(self.output / "debugger_findings.json")}
 
-    @property
+    @cached_property
     def trial(self) -> Any:
+        """The tensors, which are read once for all rules."""
         return open_trial(str(self.folder))
 
 

@@ -1,11 +1,13 @@
 """Training jobs as the platform runs them: a folder laid out like /opt/ml, the program, and its outputs."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +65,15 @@ class Job:
 
 
 class Platform:
-    """Lays out jobs and runs ``train`` on them in this process, so that torch is imported once for all tests."""
+    """Lays out jobs and runs ``train`` on them in this process, so that torch is imported once for all tests.
+
+    Attributes:
+        draws_plots: whether `train` draws its two plots, which takes longer than a small training.
+    """
 
     def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self.paths = Paths(base)
+        self.draws_plots = False
         self._monkeypatch = monkeypatch
         self._capfd = capfd
 
@@ -78,13 +85,12 @@ class Platform:
         (self.paths.config / name).write_text(content, encoding="utf-8")
 
     def run(self) -> Job:
-        self._monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(self.paths.base))
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            exit_code = main([])
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        """Run the laid out job."""
+        with self._monkeypatch.context() as patch:
+            patch.setenv("SAGEMAKER_BASE_DIR", str(self.paths.base))
+            if not self.draws_plots:
+                patch.setattr("classifier.reporting.recording.Recorder._plot", lambda *_: None)
+            exit_code = _run_main()
         captured = self._capfd.readouterr()
         return Job(self.paths, exit_code, captured.out + captured.err)
 
@@ -97,3 +103,22 @@ class Platform:
         environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(self.paths.base), **environment}
         command = [str(Path(sys.executable).with_name("train"))]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run_shared(base: Path, channels: Mapping[str, Path], **hyperparameters: str) -> Job:
+    """Run a job outside of a test, for a fixture of several tests."""
+    lay_out(base, channels, {**TINY, **hyperparameters})
+    log = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(log), redirect_stderr(log):
+        patch.setenv("SAGEMAKER_BASE_DIR", str(base))
+        exit_code = _run_main()
+    return Job(Paths(base), exit_code, log.getvalue())
+
+
+def _run_main() -> int:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return main([])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from support import shared_loader  # noqa: F401
+
 
 def free_port() -> int:
     with socket.socket() as probe:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from support.drawing import SHAPES, draw_photo, encode
 # The time that a busy machine may take; an idle one needs two seconds.
 START_S = 120.0
 CALL_S = 60.0
+# A response may precede its line in the log.
+LOG_S = 5.0
 SIDE = 64
 
 
@@ -72,15 +74,39 @@ class ServerProcess:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def workers(self) -> list[int]:
         """The PIDs of Gunicorn's workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
         return [int(one) for one in children.split()]
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The JSON lines of the log."""
-        lines = self.log.read_text(encoding="utf-8").splitlines()
+        """The JSON lines of the log, without one that is still being written."""
+        *lines, _ = self.log.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def wait_for_log_line(self, **fields: object) -> dict[str, Any]:
+        """Wait for a line with these fields, and return it."""
+        deadline = time.monotonic() + LOG_S
+        while True:
+            for line in self.log_lines():
+                if fields.items() <= line.items():
+                    return line
+            assert time.monotonic() < deadline, f"no line with {fields} in:\n{self.log.read_text()[-2000:]}"
+            time.sleep(0.02)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the worker meanwhile: what is sent within the block is there at once when it goes on."""
+        (worker,) = self.workers()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -100,6 +126,14 @@ def exchange(
     return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
 
 
+def scrape(port: int) -> dict[str, float]:
+    """The server's metrics by name and labels."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_S)
+    lines = exchange(connection, "GET", "/metrics").body.decode().splitlines()
+    connection.close()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
 def free_port() -> int:
     """A TCP port that is free now."""
     with socket.socket() as one:
@@ -107,10 +141,10 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def start(base: Path, log: Path, **environment: str) -> ServerProcess:
-    """Start `serve` on a model folder, without waiting until it is ready."""
+def start(base: Path, log: Path, *, program: Sequence[str] = (), **environment: str) -> ServerProcess:
+    """Start `serve`, or another program, on a model folder, without waiting until it is ready."""
     port = free_port()
-    command = [str(Path(sys.executable).with_name("serve"))]
+    command = program or [str(Path(sys.executable).with_name("serve"))]
     everything = {
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(base),

@@ -86,3 +86,30 @@ def test_torch_threads_set_by_the_environment_are_kept(cgroup: Path, monkeypatch
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     fit.limit_threads()
     assert torch.get_num_threads() == 4
+
+
+def write_memory_v2(cgroup: Path, limit: str) -> None:
+    for name, content in (("max", limit), ("current", "700"), ("stat", "anon 100\ninactive_file 300\n")):
+        (cgroup / f"memory.{name}").write_text(f"{content}\n")
+
+
+def test_dropped_cache_counts_as_available_memory_in_cgroup_v2(cgroup: Path) -> None:
+    write_memory_v2(cgroup, "1000")
+    assert host.available_memory() == 600
+
+
+def test_dropped_cache_counts_as_available_memory_in_cgroup_v1(cgroup: Path) -> None:
+    (cgroup / "memory").mkdir()
+    for name, content in (("limit_in_bytes", "1000"), ("usage_in_bytes", "900"), ("stat", "total_inactive_file 50")):
+        (cgroup / "memory" / f"memory.{name}").write_text(f"{content}\n")
+    assert host.available_memory() == 150
+
+
+def test_available_memory_is_never_negative(cgroup: Path) -> None:
+    write_memory_v2(cgroup, "200")
+    assert host.available_memory() == 0
+
+
+def test_machines_memory_is_available_without_a_limit(cgroup: Path) -> None:
+    write_memory_v2(cgroup, "max")
+    assert 1 << 20 < host.available_memory() < 1 << 50

@@ -28,7 +28,8 @@ from classifier.debugging.library import (
 from classifier.errors import DataError
 
 Array = np.ndarray
-_NUM_CACHED_STEPS = 4
+# Rules compare a step with those before it; the rest, up to a size, is for the readers that follow the rules.
+_NUM_CACHED_STEPS, _CACHED_BYTES = 4, 64 << 20
 _REDUCTIONS = {
     "mean": np.mean,
     "variance": np.var,
@@ -77,6 +78,7 @@ class Tensors:
     def __init__(self, trial: Any) -> None:
         self.trial = trial
         self._read: OrderedDict[int, dict[str, Array]] = OrderedDict()
+        self._num_bytes = 0
         self._times: dict[int, float] = {}
 
     @classmethod
@@ -153,8 +155,9 @@ class Tensors:
     def _values(self, step: int) -> dict[str, Array]:
         if step not in self._read:
             self._read[step] = self._load(step)
-            while len(self._read) > _NUM_CACHED_STEPS:
-                self._read.popitem(last=False)
+            self._num_bytes += _size(self._read[step])
+            while len(self._read) > _NUM_CACHED_STEPS and self._num_bytes > _CACHED_BYTES:
+                self._num_bytes -= _size(self._read.popitem(last=False)[1])
         return self._read[step]
 
     def _load(self, step: int) -> dict[str, Array]:
@@ -168,6 +171,10 @@ class Tensors:
                     # With several workers, the first one's value counts, as in smdebug's own reader.
                     values.setdefault(item.tag, np.asarray(get_tensor_data(item.tensor)))
         return values
+
+
+def _size(values: dict[str, Array]) -> int:
+    return sum(value.nbytes for value in values.values())
 
 
 def _read(path: str) -> bytes:

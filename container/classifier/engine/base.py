@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from classifier.errors import ArtifactError
 from classifier.host import cpu_has_bf16, cpu_has_int8
+from classifier.vision.manifest import read_document
 
 GRAPH_FILE = "openvino.xml"
 QUANTIZED_FILE = "openvino_int8.xml"
@@ -72,13 +72,10 @@ class EngineChoice(BaseModel):
         Raises:
             ArtifactError: the file is malformed.
         """
-        path = folder / CHOICE_FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return read_document(cls, folder / CHOICE_FILE)
         except FileNotFoundError:
             return cls()
-        except ValidationError as error:
-            raise ArtifactError(f"{path}: {error.errors()[0]['msg']}") from None
 
     def write(self, folder: Path) -> None:
         """Write the choice into an artifact's folder."""

@@ -98,37 +98,6 @@ class StepRecorder(Callback):
         self._outputs, self._lrs, self._times = [], [], []
 
 
-class PredictionRecorder(Callback):
-    """Keeps the predictions of the best epoch's validation and of the test, in 20 bytes a photo."""
-
-    def __init__(self) -> None:
-        self.validation: Predictions | None = None
-        self.test: Predictions | None = None
-        self._mode: Mode | None = None
-        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # labels, predicted, confidence
-
-    def on_epoch_begin(self, mode: Mode, number: int) -> None:  # noqa: ARG002 - the base's signature
-        self._mode, self._batches = mode, []
-
-    def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:  # noqa: ARG002 - the base's signature
-        if self._mode != "train":
-            confidence, predicted = logits.softmax(dim=1).max(dim=1)
-            self._batches.append((labels, predicted, confidence))
-
-    def on_epoch_end(self, result: EpochResult) -> None:
-        if result.is_best:
-            self.validation = self._predictions()
-
-    def on_test_end(self, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - the base's signature
-        self.test = self._predictions()
-
-    def _predictions(self) -> Predictions | None:
-        if not self._batches:
-            return None
-        labels, predicted, confidence = (torch.cat(parts).cpu().numpy() for parts in zip(*self._batches, strict=True))
-        return Predictions(labels, predicted, confidence)
-
-
 class HistoryRecorder(Callback):
     """Writes ``history.csv`` and ``metrics.json`` after every epoch, so that a job that dies leaves them behind."""
 
@@ -159,9 +128,9 @@ class Recorder(CallbackList):
     def __init__(self, folder: Path, tensorboard: Path, warn: Callable[[str], None]) -> None:
         self._folder = folder
         self._warn = warn
-        self._history, self._predictions = HistoryRecorder(folder), PredictionRecorder()
+        self._history = HistoryRecorder(folder)
         steps = StepRecorder(folder / "steps.csv", EventFile(tensorboard))
-        super().__init__([steps, self._predictions, self._history], warn)
+        super().__init__([steps, self._history], warn)
 
     def phase(self, name: Phase) -> AbstractContextManager[Any]:  # noqa: ARG002 - the base's signature
         """Return a context manager that does nothing: no part of it measures phases, which every step enters."""
@@ -172,6 +141,7 @@ class Recorder(CallbackList):
         summary: Summary,
         *,
         confusion: np.ndarray | None,
+        predictions: Predictions | None,
         photos: Sequence[PhotoFile],
         engines: Sequence[Mapping[str, object]],
     ) -> None:
@@ -180,11 +150,11 @@ class Recorder(CallbackList):
         Args:
             summary: written as ``training.json``.
             confusion: photo counts (true class, predicted class) of the channel ``summary.judged_on``; int (C, C).
-            photos: those of the same channel, in the order in which they were evaluated.
+            predictions: for the photos of the same channel.
+            photos: those of the channel, in the order of the predictions.
             engines: the rows of ``engines.json``; empty if the model was not converted.
         """
         folder, names, channel = self._folder, summary.classes, summary.judged_on
-        predictions = self._predictions.test if channel == "test" else self._predictions.validation
         steps: dict[str, Callable[[], None]] = {
             SUMMARY_FILE: lambda: summary.write(folder / SUMMARY_FILE),
             HISTORY_FILE: self._history.write,
@@ -193,7 +163,7 @@ class Recorder(CallbackList):
             steps["confusion.csv"] = lambda: write_confusion(folder / "confusion.csv", confusion, names)
             steps["classes.csv"] = lambda: write_classes(folder / "classes.csv", class_scores(confusion, names))
             steps["a plot"] = lambda: self._plot(summary, confusion)
-        if predictions is not None and len(predictions.labels) == len(photos):
+        if predictions is not None:
             steps["mistakes.json"] = lambda: write_mistakes(folder, channel, predictions, photos, names)
         if engines:
             steps["engines.json"] = lambda: write_json(folder / "engines.json", list(engines))

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from classifier.errors import ImageError
+from classifier.vision.calibration import softmax
 from classifier.vision.images import decode
 
 NUM_WRONG, NUM_RIGHT = 24, 6
@@ -90,12 +91,17 @@ class Predictions:
     Attributes:
         labels: true classes, integers (N,).
         predicted: predicted classes, integers (N,).
-        confidence: probabilities of the predicted classes, float32 (N,).
+        confidence: calibrated probabilities of the predicted classes, floats (N,).
     """
 
     labels: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
+
+    @classmethod
+    def from_logits(cls, logits: np.ndarray, labels: np.ndarray, temperature: float) -> "Predictions":
+        """Classify photos by their logits, float32 (N, num_classes)."""
+        return cls(labels, logits.argmax(axis=1), softmax(logits, temperature).max(axis=1))
 
 
 class PhotoFile(Protocol):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from classifier.contract.findings import Finding, read_findings
 from classifier.errors import ConfigError
+from classifier.vision.calibration import Calibration
 from classifier.vision.manifest import ClassLabel
 
 SUMMARY_FILE = "training.json"
@@ -33,6 +34,7 @@ class Summary(BaseModel):
         started: ISO 8601, UTC.
         num_epochs: completed epochs.
         judged_on: channel of the final metrics and the confusion matrix.
+        calibration_errors: expected calibration errors of ``judged_on``, uncalibrated and calibrated.
         ended: why the training ended before its last epoch, or an empty string.
     """
 
@@ -55,6 +57,8 @@ class Summary(BaseModel):
     best_epoch: int | None = None
     judged_on: str = "validation"
     metrics: dict[str, float] = {}
+    calibration: Calibration | None = None
+    calibration_errors: tuple[float, float] | None = None
     ended: str = ""
 
     @classmethod

@@ -4,8 +4,12 @@ Shared by the report of a training and the tuning page. Charts refer to a color 
 ``var(--name)``. Imports no torch, and jinja2 and plotly only when a page is rendered.
 """
 
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # Each color in the light and in the dark theme.
 PALETTE = {
@@ -84,12 +88,19 @@ def render_page(template: Path, **content: Any) -> str:
     Besides ``content``, which is escaped, the template gets ``style``, ``themes`` and ``plotly`` (plotly.js), and the
     filters ``percent``, ``number``, ``duration`` and ``sentence``.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
     from markupsafe import Markup  # noqa: PLC0415
     from plotly.offline import get_plotlyjs  # noqa: PLC0415
 
+    page = _environment(template.parent).get_template(template.name)
+    return page.render(style=Markup(css_variables()), themes=themes(), plotly=Markup(get_plotlyjs()), **content)
+
+
+@cache
+def _environment(folder: Path) -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+
     environment = Environment(
-        loader=FileSystemLoader(template.parent),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -97,8 +108,7 @@ def render_page(template: Path, **content: Any) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     environment.filters.update(percent=percent, number=number, duration=duration, sentence=sentence)
-    page = environment.get_template(template.name)
-    return page.render(style=Markup(css_variables()), themes=themes(), plotly=Markup(get_plotlyjs()), **content)
+    return environment
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -14,7 +14,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from classifier.errors import ArtifactError, ImageError, MediaTypeError, UserError
-from classifier.serving import codec
+from classifier.serving import codec, openapi
 from classifier.serving.asgi import IS_WANTED, NUM_RECEIVED, REQUEST_ERROR, Admission
 from classifier.serving.errors import (
     AcceptError,
@@ -28,6 +28,7 @@ from classifier.serving.errors import (
     UnavailableError,
     UnknownModelError,
 )
+from classifier.serving.json_photos import parse_json
 from classifier.serving.log import format_traceback, log_line
 from classifier.serving.model_manager import LoadedModel, ModelManager
 from classifier.serving.predictor import Job, Predictor
@@ -75,11 +76,12 @@ def create_app(
 
     if settings.page:
         _add_page(app, predictor.manifest)
+    _add_description(app, openapi.describe_model_api(settings, STATUS, predictor.manifest, DEFAULT_TOP_K))
     return app
 
 
 def create_multi_model_app(
-    manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission
+    manager: ModelManager, settings: ServerSettings, telemetry: Telemetry, admission: Admission | None = None
 ) -> Flask:
     """Create the application that implements the platform's multi-model API."""
     app = _base_app(settings, telemetry, admission or Admission(), manager.is_answering)
@@ -87,7 +89,7 @@ def create_multi_model_app(
 
     @app.post("/models")
     def load() -> dict[str, Any]:
-        document = codec.parse_json(request.get_data())
+        document = parse_json(request.get_data())
         name, url = _field(document, "model_name"), _field(document, "url")
         g.model = name
         return _describe(manager.load(name, url))
@@ -102,14 +104,17 @@ def create_multi_model_app(
 
     @app.delete("/models/<path:name>")
     def unload(name: str) -> dict[str, Any]:
-        model = manager.unload(name)
+        manager.get(name)
+        # Before the name is free: a model that is loaded under it from then on has series of its own.
         telemetry.remove_model(name)
-        return _describe(model)
+        return _describe(manager.unload(name))
 
     @app.post("/models/<path:name>/invoke")
     def invoke(name: str) -> Response:
-        return _predict(manager.get(name).predictor, settings)
+        with manager.use(name) as model:
+            return _predict(model.predictor, settings)
 
+    _add_description(app, openapi.describe_multi_model_api(settings, STATUS, DEFAULT_TOP_K))
     return app
 
 
@@ -173,6 +178,7 @@ def _predict(predictor: Predictor, settings: ServerSettings) -> Response:
     # Accept is checked before anything is computed.
     response_format = codec.negotiate(request.headers.get("Accept", ""), settings.default_accept)
     top_k = _top_k(request.headers.get("X-Amzn-SageMaker-Custom-Attributes", ""))
+    codec.check_encoding(request.headers.get("Content-Encoding", ""))
     photos = codec.decode(request.get_data(cache=False), request.headers.get("Content-Type", ""), settings)
     g.job = Job(is_wanted=request.environ.get(IS_WANTED, lambda: True))
     outcomes = predictor.predict(photos.instances, g.job)
@@ -212,7 +218,7 @@ def _list_page(models: list[LoadedModel], token: str) -> dict[str, Any]:
     return page if len(rest) <= MODELS_PER_PAGE else {**page, "nextPageToken": rest[MODELS_PER_PAGE - 1].name}
 
 
-# The page
+# The page and the description of the API
 
 
 def _add_page(app: Flask, manifest: ModelManifest) -> None:
@@ -224,6 +230,14 @@ def _add_page(app: Flask, manifest: ModelManifest) -> None:
     @app.get("/")
     def page() -> Response:
         return Response(text, content_type="text/html; charset=utf-8")
+
+
+def _add_description(app: Flask, document: openapi.Document) -> None:
+    body = codec.dump_json(document)
+
+    @app.get("/openapi.json")
+    def description() -> Response:
+        return Response(body, content_type=codec.JSON)
 
 
 # Errors

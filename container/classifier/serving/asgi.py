@@ -92,7 +92,7 @@ class Adapter:
         if environ["PATH_INFO"] in self._inline:
             return self._call(environ)
         try:
-            body = await self._receive_body(int(environ["CONTENT_LENGTH"]), receive)
+            body = await self._receive_body(int(environ.get("CONTENT_LENGTH", 0)), receive)
             if connection.error is not None:
                 raise connection.error
             if body is None:
@@ -100,7 +100,7 @@ class Adapter:
             if self._admission.num_in_flight >= self._settings.max_requests:
                 raise BusyError("the queue is full")
         except (RequestError, UnavailableError) as error:
-            return self.refuse(environ, error)
+            return self.refuse({**environ, NUM_RECEIVED: connection.num_body_bytes}, error)
         # The body is no longer chunked; an environment that says so would have to announce the end of its input.
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         environ |= {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body), IS_WANTED: connection.is_wanted}
@@ -151,23 +151,29 @@ def environ_of(scope: Scope) -> Environ:
         "SCRIPT_NAME": "",
         "PATH_INFO": path.encode().decode("latin-1"),
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
-        "CONTENT_LENGTH": "0",
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "0",
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(),
+        "wsgi.input_terminated": True,  # so Werkzeug reads it whole, without copying it in pieces
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
-    for name, value in scope["headers"]:
+    return environ | header_fields(scope["headers"])
+
+
+def header_fields(headers: Iterable[tuple[bytes, bytes]]) -> Environ:
+    """The part of a WSGI environment that holds a request's headers."""
+    fields: Environ = {}
+    for name, value in headers:
         key, text = name.decode("latin-1").upper().replace("-", "_"), value.decode("latin-1")
         if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            environ[key] = text
+            fields[key] = text
         else:
             key = f"HTTP_{key}"
-            environ[key] = f"{environ[key]},{text}" if key in environ else text
-    return environ
+            fields[key] = f"{fields[key]},{text}" if key in fields else text
+    return fields

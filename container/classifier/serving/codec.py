@@ -3,37 +3,37 @@
 Independent of any web framework. Nothing is ever unpickled.
 """
 
-import base64
-import binascii
 import csv
 import io
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from classifier.errors import ImageError, MediaTypeError, UserError
+from classifier.errors import MediaTypeError, UserError
 from classifier.serving.errors import AcceptError, RequestError, TooLargeError
-from classifier.serving.settings import RESPONSE_TYPES, ResponseType, ServerSettings
+from classifier.serving.json_photos import check_image_size, read_instance, read_lines, read_request
+from classifier.serving.settings import MIB, RESPONSE_TYPES, ResponseType, ServerSettings
+from classifier.vision.calibration import softmax
+from classifier.vision.images import is_image
 
 JSON = "application/json"
 JSON_LINES = ("application/jsonlines", "application/x-jsonlines", "application/jsonl")
 NPY = "application/x-npy"
 # Content types whose bodies are images in a format found from their first bytes, besides image/*.
 SNIFFED = ("application/x-image", "application/octet-stream")
-# Bytes outside strings: braces, quotes of names, spaces. A list of photos needs little of it, while a hostile body of
-# empty lists would take fifty times its size once parsed.
-MAX_JSON_STRUCTURE = 64 * 1024
-MAX_JSON_DEPTH = 8
-# Possessive, and also matches an unterminated string, so it takes linear time on any body.
-_JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_URL_ENCODED = "application/x-www-form-urlencoded"  # curl's default for --data-binary
+_MULTIPART = "multipart/form-data"
+_HOW_TO_SEND = "send the photo itself as the body, such as curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'"
+# Bytes; many photos with all classes of a large model could otherwise need any amount of memory.
+MAX_RESPONSE = 32 * MIB
 
 # A photo of a request: a file's bytes, uint8 pixels (H, W, 3), a normalized float tensor (3, S, S), or its error.
-Instance = bytes | np.ndarray | ImageError
+Instance = bytes | np.ndarray | UserError
 
 
 @dataclass(frozen=True)
@@ -46,28 +46,31 @@ class ResponseFormat:
 
 @dataclass(frozen=True)
 class Photos:
-    """The photos of a request body. ``single``: respond with one prediction instead of a list."""
+    """The photos of a request body, to be taken once. ``single``: respond with one prediction instead of a list."""
 
-    instances: Sequence[Instance]
+    instances: Iterable[Instance]
     single: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The logits of one photo, float32 (num_classes,), and the labels and names of the classes in the same order."""
+    """The logits of one photo, float32 (num_classes,), and the labels and names of the classes in the same order.
+
+    ``temperature`` calibrates the probabilities; the logits are the model's own.
+    """
 
     labels: Sequence[str]
     class_names: Sequence[str]
     logits: np.ndarray
+    temperature: float = 1.0
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Softmax of the logits, float64 (num_classes,)."""
-        powers = np.exp(self.logits.astype(np.float64) - self.logits.max())
-        return powers / powers.sum()
+        """Calibrated probabilities, softmax(logits / temperature), float64 (num_classes,)."""
+        return softmax(self.logits, self.temperature)
 
 
-Outcome = Prediction | ImageError
+Outcome = Prediction | UserError
 
 
 # Content negotiation
@@ -130,8 +133,23 @@ def _quality(text: str) -> float:
 # Request bodies
 
 
+def check_encoding(encoding: str) -> None:
+    """Check a request's ``Content-Encoding``.
+
+    Raises:
+        MediaTypeError: the body is compressed.
+    """
+    if encoding.strip().lower() not in ("", "identity"):
+        raise MediaTypeError(
+            f"Content-Encoding {encoding[:50]!r} is not supported: send the body without it (photos are compressed)"
+        )
+
+
 def decode(body: bytes, content_type: str, settings: ServerSettings) -> Photos:
     """Split a request body into its photos, which are not decoded yet.
+
+    Args:
+        content_type: the header; an empty one, which is what boto3 sends by default, stands for an image.
 
     Raises:
         MediaTypeError: the content type is not supported.
@@ -139,112 +157,44 @@ def decode(body: bytes, content_type: str, settings: ServerSettings) -> Photos:
         RequestError: the body does not match its content type.
     """
     kind = content_type.partition(";")[0].strip().lower()
-    if kind == JSON:
-        return _check_count(_from_json(body, settings), settings)
-    if kind in JSON_LINES:
-        return _check_count(_from_json_lines(body, settings), settings)
-    if kind == NPY:
-        return _check_count(_from_npy(body, settings), settings)
-    if kind.startswith("image/") or kind in SNIFFED:
-        _check_image_size(len(body), settings)
+    read = _READERS.get(kind)
+    if read is not None:
+        return read(body, settings)
+    if kind in ("", *SNIFFED) or kind.startswith("image/") or (kind == _URL_ENCODED and is_image(body)):
+        check_image_size(len(body), settings)
         return Photos([body], single=True)
+    how = f": {_HOW_TO_SEND}" if kind in (_URL_ENCODED, _MULTIPART) else ""
     raise MediaTypeError(
-        f"can't read {content_type[:200]!r}; "
+        f"can't read {content_type[:200]!r}{how}; "
         f"supported are image/*, {', '.join(SNIFFED)}, {JSON}, {JSON_LINES[0]}, {NPY}"
     )
 
 
-def _check_count(photos: Photos, settings: ServerSettings) -> Photos:
-    count = len(photos.instances)
+def _check_count(count: int, settings: ServerSettings) -> None:
     if not count:
         raise RequestError("the body has no instances")
     if count > settings.max_instances:
         raise TooLargeError(f"{count} instances; at most {settings.max_instances} are allowed in one request")
-    return photos
-
-
-def _check_image_size(num_bytes: int, settings: ServerSettings) -> None:
-    if num_bytes > settings.max_image:
-        raise TooLargeError(f"an image of {num_bytes:,} bytes; at most {settings.max_image:,} are allowed")
 
 
 def _from_json(body: bytes, settings: ServerSettings) -> Photos:
-    document = parse_json(body)
-    if not isinstance(document, dict):
-        raise RequestError('the JSON should be {"image": "<base64>"} or {"instances": [{"image": "<base64>"}, …]}')
-    if "instances" not in document:
-        return Photos([_base64_image(document, settings)], single=True)
-    if not isinstance(document["instances"], list):
-        raise RequestError('"instances" should be a list')
-    return Photos(_instances(document["instances"], settings))
+    read = read_request(body, settings)
+    if isinstance(read, bytes):
+        return Photos([read], single=True)
+    _check_count(len(read), settings)
+    return Photos([read_instance(one, settings) for one in read])
 
 
 def _from_json_lines(body: bytes, settings: ServerSettings) -> Photos:
-    lines = [line for line in body.split(b"\n", settings.max_instances + 1) if line.strip()]
-    if len(lines) > settings.max_instances:
-        raise TooLargeError(f"more than {settings.max_instances} lines, which is the limit for one request")
-    return Photos(_instances([parse_json(line) for line in lines], settings))
-
-
-def parse_json(body: bytes) -> Any:
-    """Parse JSON from an untrusted client.
-
-    Raises:
-        RequestError: it is not JSON, or is nested deeper than any supported body.
-        TooLargeError: it has more structure than any supported body.
-    """
-    structure = _JSON_STRING.sub(b'""', body)
-    if len(structure) > MAX_JSON_STRUCTURE:
-        raise TooLargeError(f"the JSON has {len(structure):,} bytes outside strings; at most {MAX_JSON_STRUCTURE:,}")
-    if _depth(structure) > MAX_JSON_DEPTH:
-        raise RequestError(f"the JSON is nested deeper than {MAX_JSON_DEPTH} levels")
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        # Among ValueErrors, only UnicodeDecodeError repeats the whole body in its message.
-        reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)[:200]
-        raise RequestError(f"the body is not JSON: {reason}") from None
-
-
-def _depth(structure: bytes) -> int:
-    depth = deepest = 0
-    for byte in structure:
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
-
-
-def _instances(instances: Iterable[Any], settings: ServerSettings) -> list[Instance]:
-    return [_instance(instance, settings) for instance in instances]
-
-
-def _instance(instance: object, settings: ServerSettings) -> Instance:
-    # An unreadable photo gets its own error and the others are classified; one over the size limit fails the request.
-    try:
-        return _base64_image(instance, settings)
-    except ImageError as error:
-        return error
-
-
-def _base64_image(instance: object, settings: ServerSettings) -> bytes:
-    text = instance.get("image") if isinstance(instance, dict) else None
-    if not isinstance(text, str):
-        raise RequestError('each instance should be {"image": "<base64>"}')
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    _check_image_size(len(text) * 3 // 4 - 2, settings)
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the image is not base64: {error}") from None
+    if not body or body.isspace():
+        raise RequestError("the body has no instances")
+    return Photos(read_lines(body, settings))
 
 
 def _from_npy(body: bytes, settings: ServerSettings) -> Photos:
     array = _load_npy(body)
-    _check_image_size(len(body) // max(len(array), 1) if array.ndim == 4 else len(body), settings)
+    _check_count(len(array) if array.ndim == 4 else 1, settings)
+    check_image_size(len(body) // max(len(array), 1) if array.ndim == 4 else len(body), settings)
     if array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[-1] == 3:
         return _split(array)
     if array.dtype.kind == "f" and array.ndim in (3, 4) and array.shape[-3] == 3:
@@ -285,42 +235,79 @@ def _array_of(body: bytes, start: int, shape: tuple[int, ...], dtype: np.dtype, 
     return np.frombuffer(body, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 
+_READERS: dict[str, Callable[[bytes, ServerSettings], Photos]] = {
+    JSON: _from_json,
+    **dict.fromkeys(JSON_LINES, _from_json_lines),
+    NPY: _from_npy,
+}
+
+
 # Response bodies
 
 
-def encode(outcomes: Sequence[Outcome], response_format: ResponseFormat, *, single: bool, top_k: int) -> bytes:
+def encode(outcomes: Iterable[Outcome], response_format: ResponseFormat, *, single: bool, top_k: int) -> bytes:
     """Write predictions as a response body.
 
     Args:
-        outcomes: one per photo of the request, in order.
+        outcomes: one per photo of the request, in order; each is written before the next is taken.
         response_format: from ``negotiate``.
         single: write one prediction instead of a list.
         top_k: number of classes listed per photo, from the most probable.
 
     Raises:
-        ImageError: no photo could be read, or one could not and the media type has no place for errors.
+        UserError: the first error of a photo, if no photo could be read, or the media type has no place for errors.
+        TooLargeError: the response exceeds ``MAX_RESPONSE``.
     """
-    _raise_if_unanswerable(outcomes, response_format, single=single)
     if response_format.media_type == "text/csv":
-        return _to_csv([one for one in outcomes if isinstance(one, Prediction)], top_k)
+        return _join(_to_csv(one, top_k) for one in _predictions(outcomes, single=single))
     if response_format.media_type == NPY:
-        return _to_npy(np.stack([one.logits for one in outcomes if isinstance(one, Prediction)]))
-    documents = [_document(one, response_format, top_k) for one in outcomes]
+        return _to_npy(_predictions(outcomes, single=single))
+    documents = _documents(outcomes, response_format, top_k, single=single)
     if response_format.media_type == "application/jsonlines":
-        return "".join(dump_json(one) + "\n" for one in documents).encode()
-    return dump_json(documents[0] if single else {"predictions": documents}).encode()
+        return _join(one + b"\n" for one in documents)
+    if single:
+        return _join(documents)
+    return b'{"predictions":[%b]}' % _join(one if index == 0 else b"," + one for index, one in enumerate(documents))
 
 
-def _raise_if_unanswerable(outcomes: Sequence[Outcome], response_format: ResponseFormat, *, single: bool) -> None:
-    errors = [(index, one) for index, one in enumerate(outcomes) if isinstance(one, ImageError)]
-    has_room = response_format.media_type in (JSON, "application/jsonlines")
-    if errors and (len(errors) == len(outcomes) or not has_room):
-        index, error = errors[0]
-        raise error if single else ImageError(f"instance {index}: {error}")
+def _join(parts: Iterable[bytes]) -> bytes:
+    body = bytearray()
+    for part in parts:
+        body += part
+        if len(body) > MAX_RESPONSE:
+            raise TooLargeError(
+                f"the response exceeds {MAX_RESPONSE // MIB} MB; send fewer photos in a request, or a smaller top_k"
+            )
+    return bytes(body)
+
+
+def _predictions(outcomes: Iterable[Outcome], *, single: bool) -> Iterator[Prediction]:
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, UserError):
+            raise _with_place(outcome, index, single=single)
+        yield outcome
+
+
+def _documents(
+    outcomes: Iterable[Outcome], response_format: ResponseFormat, top_k: int, *, single: bool
+) -> Iterator[bytes]:
+    first_error, has_prediction = None, False
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, Prediction):
+            has_prediction = True
+        elif first_error is None:
+            first_error = _with_place(outcome, index, single=single)
+        yield dump_json(_document(outcome, response_format, top_k)).encode()
+    if first_error is not None and not has_prediction:
+        raise first_error
+
+
+def _with_place(error: UserError, index: int, *, single: bool) -> UserError:
+    return error if single else type(error)(f"instance {index}: {error}")
 
 
 def _document(outcome: Outcome, response_format: ResponseFormat, top_k: int) -> dict[str, Any]:
-    if isinstance(outcome, ImageError):
+    if isinstance(outcome, UserError):
         return error_document(outcome)
     ranked = _top(outcome, top_k)
     best = {"predicted_label" if name == "label" else name: value for name, value in ranked[0].items()}
@@ -349,17 +336,21 @@ def _top(prediction: Prediction, top_k: int) -> list[dict[str, Any]]:
     ]
 
 
-def _to_csv(predictions: Sequence[Prediction], top_k: int) -> bytes:
-    """One line per photo: label, class name and probability of each listed class."""
+def _to_csv(prediction: Prediction, top_k: int) -> bytes:
+    """One line: label, class name and probability of each listed class."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([value for place in _top(one, top_k) for value in place.values()] for one in predictions)
+    csv.writer(text, lineterminator="\n").writerow(
+        [value for place in _top(prediction, top_k) for value in place.values()]
+    )
     return text.getvalue().encode()
 
 
-def _to_npy(array: np.ndarray) -> bytes:
+def _to_npy(predictions: Iterator[Prediction]) -> bytes:
+    """The logits, float32 (N, num_classes)."""
+    first = next(predictions)
+    rows = _join(one.logits.tobytes() for one in chain([first], predictions))
     stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
+    np.save(stream, np.frombuffer(rows, first.logits.dtype).reshape(-1, len(first.logits)), allow_pickle=False)
     return stream.getvalue()
 
 

@@ -6,13 +6,14 @@ rate of uploads and the memory for bodies, and errors in the format of all other
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import LimitRequestHeaders, ParseError, UnsupportedTransferCoding
 
-from classifier.serving.asgi import CONNECTION, Adapter, Admission
+from classifier.serving.asgi import CONNECTION, NUM_RECEIVED, Adapter, Admission, header_fields
 from classifier.serving.errors import BusyError, ProtocolError, TooSlowError
 from classifier.serving.settings import MIB, ServerSettings
 from classifier.serving.telemetry import Telemetry
@@ -32,6 +33,8 @@ MIN_CHUNK = 64
 FREE_CHUNKS = 256
 # A connection is not judged by its rate before.
 GRACE_S = 5.0
+# An upload of which nothing arrived for this long gives way before any that makes progress.
+PAUSE_S = 1.0
 # Half-life of the moving average of an upload's rate.
 RATE_HALF_LIFE_S = 2.0
 # Closing with unread data would reset the connection before the client has read the response.
@@ -115,7 +118,9 @@ class Connection(_Protocol):
             self._num_measured = self.num_body_bytes
 
     def speed(self, now: float) -> float:
-        """Bytes of the body per second: of late, or on average if the request is young."""
+        """Bytes of the body per second: of late, or on average if the request is young; 0 if it has paused."""
+        if now - self.since > PAUSE_S:
+            return 0.0
         age_s = now - (self.began or now)
         return self.rate if age_s > GRACE_S else self.num_body_bytes / max(age_s, 1e-3)
 
@@ -150,6 +155,17 @@ class Connection(_Protocol):
             return
         self.since = self._connections.clock()
         self.began = self.began or self.since
+        room = self._connections.settings.max_header - self.num_head_bytes
+        if self._current_request is None and len(data) > room:
+            # No more of a head than is allowed is parsed, since that takes a time that grows with its square.
+            self._parse(data[:room])
+            data = data[room:]
+            if self._current_request is None:
+                self._refuse(self._head_too_large())
+        if not self._closed:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._current_request is None:
             self.num_head_bytes += len(data)
             self._connections.num_buffered += len(data)
@@ -158,8 +174,6 @@ class Connection(_Protocol):
         except ValueError as error:
             # A length with more digits than Python converts to an integer.
             self._refuse(ProtocolError(f"malformed HTTP: {str(error)[:200]}"))
-        if self._current_request is None and self.num_head_bytes > self._connections.settings.max_header:
-            self._refuse(self._head_too_large())
 
     def eof_received(self) -> bool:
         """Keep the connection of a client that has closed only its sending side, and waits for the response."""
@@ -213,7 +227,7 @@ class Connection(_Protocol):
             return
         if status == 500:
             message = "the server failed on this request"
-        self._write_refusal(ProtocolError(message[:200], status))
+        self._write_refusal(ProtocolError(message[:200] or "malformed HTTP", status))
 
     def _refuse(self, error: Exception) -> None:
         if not self._closed:
@@ -226,7 +240,7 @@ class Connection(_Protocol):
         self._safe_write("\r\n".join([*lines, "Connection: close", "\r\n"]).encode("latin-1") + body)
 
     def _environ(self) -> dict[str, Any]:
-        """What is known of a request that could not be parsed."""
+        """What is known of a request that could not be parsed, or did not arrive."""
         parser = self._callback_parser
         path, _, query = (parser.path or b"").decode("latin-1").partition("?")
         return {
@@ -237,6 +251,8 @@ class Connection(_Protocol):
             "SERVER_PORT": "0",
             "SERVER_PROTOCOL": "HTTP/1.1",
             "wsgi.url_scheme": "http",
+            **header_fields(parser.headers),
+            NUM_RECEIVED: self.num_body_bytes,
         }
 
     def _head_too_large(self) -> ProtocolError:
@@ -245,14 +261,19 @@ class Connection(_Protocol):
 
     def _close_transport(self) -> None:
         """Close for writing at once; for reading, too, unless the client may still be sending."""
-        if self._closed or self.transport is None or not self.is_receiving:
-            super()._close_transport()
+        if self._closed or self.transport is None:
             return
-        self._closed = self._is_lingering = True
+        self._closed = True
+        if not self.is_receiving:
+            # Gunicorn would call write_eof() first, which fails if the client is gone, and leave the socket open.
+            self.transport.close()
+            return
+        self._is_lingering = True
         if self._body_receiver is not None:
             self._body_receiver.signal_disconnect()
         self._resume_reading()
-        self.transport.write_eof()
+        with suppress(OSError):  # the client has disconnected
+            self.transport.write_eof()
         self.worker.loop.call_later(LINGER_S, self.transport.close)
 
 
@@ -343,7 +364,10 @@ class Connections:
         # Never an upload: those that make no progress are ended by their rate.
         others = [one for one in self._connections if one is not newest]
         idle = [one for one in others if one.is_idle] or [one for one in others if one.is_receiving_head]
-        min(idle, key=lambda one: one.since, default=newest).abort()
+        closed = min(idle, key=lambda one: one.since, default=newest)
+        closed.abort()
+        # At once: the transport reports the end later, and until then the same one would be chosen again.
+        self.remove(closed)
         self.telemetry.record_eviction()
 
     @property

@@ -1,30 +1,34 @@
-"""Multi-model serving: models loaded on request, the least recently used evicted when memory runs short."""
+"""Multi-model serving: models that the platform loads and unloads while others answer."""
 
+import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from classifier.engine.opening import memory_needed
 from classifier.serving.errors import ModelExistsError, OutOfMemoryError, RequestError, UnknownModelError
 from classifier.serving.predictor import Predictor
+from classifier.vision.manifest import ModelManifest
 
-# The weights as read from the artifact, once more in the engine's layout, and room for its activations.
-MEMORY_FACTOR = 3
-MEMORY_BASE = 64 * 1024 * 1024
+MIB = 1024 * 1024
+# Characters of a caller's text that a message repeats.
+_MAX_SHOWN = 200
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LoadedModel:
-    """A loaded model: its opaque name, its folder as the platform named it, and its predictor."""
+    """A loaded model: its opaque name, its folder as the platform named it, its predictor, and its pending requests."""
 
     name: str
     url: str
     predictor: Predictor
+    num_pending: int = 0
 
 
 class ModelManager:
-    """The loaded models, the least recently used first.
+    """The loaded models. Only the platform unloads: it knows which model it needs next.
 
     Args:
         root: the only folder whose models may be loaded.
@@ -36,12 +40,13 @@ class ModelManager:
         self._root = root
         self._open = open_model
         self._available = available
-        self._models: OrderedDict[str, LoadedModel] = OrderedDict()
-        self._lock = threading.Lock()
+        self._models: dict[str, LoadedModel] = {}
+        # Guards the models and their numbers of pending requests.
+        self._changed = threading.Condition()
         self._loading = threading.Lock()
 
     def load(self, name: str, url: str) -> LoadedModel:
-        """Load a model, evicting others if memory is short.
+        """Load a model. Until it has been loaded, it is unknown to ``get`` and ``use``.
 
         Args:
             name: the name to serve it under.
@@ -49,100 +54,104 @@ class ModelManager:
 
         Raises:
             ModelExistsError: a model of this name is already loaded.
-            RequestError: the url is outside ``root``.
+            RequestError: the url is not a folder below ``root``.
             ArtifactError: the folder has no model, or a damaged one.
-            OutOfMemoryError: it does not fit, even with every other model evicted.
+            OutOfMemoryError: it does not fit beside the loaded models.
         """
         folder = self._resolve(url)
         # One at a time: two concurrent loads would count the same free memory.
         with self._loading:
             self._check_name_is_free(name)
-            self._make_room(_needed(folder))
+            self._check_memory(name, folder)
             try:
-                predictor = self._open(name, folder)
+                model = LoadedModel(name, url, self._open(name, folder))
             except MemoryError:
-                raise OutOfMemoryError(f"not enough memory for the model {name!r}") from None
-            with self._lock:
-                self._models[name] = LoadedModel(name, url, predictor)
-                return self._models[name]
+                raise OutOfMemoryError(f"{_shown(name)} did not fit into memory; unload other models first") from None
+            with self._changed:
+                self._models[name] = model
+            return model
 
     def get(self, name: str) -> LoadedModel:
-        """Return a loaded model and mark it as the most recently used.
+        """Return a loaded model.
 
         Raises:
             UnknownModelError: no model of this name is loaded.
         """
-        with self._lock:
-            if name not in self._models:
-                raise UnknownModelError(f"no model {name!r} is loaded")
-            self._models.move_to_end(name)
-            return self._models[name]
+        with self._changed:
+            return self._find(name)
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[LoadedModel]:
+        """Lend a model to a request: it stays open until the request is answered, even if it is unloaded meanwhile.
+
+        Raises:
+            UnknownModelError: no model of this name is loaded.
+        """
+        with self._changed:
+            model = self._find(name)
+            model.num_pending += 1
+        try:
+            yield model
+        finally:
+            with self._changed:
+                model.num_pending -= 1
+                self._changed.notify_all()
 
     def unload(self, name: str) -> LoadedModel:
-        """Unload a model after it has answered its pending requests.
+        """Unload a model: no further request finds it, and its memory is released once the pending ones are answered.
 
         Raises:
             UnknownModelError: no model of this name is loaded.
         """
-        with self._lock:
-            model = self._models.pop(name, None)
-        if model is None:
-            raise UnknownModelError(f"no model {name!r} is loaded")
+        with self._changed:
+            model = self._find(name)
+            del self._models[name]
+            self._changed.wait_for(lambda: model.num_pending == 0)
         model.predictor.close()
         return model
 
     def all(self) -> list[LoadedModel]:
         """The loaded models, sorted by name."""
-        with self._lock:
+        with self._changed:
             return sorted(self._models.values(), key=lambda one: one.name)
 
     def is_answering(self) -> bool:
         """Whether every loaded model's engine works; True without models."""
         return all(one.predictor.is_answering() for one in self.all())
 
+    def _find(self, name: str) -> LoadedModel:
+        if name not in self._models:
+            raise UnknownModelError(f"no model {_shown(name)} is loaded")
+        return self._models[name]
+
     def _resolve(self, url: str) -> Path:
-        folder = Path(url).resolve()
+        if not url.startswith("/"):
+            raise RequestError(f"the url should be an absolute path below {self._root}, not {_shown(url)}")
+        try:
+            folder = Path(url).resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            # A NUL, or links in a circle.
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
+            raise RequestError(f"the url {_shown(url)} is no path: {reason.lower()[:_MAX_SHOWN]}") from None
         if not folder.is_relative_to(self._root.resolve()):
-            raise RequestError(f"the url must be a folder below {self._root}")
+            raise RequestError(f"the url should be a folder below {self._root}, not {_shown(url)}")
+        if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a parent may not be read
+            raise RequestError(f"the url {_shown(url)} is not a folder")
         return folder
 
     def _check_name_is_free(self, name: str) -> None:
-        with self._lock:
+        with self._changed:
             if name in self._models:
-                raise ModelExistsError(f"a model {name!r} is already loaded")
+                raise ModelExistsError(f"a model {_shown(name)} is already loaded")
 
-    def _make_room(self, needed: int) -> None:
-        while self._available() < needed:
-            with self._lock:
-                oldest = next(iter(self._models), None)
-            if oldest is None:
-                raise OutOfMemoryError(f"the model needs about {needed:,} bytes; {self._available():,} are free")
-            self.unload(oldest)
-
-
-def available_memory() -> int:
-    """Bytes of memory that this process can still allocate: the machine's, or what its container's limit leaves."""
-    free = _meminfo_available()
-    limit, used = _read_number("/sys/fs/cgroup/memory.max"), _read_number("/sys/fs/cgroup/memory.current")
-    return free if limit is None or used is None else max(min(free, limit - used), 0)
+    def _check_memory(self, name: str, folder: Path) -> None:
+        needed, free = memory_needed(folder, ModelManifest.read(folder)), self._available()
+        if free < needed:
+            raise OutOfMemoryError(
+                f"{_shown(name)} needs about {needed // MIB:,} MiB of memory and {free // MIB:,} are free; "
+                "unload other models first"
+            )
 
 
-def _needed(folder: Path) -> int:
-    weights = sum(path.stat().st_size for path in folder.glob("*") if path.suffix in (".bin", ".safetensors"))
-    return MEMORY_BASE + MEMORY_FACTOR * weights
-
-
-def _meminfo_available() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        # Not Linux, so not the platform: free memory is unknown, and no model is refused.
-        return 1 << 62
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 1 << 62)
-
-
-def _read_number(path: str) -> int | None:
-    try:
-        return int(Path(path).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")

@@ -13,6 +13,7 @@ from gunicorn.glogging import Logger
 
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, UserError
+from classifier.host import available_memory
 from classifier.serving.asgi import Adapter, Admission
 from classifier.serving.connections import Connections
 from classifier.serving.log import JsonHandler, log_line, redirect_logging
@@ -99,7 +100,7 @@ def build_app(paths: Paths, settings: ServerSettings) -> Connections:
     """
     # Imported in the worker: the process that forks it stays small and free of the threads that these libraries start.
     from classifier.serving.app import INLINE_PATHS, create_app, create_multi_model_app  # noqa: PLC0415
-    from classifier.serving.model_manager import ModelManager, available_memory  # noqa: PLC0415
+    from classifier.serving.model_manager import ModelManager  # noqa: PLC0415
     from classifier.serving.predictor import Predictor  # noqa: PLC0415
     from classifier.serving.startup import describe_server  # noqa: PLC0415
     from classifier.serving.telemetry import SINGLE_MODEL, Telemetry  # noqa: PLC0415

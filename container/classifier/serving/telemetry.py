@@ -38,6 +38,11 @@ class Queues(Protocol):
         """Number of photos that wait for the engine."""
         ...
 
+    @property
+    def decode_queue_depth(self) -> int:
+        """Number of photos that wait for a decoder."""
+        ...
+
 
 class ModelMetrics:
     """The recorder of one model's stages and batches.
@@ -176,7 +181,7 @@ class Telemetry(Collector):
         models = {_label(name): queues for name, queues in self._queues().items()}
         engine = {model: queues.queue_depth for model, queues in models.items()}
         yield _depths("engine_queue_depth", "Photos that wait for the engine.", engine)
-        decoders = {model: getattr(queues, "decode_queue_depth", 0) for model, queues in models.items()}
+        decoders = {model: queues.decode_queue_depth for model, queues in models.items()}
         yield _depths("decode_queue_depth", "Photos that wait for a decoder.", decoders)
 
     def publish(self, host: str, port: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, isfinite
 
-from torch import Tensor, nn
+from torch import nn
 
 from classifier.callbacks import Callback, EpochResult, Mode, TrainingContext
 from classifier.contract.hyperparameters import Hyperparameters
@@ -22,6 +22,7 @@ from classifier.training.precision import Precision
 from classifier.training.stages import LoaderConfig, Stage, Stages
 from classifier.vision import artifact
 from classifier.vision.artifact import Classifier
+from classifier.vision.calibration import calibrate, expected_calibration_error, obstacle, softmax
 from classifier.vision.manifest import ModelManifest
 
 
@@ -46,7 +47,8 @@ class TrainingResult:
     Attributes:
         device: the device and the precision, in words.
         source: where the initial weights came from, in words.
-        confusion: of ``judged_on``; numbers of photos (true class, predicted class), int64.
+        evaluation: of ``judged_on``.
+        uncalibrated: why the best epoch's probabilities are not calibrated; empty if they are.
         ended: why the training ended before its last epoch; empty if it did not.
     """
 
@@ -56,7 +58,8 @@ class TrainingResult:
     source: str
     num_epochs: int = 0
     best: EpochResult | None = None
-    confusion: Tensor | None = field(default=None, repr=False)
+    evaluation: EvaluationResult | None = field(default=None, repr=False)
+    uncalibrated: str = ""
     ended: str = ""
 
     @property
@@ -64,9 +67,28 @@ class TrainingResult:
         """The channel of the confusion matrix: ``test``, or ``validation`` if nothing was tested."""
         return "test" if "test:accuracy" in self.manifest.metrics else "validation"
 
+    @property
+    def calibration_errors(self) -> tuple[float, float] | None:
+        """Expected calibration errors of ``judged_on``, uncalibrated and calibrated; None without a calibration."""
+        if self.evaluation is None or self.manifest.calibration is None:
+            return None
+        logits, labels = self.evaluation.logits.numpy(), self.evaluation.labels.numpy()
+        before, after = (
+            expected_calibration_error(softmax(logits, temperature), labels)
+            for temperature in (1.0, self.manifest.temperature)
+        )
+        return before, after
+
     def add_metrics(self, metrics: Mapping[str, float]) -> None:
         """Add metrics to the manifest, which goes into the artifact."""
         self.manifest = self.manifest.model_copy(update={"metrics": {**self.manifest.metrics, **metrics}})
+
+    def calibrate(self, validation: EvaluationResult) -> None:
+        """Fit the temperature of the manifest on the best epoch's validation photos, if they determine one."""
+        logits, labels = validation.logits.numpy(), validation.labels.numpy()
+        self.uncalibrated = obstacle(logits, labels)
+        calibration = None if self.uncalibrated else calibrate(logits, labels)
+        self.manifest = self.manifest.model_copy(update={"calibration": calibration})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +110,7 @@ class Training:
         """Train, save the best epoch's weights, and test them. A stop keeps the best weights so far."""
         try:
             self._train()
+            self._log_best()
             if self.data.test:
                 self._test()
         except Stopped as stopped:
@@ -117,8 +140,20 @@ class Training:
             self._finish_epoch(epoch, evaluation)
             if self._is_over(epoch):
                 break
+
+    def _log_best(self) -> None:
         if self.result.best is not None:
             self.progress.console.log(f"best        epoch {self.result.best.number}, by {self.parameters.best_metric}")
+            self.progress.console.log(f"calibration {self._describe_calibration()}")
+
+    def _describe_calibration(self) -> str:
+        calibration = self.result.manifest.calibration
+        if calibration is None:
+            return f"skipped: {self.result.uncalibrated}"
+        return (
+            f"temperature {calibration.temperature:.3g}, fitted on {calibration.num_photos:,} validation photos; their "
+            f"expected calibration error {calibration.ece_before:.2%} → {calibration.ece_after:.2%}"
+        )
 
     @property
     def _best_metrics(self) -> Mapping[str, float] | None:
@@ -179,7 +214,8 @@ class Training:
     def _finish_epoch(self, epoch: EpochResult, evaluation: EvaluationResult) -> None:
         self.result.num_epochs = epoch.number
         if epoch.is_best:
-            self.result.best, self.result.confusion = epoch, evaluation.confusion
+            self.result.best, self.result.evaluation = epoch, evaluation
+            self.result.calibrate(evaluation)
             with self.callback.phase("checkpoint"):
                 self._save(epoch.metrics)
         self.progress.console.log(
@@ -220,7 +256,7 @@ class Training:
         number = self.result.best.number if self.result.best else 0
         evaluation = self._evaluate(stage, "test", number, Precision(self.precision.device, "fp32"))
         metrics = evaluation.metrics("test", ("loss", "accuracy", "f1"))
-        self.result.confusion = evaluation.confusion
+        self.result.evaluation = evaluation
         self.result.add_metrics(metrics)
         self.result.manifest.write(self.paths.model)
         self.progress.console.log(f"test        {format_metrics(metrics)}")

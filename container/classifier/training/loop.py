@@ -1,15 +1,13 @@
 """Training loop and evaluation loop over one pass of a data set."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from classifier.callbacks import Callback
 from classifier.training.augmentation import Augmentation, augment_batch
@@ -89,6 +87,8 @@ class EvaluationResult:
         top5: the share of samples whose class is among the five highest logits.
         f1: the mean over the classes.
         confusion: numbers of samples (true class, predicted class), int64 (num_classes, num_classes).
+        logits: float32 (N, num_classes), in the order of the data set.
+        labels: true classes, int64 (N,).
     """
 
     loss: float
@@ -96,10 +96,62 @@ class EvaluationResult:
     top5: float
     f1: float
     confusion: Tensor
+    logits: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
 
     def metrics(self, channel: str, names: Iterable[str]) -> dict[str, float]:
         """Return the named metrics by their names in the metric table: ``{"validation:loss": …}``."""
         return {f"{channel}:{name}": float(getattr(self, name)) for name in names}
+
+
+class Scores:
+    """Counts on the device, from which all metrics follow; nothing waits for the device before :meth:`result`."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+        self._in_top5 = torch.zeros((), dtype=torch.int64, device=device)
+        self._loss = torch.zeros((), device=device)
+        self._outputs: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            logits: float32 (N, num_classes).
+            labels: int64 (N,).
+            loss: its mean cross-entropy.
+        """
+        self._confusion.index_put_((labels, logits.argmax(1)), torch.ones_like(labels), accumulate=True)
+        highest = logits.topk(min(5, logits.shape[1])).indices
+        self._in_top5 += (highest == labels[:, None]).sum()
+        self._loss += loss * len(labels)
+        self._outputs.append((logits, labels))
+
+    def result(self) -> EvaluationResult:
+        """The metrics of all samples that were counted, of which there is at least one."""
+        confusion = self._confusion.cpu()
+        count = int(confusion.sum())
+        logits, labels = (torch.cat(parts).cpu() for parts in zip(*self._outputs, strict=True))
+        return EvaluationResult(
+            loss=self._loss.item() / count,
+            accuracy=int(confusion.trace()) / count,
+            top5=int(self._in_top5) / count,
+            f1=macro_f1(confusion),
+            confusion=confusion,
+            logits=logits,
+            labels=labels,
+        )
+
+
+def macro_f1(confusion: Tensor) -> float:
+    """Mean of the classes' F1, without classes that are neither among the labels nor among the predictions.
+
+    Args:
+        confusion: numbers of samples (true class, predicted class), int64 (num_classes, num_classes).
+    """
+    # F1 = 2 TP / (2 TP + FP + FN), and the denominator is a class's labels and predictions together.
+    correct, present = confusion.diagonal(), confusion.sum(0) + confusion.sum(1)
+    return (2 * correct[present > 0].double() / present[present > 0]).mean().item()
 
 
 @torch.inference_mode()
@@ -119,8 +171,7 @@ def evaluate(
         advance: called after each batch.
     """
     module.eval()
-    scores = _score_collection(num_classes).to(precision.device)
-    total, count = torch.zeros((), device=precision.device), 0
+    scores = Scores(num_classes, precision.device)
     for batch in _fetch(batches, callback):
         with callback.phase("transfer"):
             inputs, labels = _to_device(batch, precision.device)
@@ -129,31 +180,10 @@ def evaluate(
         logits = logits.float()
         loss = F.cross_entropy(logits, labels)
         callback.on_forward_end(logits, labels, loss)
-        total += loss * len(labels)
-        count += len(labels)
-        scores.update(logits, labels)
+        scores.add(logits, labels, loss)
         callback.on_step_end()
         advance()
-    values = scores.compute()
-    return EvaluationResult(
-        loss=total.item() / count,
-        accuracy=values["accuracy"].item(),
-        top5=values["top5"].item(),
-        f1=values["f1"].item(),
-        confusion=values["confusion"].cpu(),
-    )
-
-
-def _score_collection(num_classes: int) -> MetricCollection:
-    return MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
-            "f1": MulticlassF1Score(num_classes, average="macro"),
-            "confusion": MulticlassConfusionMatrix(num_classes),
-        },
-        compute_groups=False,
-    )
+    return scores.result()
 
 
 def _fetch(batches: Iterable[Batch], callback: Callback) -> Iterator[Batch]:

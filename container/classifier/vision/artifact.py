@@ -62,6 +62,8 @@ def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Classifier, 
         raise ArtifactError(f"{folder / MANIFEST_FILE}: {error}") from None
     except FileNotFoundError:
         raise ArtifactError(f"{folder} holds no {WEIGHTS_FILE}") from None
+    except OSError as error:
+        raise ArtifactError(f"{folder / WEIGHTS_FILE} can't be read: {error.strerror or error}") from None
     except (SafetensorError, RuntimeError) as error:
         raise ArtifactError(f"{folder / WEIGHTS_FILE}: {str(error).splitlines()[0]}") from None
     return Classifier(network, manifest.preprocessing).to(device).eval(), manifest

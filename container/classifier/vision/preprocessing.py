@@ -6,10 +6,12 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from classifier.vision.images import MAX_PIXELS, decode
+from classifier.vision.images import MAX_DECODED, OpenedImage, open_image
 
 Interpolation = Literal["bilinear", "bicubic"]
 _MAX_SIDE = 4096
+# Below it, normalized pixels leave the range in which float32 distinguishes them.
+_MIN_STD = 1e-9
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -23,10 +25,10 @@ class Preprocessing:
         resize: shorter side after resizing, in pixels.
         crop: side of the square center crop, in pixels.
         mean: mean of each RGB channel, in 0–1.
-        std: standard deviation of each RGB channel, in 0–1.
+        std: standard deviation of each RGB channel, in 0–1, above 0.
 
     Raises:
-        ValueError: the sides or the standard deviations are out of range.
+        ValueError: a value is out of range, infinite or NaN.
     """
 
     resize: int = 256
@@ -38,21 +40,32 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize <= _MAX_SIDE:
             raise ValueError(f"1 ≤ crop={self.crop} ≤ resize={self.resize} ≤ {_MAX_SIDE} should hold")
-        if min(self.std) <= 0:
-            raise ValueError(f"std={self.std} should be above 0")
+        # Written such that NaN fails, too.
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(f"mean={self.mean} should be three numbers from 0 to 1")
+        if not all(_MIN_STD <= value <= 1 for value in self.std):
+            raise ValueError(f"std={self.std} should be three numbers above 0 and at most 1")
 
     @property
     def resampling(self) -> Image.Resampling:
         """Pillow's filter for ``interpolation``."""
         return _RESAMPLING[self.interpolation]
 
-    def pixels_of(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    def open(self, data: bytes, *, max_decoded: int = MAX_DECODED) -> OpenedImage:
+        """Read the header of an image file, to decode it no larger than ``crop_center`` needs it.
+
+        Raises:
+            ImageError: the bytes are not an image, or one that needs more than ``max_decoded`` bytes of memory.
+        """
+        return open_image(data, cover=self.resize, max_decoded=max_decoded)
+
+    def pixels_of(self, data: bytes) -> np.ndarray:
         """Decode an image file and return its center crop, uint8 (crop, crop, 3).
 
         Raises:
             ImageError: the bytes are not a readable image.
         """
-        return self.crop_center(decode(data, cover=self.resize, max_pixels=max_pixels))
+        return self.crop_center(self.open(data).decode())
 
     def crop_center(self, image: Image.Image) -> np.ndarray:
         """Return the resized center of an RGB image, uint8 (crop, crop, 3); one pass resizes and crops."""

@@ -12,8 +12,7 @@ import boto3
 import pytest
 
 from support.cloud_script import Cloud, aws_environment, scripted_cloud
-from support.commands import run_script
-from support.moto import free_port, moto_server
+from support.commands import Command, run_script, start_script
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
@@ -23,14 +22,14 @@ ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 class Shell:
     """Runs commands of ``scripts/`` in a folder of the test.
 
-    Processes that :meth:`start` leaves running are killed when the test ends.
+    Commands that :meth:`start` leaves running are killed when the test ends.
     """
 
     folder: Path
     environment: dict[str, str]
     cloud: Cloud
     clients: list[Any] = field(default_factory=list)
-    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
 
     def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         _, _, *given = self.command(script, *arguments)
@@ -38,19 +37,12 @@ class Shell:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def start(self, script: str, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, script: str, *arguments: str) -> Command:
         """Start a command without waiting for its end."""
-        process = subprocess.Popen(
-            self.command(script, *arguments),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-        )
-        self.processes.append(process)
-        return process
+        _, _, *given = self.command(script, *arguments)
+        command = start_script(script, given, folder=self.folder, environment=self.environment)
+        self.commands.append(command)
+        return command
 
     def interrupt(self, script: str, until: str, *arguments: str) -> tuple[int, str]:
         """Start a command and press Ctrl-C after a line that begins with ``until``.
@@ -58,27 +50,22 @@ class Shell:
         Returns:
             The exit code and standard error.
         """
-        process = self.start(script, *arguments)
-        assert process.stdout is not None
-        for line in process.stdout:
+        command = self.start(script, *arguments)
+        for line in command.stdout:
             if line.startswith(until):
                 break
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        command.send_signal(signal.SIGINT)
+        _, errors = command.communicate()
+        assert command.returncode is not None
         assert "Traceback" not in errors
-        return process.returncode, errors
+        return command.returncode, errors
 
     def close(self) -> None:
         """Close the clients, and kill what is still running."""
         for client in self.clients:
             client.close()
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            for pipe in (process.stdout, process.stderr):
-                if pipe is not None:
-                    pipe.close()
-            process.wait()
+        for command in self.commands:
+            command.close()
 
     def command(self, script: str, *arguments: str) -> list[str]:
         # Keeps jobs and reports out of the checkout.
@@ -96,12 +83,6 @@ class Shell:
         )
         self.clients.append(client)
         return client
-
-
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    with moto_server(free_port()) as url:
-        yield url
 
 
 @pytest.fixture

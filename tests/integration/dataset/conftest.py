@@ -7,13 +7,12 @@ from typing import Any
 import boto3
 import pytest
 
-from support.moto import Proxy, free_port, moto_server, speak_to
+from support.moto import Proxy, speak_to
 
 
-@pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
-    with moto_server(free_port()) as url:
-        yield url
+@pytest.fixture
+def s3_url(moto_url: str) -> str:
+    return moto_url
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ def test_configuration_is_applied_in_bf16_and_under_a_relocated_root(platform: P
 def test_debug_true_writes_findings_series_and_a_summary(platform: Platform, image_folder: Path) -> None:
     job = train(platform, image_folder, None, debug="true", epochs="2")
     # Where the platform does not take part, they come home in output.tar.gz.
-    assert create_trial(str(job.paths.output_data / "tensors")).steps(mode=ModeKeys.TRAIN)
+    assert tensors(job).steps(mode=ModeKeys.TRAIN)
+    assert tensors(job).path == str(job.paths.output_data / "tensors")
     assert not (job.paths.base / "output" / "tensors").exists()
     assert job.exit_code == 0, job.log
     assert "warning" not in job.log

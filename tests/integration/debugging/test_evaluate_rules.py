@@ -11,7 +11,6 @@ from classifier.contract.findings import read_findings
 from classifier.debugging.library import S3Handler
 from evaluate_rules import main
 from support.debugged import Run, debugged, network
-from support.moto import free_port, moto_server
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +19,16 @@ def diverging(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(monkeypatch: pytest.MonkeyPatch, moto_url: str) -> Iterator[str]:
     """A bucket of a local S3 server."""
     for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
-    with moto_server(free_port()) as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        # smdebug caches its client for the lifetime of the process.
-        S3Handler.client.cache_clear()
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="a-bucket")
-        yield "a-bucket"
-        S3Handler.client.cache_clear()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    # smdebug caches its client for the lifetime of the process.
+    S3Handler.client.cache_clear()
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="saved-tensors")
+    yield "saved-tensors"
+    S3Handler.client.cache_clear()
 
 
 def test_findings_are_printed_and_written(diverging: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from classifier.contract.findings import read_findings
 from classifier.contract.paths import Paths
 from support.drawing import write_classes
-from support.jobs import Job, Platform
+from support.jobs import Job, Platform, run_shared
 from support.profiles import aws_rules, read_frames
 
 
@@ -22,6 +22,16 @@ def channels(tmp_path: Path) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A training of three epochs with ``profile=true``."""
+    folder = tmp_path_factory.mktemp("profiled")
+    channels = {
+        name: write_classes(folder / name, seed=seed) for seed, name in enumerate(("train", "validation", "test"))
+    }
+    return run_shared(folder / "opt_ml", channels, profile="true", epochs="3")
+
+
 def read_profile(job: Job) -> dict[str, Any]:
     return json.loads((job.paths.output_data / "profiler.json").read_text(encoding="utf-8"))
 
@@ -30,8 +40,8 @@ def artifact(paths: Paths) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths.model.iterdir()}
 
 
-def test_profile_has_phases_steps_operators_and_findings(platform: Platform, channels: dict[str, Path]) -> None:
-    job = platform.train(channels, profile="true", epochs="3")
+def test_profile_has_phases_steps_operators_and_findings(profiled: Job) -> None:
+    job = profiled
     assert (job.exit_code, job.failure) == (0, None)
     assert "warning" not in job.log.lower(), job.log
     profile = read_profile(job)
@@ -51,9 +61,8 @@ def test_profile_has_phases_steps_operators_and_findings(platform: Platform, cha
     assert not any(thread.name == "profiler" for thread in threading.enumerate())
 
 
-def test_smdebug_reads_the_files_and_the_trace_has_all_phases(platform: Platform, channels: dict[str, Path]) -> None:
-    job = platform.train(channels, profile="true", epochs="3")
-    folder = job.paths.output_data / "profiler"
+def test_smdebug_reads_the_files_and_the_trace_has_all_phases(profiled: Job) -> None:
+    folder = profiled.paths.output_data / "profiler"
     frames = read_frames(folder)
     system, framework = frames.get_all_system_metrics(), frames.get_all_framework_metrics()
     assert {"CPUUtilization", "I/OWaitPercentage"} <= set(system["dimension"])
@@ -62,7 +71,7 @@ def test_smdebug_reads_the_files_and_the_trace_has_all_phases(platform: Platform
     assert sorted(train["step"]) == list(range(9))
     (system_metrics, _) = frames.get_profiler_data_by_step(0, 8)
     assert len(system_metrics) <= len(system)
-    trace = job.paths.output_data / read_profile(job)["trace"]
+    trace = profiled.paths.output_data / read_profile(profiled)["trace"]
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     names = {event.get("name") for event in events}
     assert {"data", "transfer", "forward", "backward", "optimizer"} <= names

@@ -7,43 +7,67 @@ import select
 from pathlib import Path
 from typing import Any
 
-from support.servers import ServerProcess, drawn_photos, exchange, free_port, running, start
+from support.raw_http import head, read_reply
+from support.servers import ServerProcess, drawn_photos, exchange, scrape, start
 
 
-def test_log_and_metrics_describe_the_server_and_its_requests(opt_ml: Path, tmp_path: Path) -> None:
-    port = free_port()
-    with running(opt_ml, tmp_path / "log", SERVE_METRICS_PORT=str(port)) as server:
-        server.invoke(drawn_photos(1)[0], X_Amzn_SageMaker_Inference_Id="id-1")
-        server.invoke(b"no photo")
-        with server.connect() as sock:
-            sock.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
-            assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
-        assert server.request("GET", "/ready").status == 200
-        (worker,) = server.workers()
-        metrics = scrape(port)
-        assert server.request("GET", "/metrics").status == 404
-    first, *lines = server.log_lines()
-    check_start_line(first, server.port, worker)
-    statuses = [(one["status"], one.get("inference_id")) for one in lines]
-    assert statuses == [(200, "id-1"), (422, None), (413, None), (404, None)]
-    assert (lines[2]["path"], lines[2]["num_bytes"]) == ("/invocations", 99999999999)
-    predicted = 'method="POST",model="default",route="/invocations"'
-    assert metrics[f'classifier_requests_total{{{predicted},status="200"}}'] == 1
-    assert metrics['classifier_refusals_total{reason="TooLargeError"}'] == 1
-    assert metrics["classifier_connections"] >= 0
-    assert metrics["process_resident_memory_bytes"] > 1e7
+def test_log_has_a_line_for_the_start_and_one_for_each_request(server: ServerProcess) -> None:
+    check_start_line(server.log_lines()[0], server.port)
+    for number, (body, status) in enumerate({drawn_photos(1)[0]: 200, b"no photo": 422}.items()):
+        assert server.invoke(body, X_Amzn_SageMaker_Inference_Id=f"operation-{number}").status == status
+        line = server.wait_for_log_line(inference_id=f"operation-{number}")
+        assert (line["method"], line["path"], line["status"]) == ("POST", "/invocations", status)
+        assert line["num_bytes"] == len(body)
+    with server.connect() as sock:
+        sock.sendall(head(Content_Length="88888888888"))
+        assert read_reply(sock).status == 413
+    line = server.wait_for_log_line(num_bytes=88888888888)
+    assert (line["path"], line["status"], line["error"]) == ("/invocations", 413, "TooLargeError")
 
 
-def scrape(port: int) -> dict[str, float]:
-    """The metrics by name and labels."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    lines = exchange(connection, "GET", "/metrics").body.decode().splitlines()
-    connection.close()
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+def test_metrics_count_requests_and_refusals(server: ServerProcess, metrics_port: int) -> None:
+    answered = 'classifier_requests_total{method="POST",model="default",route="/invocations",status="200"}'
+    refused = 'classifier_refusals_total{reason="ImageError"}'
+    before = scrape(metrics_port)
+    assert server.invoke(drawn_photos(1)[0]).status == 200
+    assert server.invoke(b"no photo").status == 422
+    after = scrape(metrics_port)
+    assert after[answered] == before.get(answered, 0) + 1
+    assert after[refused] == before.get(refused, 0) + 1
+    assert after["classifier_connections"] >= 0
+    assert after["process_resident_memory_bytes"] > 1e7
+    assert server.request("GET", "/ready").status == 200
+    assert server.request("GET", "/metrics").status == 404
 
 
-def check_start_line(line: dict[str, Any], port: int, worker: int) -> None:
-    assert (line["message"], line["pid"], line["port"]) == ("ready", worker, port)
+def test_refused_uploads_are_logged_with_what_arrived_even_if_the_connection_is_reset(server: ServerProcess) -> None:
+    for number in range(20):
+        # Closed with unread data, so each connection is reset, at any point of the server's response.
+        beginning = send_head(server, f"reset-{number}", b"Content-Length: 99999999999")
+        assert beginning.startswith(b"HTTP/1.1 413 ")
+    assert send_head(server, "malformed", b"Transfer-Encoding: chunked", b"4\r\nfour\r\nX\r\n").startswith(
+        b"HTTP/1.1 400 "
+    )
+    for number in range(20):
+        line = server.wait_for_log_line(inference_id=f"reset-{number}")
+        assert (line["status"], line["num_bytes"]) == (413, 99999999999)
+        assert "at most 26,214,400" in line["message"]
+    line = server.wait_for_log_line(inference_id="malformed")
+    assert (line["error"], line["num_bytes"], line["path"]) == ("ProtocolError", 4, "/invocations")
+    assert [one["message"] for one in server.log_lines() if one.get("logger") == "asyncio"] == []
+
+
+def send_head(server: ServerProcess, inference_id: str, header: bytes, body: bytes = b"") -> bytes:
+    """Send a request with one more header and return the beginning of the response."""
+    with server.connect() as sock:
+        head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nX-Amzn-SageMaker-Inference-Id: %s\r\n%s\r\n\r\n"
+        sock.sendall(head % (inference_id.encode(), header) + body)
+        return sock.recv(20)
+
+
+def check_start_line(line: dict[str, Any], port: int) -> None:
+    assert (line["message"], line["port"]) == ("ready", port)
+    assert line["pid"] > 1
     assert line["model"]["architecture"] == "resnet18"
     assert (line["model"]["num_classes"], line["model"]["first_labels"]) == (3, ["000", "001", "002"])
     assert line["engine"].startswith("OpenVINO ")

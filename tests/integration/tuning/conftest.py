@@ -1,18 +1,11 @@
-"""A moto server for the tests of tuning on AWS."""
+"""AWS clients of the tests of tuning."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 
-from support.moto import free_port, moto_server, speak_to
-
-
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    with moto_server(free_port()) as url:
-        yield url
+from support.moto import speak_to
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """The local tuner with real training jobs of a quick program."""
 
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,21 @@ from launch.tuning.ranges import Choice, Ranges
 from launch.tuning.request import TuningSpec
 from launch.tuning.results import write_results
 from launch.tuning.study import REQUEST, warm_start
+from support.commands import Command, start_support
 from support.quick_trials import quick_spec, quick_study, quick_tuner
-from support.tune_command import close, read_until
-
-TESTS = Path(__file__).resolve().parents[2]
+from support.tune_command import read_until
 
 
-def test_all_trials_run_and_their_last_objective_counts(tmp_path: Path) -> None:
-    tuner = quick_tuner(tmp_path, quick_spec(3))
-    assert tuner.run() == "all 3 trials are done"
-    trials = tuner.study.trials()
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tuning job that has run its three trials; a test that continues it works on a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert quick_tuner(folder, quick_spec(3)).run() == "all 3 trials are done"
+    return folder
+
+
+def test_all_trials_run_and_their_last_objective_counts(finished: Path) -> None:
+    trials = quick_study(finished, quick_spec(3)).trials()
     assert [trial.status for trial in trials] == ["Completed"] * 3
     for trial in trials:
         lr = float(trial.parameters["lr"])
@@ -82,25 +86,16 @@ def test_grid_tries_every_point_once(tmp_path: Path) -> None:
     assert sorted(trial.parameters["lr"] for trial in tuner.study.trials()) == ["0.1", "0.2", "0.3"]
 
 
-def start_tuner(folder: Path, jobs: int, epoch_s: float) -> subprocess.Popen[str]:
-    command = [sys.executable, str(TESTS / "support" / "quick_trials.py"), str(folder), str(jobs), str(epoch_s)]
-    paths = os.pathsep.join(str(one) for one in (TESTS, TESTS.parent / "scripts", TESTS.parent / "container"))
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
-
-
-def kill_after(process: subprocess.Popen[str], num_done: int) -> None:
-    try:
-        read_until(process, "  done  ", num_done)
-    finally:
-        process.kill()
-        close(process)
+def start_tuner(folder: Path, jobs: int, epoch_s: float) -> closing[Command]:
+    return closing(start_support("quick_trials", [str(folder), str(jobs), str(epoch_s)]))
 
 
 def test_killed_tuning_resumes_and_ends_with_all_its_trials(tmp_path: Path) -> None:
-    kill_after(start_tuner(tmp_path, 4, 0.3), num_done=1)
+    with start_tuner(tmp_path, 4, 0.3) as killed:
+        read_until(killed, "  done  ", 1)
     running = list((tmp_path / "sagemaker" / "training-jobs").glob("*/algo-1.lock"))
-    again = start_tuner(tmp_path, 4, 0.0)
-    out, _ = again.communicate()
+    with start_tuner(tmp_path, 4, 0.0) as again:
+        out, _ = again.communicate()
     assert again.returncode == 0
     leftovers = json.loads(out.splitlines()[0])["leftovers"]
     assert leftovers >= 1, "at least one trial was running when the tuner was killed"
@@ -112,14 +107,10 @@ def test_killed_tuning_resumes_and_ends_with_all_its_trials(tmp_path: Path) -> N
 
 
 def test_ctrl_c_stops_the_running_trials_and_does_not_count_them(tmp_path: Path) -> None:
-    process = start_tuner(tmp_path, 4, 5.0)
-    try:
+    with start_tuner(tmp_path, 4, 5.0) as process:
         read_until(process, "running", 1)
         process.send_signal(signal.SIGINT)
         process.communicate()
-    finally:
-        process.kill()
-        close(process)
     assert process.returncode != 0
     records = [json.loads(path.read_text()) for path in (tmp_path / "sagemaker").glob("training-jobs/*/record.json")]
     assert {record["TrainingJobStatus"] for record in records} == {"Stopped"}
@@ -134,30 +125,28 @@ def test_hyperband_completes_all_trials(tmp_path: Path) -> None:
     assert all(trial.status in ("Completed", "Stopped") for trial in tuner.study.trials())
 
 
-def test_complete_tuning_starts_nothing_unless_there_are_more_jobs(tmp_path: Path) -> None:
-    quick_tuner(tmp_path, quick_spec(2)).run()
-    before = set((tmp_path / "sagemaker" / "training-jobs").iterdir())
-    quick_tuner(tmp_path, quick_spec(2)).run()
-    assert set((tmp_path / "sagemaker" / "training-jobs").iterdir()) == before
-    more = quick_tuner(tmp_path, quick_spec(3))
+def test_complete_tuning_starts_nothing_unless_there_are_more_jobs(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    before = set((folder / "sagemaker" / "training-jobs").iterdir())
+    quick_tuner(folder, quick_spec(3)).run()
+    assert set((folder / "sagemaker" / "training-jobs").iterdir()) == before
+    more = quick_tuner(folder, quick_spec(4))
     more.run()
-    assert len(more.study.trials()) == 3
+    assert len(more.study.trials()) == 4
 
 
-def test_warm_start_adds_earlier_trials_without_counting_them(tmp_path: Path) -> None:
-    spec = quick_spec(3)
-    earlier = quick_tuner(tmp_path / "earlier", spec)
-    earlier.run()
-    write_results(tmp_path / "earlier", spec, {}, earlier.study.trials())
+def test_warm_start_adds_earlier_trials_without_counting_them(finished: Path, tmp_path: Path) -> None:
+    spec, earlier = quick_spec(3), tmp_path / "earlier"
+    trials = quick_study(finished, spec).trials()
+    earlier.mkdir()
+    write_results(earlier, spec, {}, trials)
     objective = {"HyperParameterTuningJobObjective": {"MetricName": spec.objective}}
-    (tmp_path / "earlier" / REQUEST).write_text(json.dumps({"HyperParameterTuningJobConfig": objective}))
-    warm = quick_spec(2, low=0.1, high=0.7, warm_start=(str(tmp_path / "earlier"),))
+    (earlier / REQUEST).write_text(json.dumps({"HyperParameterTuningJobConfig": objective}))
+    warm = quick_spec(2, low=0.1, high=0.7, warm_start=(str(earlier),))
     tuner = quick_tuner(tmp_path / "warm", warm)
-    fitting = sum(float(trial.parameters["lr"]) <= 0.7 for trial in earlier.study.trials())
+    fitting = sum(float(trial.parameters["lr"]) <= 0.7 for trial in trials)
     for _ in range(2):
-        assert warm_start(tuner.study, warm) == [
-            f"{fitting} of 3 trials of {tmp_path / 'earlier'} are within these ranges"
-        ]
+        assert warm_start(tuner.study, warm) == [f"{fitting} of 3 trials of {earlier} are within these ranges"]
     tuner.run()
     assert len(tuner.study.trials()) == 2
     inherited = [trial for trial in tuner.study._study.trials if "parent" in trial.user_attrs]

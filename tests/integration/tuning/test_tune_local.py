@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from launch.tuning.local import lock_folder
 from launch.tuning.trials import COLUMNS
 from support.jobs import TINY
 from support.quick_trials import quick_spec, quick_study
-from support.tune_command import ROOT, close, read_until, start_tune, tune
+from support.tune_command import ROOT, read_until, start_tune, tune
 
 RANGES = {
     "ContinuousParameterRanges": [
@@ -70,14 +71,11 @@ def test_results_are_accepted_by_the_next_commands(ranges: Path, image_folder: P
 def test_ctrl_c_stops_the_trials_and_prints_how_to_resume(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = [ranges, "--local", "--data", image_folder, "--output", out, "--folder", tmp_path / "sagemaker"]
-    process = start_tune(*arguments, "--jobs", 4, "model=squeezenet1_1", "pretrained=false", "epochs=50")
-    try:
+    fixed = ("model=squeezenet1_1", "pretrained=false", "epochs=50")
+    with closing(start_tune(*arguments, "--jobs", 4, *fixed)) as process:
         read_until(process, "running", 2)
         process.send_signal(signal.SIGINT)
         out_text, err = process.communicate()
-    finally:
-        process.kill()
-        close(process)
     assert process.returncode == 130
     assert "0 of 4 trials completed; the running ones were stopped and do not count" in out_text
     assert "run the same command again to resume" in err
@@ -94,12 +92,8 @@ def test_twenty_trials_on_the_digits_killed_halfway_beat_the_defaults(ranges: Pa
     fixed = ["pretrained=false", "image_size=32", "epochs=1", "augmentation=none", "scheduler=onecycle"]
     arguments = [ranges, "--local", "--data", digits, "--output", out, "--folder", tmp_path / "sagemaker"]
     arguments += ["--jobs", 20, "--parallel", 2, *fixed]
-    killed = start_tune(*arguments)
-    try:
+    with closing(start_tune(*arguments)) as killed:
         read_until(killed, "  done  ", 10)
-    finally:
-        killed.kill()
-        close(killed)
     again = tune(*arguments)
     assert again.returncode == 0, again.stderr
     assert "which do not count" in again.stdout

@@ -26,8 +26,13 @@ def row(*, change: float = 0.0, flips: float = 0.0, num_photos: int = 256) -> En
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact that each test exports again."""
-    return write_artifact(tmp_path_factory.mktemp("export") / "model")
+    """A small artifact that each test exports again."""
+    return write_artifact(tmp_path_factory.mktemp("export") / "model", architecture="squeezenet1_1")
+
+
+@pytest.fixture(autouse=True)
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "TIMED_S", 0.02)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -66,7 +71,6 @@ def test_calibration_photos_are_shuffled_over_all_classes(folder: Path, monkeypa
         return graph
 
     monkeypatch.setattr(selection, "quantize", quantize)
-    monkeypatch.setattr(selection, "TIMED_S", 0.0)
     export(folder, pixels, labels, logits=np.zeros((300, 3), np.float32))
     label_of = {photo.tobytes(): int(label) for photo, label in zip(pixels, labels, strict=True)}
     counts = np.bincount([label_of[photo.tobytes()] for photo in calibrated[0]], minlength=3)

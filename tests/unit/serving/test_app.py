@@ -15,7 +15,7 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from classifier.errors import ArtifactError, ConfigError, DataError, ImageError, MediaTypeError, WeightsError
-from classifier.serving import log
+from classifier.serving import codec, log
 from classifier.serving.app import STATUS, create_app
 from classifier.serving.asgi import NUM_RECEIVED, REQUEST_ERROR, Admission
 from classifier.serving.errors import BusyError, TooSlowError
@@ -166,6 +166,30 @@ def test_unreadable_photo_gets_its_own_error(client: FlaskClient) -> None:
     assert error_type(invoke(client, instances(b"no photo", b""), JSON)) == (422, "ImageError")
 
 
+def test_more_json_lines_than_instances_are_answered_with_errors_in_place(
+    client: FlaskClient, settings: ServerSettings
+) -> None:
+    photos = drawn_photos(3)
+    lines = [json.dumps({"image": base64.b64encode(photos[index % 3]).decode()}) for index in range(20)]
+    assert len(lines) > settings.max_instances * 2
+    lines[1:1] = ["{", "[1]", '{"image": "?"}']
+    response = invoke(client, "\n".join(lines).encode(), "application/jsonlines", accept="application/jsonlines")
+    answers = [json.loads(line) for line in response.text.splitlines()]
+    single = [invoke(client, photo).get_json() for photo in photos]
+    assert [one["error"]["type"] for one in answers[1:4]] == ["RequestError", "RequestError", "ImageError"]
+    assert _rounded(answers[:1] + answers[4:]) == _rounded([single[index % 3] for index in range(20)])
+    assert error_type(invoke(client, b"{\n[1]", "application/jsonlines")) == (400, "RequestError")
+
+
+def test_response_is_limited(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "MAX_RESPONSE", 2000)
+    photos = drawn_photos(8)
+    assert invoke(client, instances(photos[0]), JSON).status_code == 200
+    for accept in (JSON, "application/jsonlines"):
+        response = invoke(client, instances(*photos), JSON, accept=accept)
+        assert error_type(response) == (413, "TooLargeError")
+
+
 def _bomb() -> bytes:
     data = encode(Image.new("1", (8, 8)), "PNG")
     return data[:16] + (100_000).to_bytes(4) * 2 + data[24:]
@@ -180,7 +204,8 @@ def _bomb() -> bytes:
         (_bomb(), "image/png", {}, (422, "ImageError")),
         (encode(Image.new("RGB", (3000, 2000)), "PNG"), "image/png", {}, (422, "ImageError")),
         (b"x", "text/plain", {}, (415, "MediaTypeError")),
-        (b"x", "", {}, (415, "MediaTypeError")),
+        (b"x", "", {}, (422, "ImageError")),
+        (b"x", JPEG, {"Content_Encoding": "gzip"}, (415, "MediaTypeError")),
         (b"no photo", JPEG, {"accept": "text/html"}, (406, "AcceptError")),
         (bytes(600_000), JPEG, {}, (413, "TooLargeError")),
         (b"{", JSON, {}, (400, "RequestError")),
@@ -326,7 +351,7 @@ def test_request_is_logged_as_one_line_of_json(client: FlaskClient, capfd: pytes
     assert (first["status"], first["inference_id"], sorted(first["stages_ms"])) == (
         200,
         "id-7",
-        ["decode", "infer", "queue"],
+        ["decode", "infer", "queue", "wait"],
     )
     assert (second["status"], second["error"]) == (422, "ImageError")
     assert (first["level"], second["level"]) == ("info", "warning")

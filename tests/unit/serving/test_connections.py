@@ -385,7 +385,8 @@ def test_connections_whose_head_trickles_give_way_before_uploads() -> None:
     with serving(max_connections=8) as running:
         upload = running.send(post(b"x" * 1000)[:-1])
         wait_until(lambda: len(running.connections) == 1)
-        trickling = [running.send(b"GET / HTTP/1.1\r\nHo") for _ in range(20)]
+        trickling = [running.send(b"GET / HTTP/1.1\r\nHo") for _ in range(7)]
+        wait_until(lambda: sum(one.is_receiving_head for one in running.connections) == 7)
         with running.send(GET % b"/ping") as sock:
             assert read_reply(sock)[0] == 200
         upload.sendall(b"x")

@@ -1,8 +1,12 @@
 """The multi-model API of the platform, on real models."""
 
 import json
+import re
 import shutil
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,9 @@ from flask.testing import FlaskClient
 
 from classifier.serving.app import create_multi_model_app
 from classifier.serving.asgi import Admission
-from classifier.serving.model_manager import ModelManager, available_memory
+from classifier.serving.codec import Prediction
+from classifier.serving.errors import BusyError
+from classifier.serving.model_manager import ModelManager
 from classifier.serving.predictor import Predictor
 from classifier.serving.settings import ServerSettings
 from classifier.serving.telemetry import Telemetry
@@ -58,6 +64,10 @@ def load(client: FlaskClient, name: str, url: Path) -> tuple[int, dict[str, Any]
     return response.status_code, response.get_json()
 
 
+def invoke(client: FlaskClient, name: str) -> int:
+    return client.post(f"/models/{name}/invoke", data=drawn_photos(1)[0], content_type="image/jpeg").status_code
+
+
 def names(client: FlaskClient) -> list[str]:
     return [one["modelName"] for one in client.get("/models").get_json()["models"]]
 
@@ -100,6 +110,34 @@ def test_link_out_of_the_root_is_rejected(client: FlaskClient, models: Path, art
     assert load(client, "evil", models / "link")[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("{models}/first\0/model", "is no path: embedded null"),
+        ("{models}/" + "m" * 6000, "is not a folder"),
+        ("{models}/" + "m/" * 3000, "is not a folder"),
+        ("{models}/\ud800", "not JSON"),
+        ("{models}/circle/model", "is no path: symlink loop"),
+        ("{models}/first/model/model.json", "is not a folder"),
+        ("{models}/first/model/model.json/x", "is not a folder"),
+        ("{models}/missing/model", "is not a folder"),
+        ("first/model", "should be an absolute path below {models}"),
+        ("file://{models}/first/model", "should be an absolute path below {models}"),
+    ],
+)
+def test_url_that_is_no_folder_is_rejected_with_the_reason(
+    client: FlaskClient, models: Path, monkeypatch: pytest.MonkeyPatch, url: str, reason: str
+) -> None:
+    (models / "circle").symlink_to(models / "circle")
+    monkeypatch.chdir(models)
+    response = client.post("/models", json={"model_name": "m", "url": url.format(models=models)})
+    error = response.get_json()["error"]
+    assert (response.status_code, error["type"]) == (400, "RequestError")
+    assert reason.format(models=models) in error["message"]
+    assert len(error["message"]) < 600
+    assert names(client) == []
+
+
 def test_folder_without_a_model_is_rejected(client: FlaskClient, models: Path) -> None:
     status, document = load(client, "empty", models / "empty" / "model")
     assert status == 400
@@ -111,30 +149,67 @@ def test_malformed_load_request_is_rejected(client: FlaskClient, body: bytes) ->
     assert client.post("/models", data=body, content_type="application/json").status_code == 400
 
 
-def test_least_recently_used_model_is_evicted(
-    client: FlaskClient, models: Path, manager: ModelManager, memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_memory_is_reported_and_unloads_nothing(client: FlaskClient, models: Path, memory: Memory) -> None:
     for name in ("first", "second"):
         load(client, name, models / name / "model")
-    client.get("/models/first")
-    memory.free = 0
-    unload = manager.unload
-
-    def freeing(name: str) -> object:
-        memory.free = 1 << 40
-        return unload(name)
-
-    monkeypatch.setattr(manager, "unload", freeing)
+    memory.free = 7 << 20
+    status, document = load(client, "third", models / "third" / "model")
+    assert (status, document["error"]["type"]) == (507, "OutOfMemoryError")
+    assert re.search(r"'third' needs about \d+ MiB of memory and 7 are free", document["error"]["message"])
+    assert names(client) == ["first", "second"]
+    assert invoke(client, "first") == 200
+    assert client.delete("/models/second").status_code == 200
+    memory.free = 1 << 40
     assert load(client, "third", models / "third" / "model")[0] == 200
-    assert names(client) == ["first", "third"]
 
 
-def test_model_that_can_not_fit_is_rejected(client: FlaskClient, models: Path, memory: Memory) -> None:
+def test_second_of_two_concurrent_loads_conflicts(client: FlaskClient, models: Path) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        loads = [threads.submit(load, client, "first", models / "first" / "model") for _ in range(2)]
+    assert sorted(one.result()[0] for one in loads) == [200, 409]
+
+
+def test_model_that_is_being_loaded_is_unknown_and_delays_no_other(
+    models: Path, settings: ServerSettings, memory: Memory
+) -> None:
+    opening, opened = threading.Event(), threading.Event()
+
+    def open_model(_name: str, folder: Path) -> Predictor:
+        if folder.parent.name == "second":
+            opening.set()
+            assert opened.wait(60)
+        return Predictor.open(folder, settings)
+
+    manager = ModelManager(models, open_model, lambda: memory.free)
+    client = create_multi_model_app(manager, settings, Telemetry()).test_client()
     load(client, "first", models / "first" / "model")
-    memory.free = 1000
-    status, document = load(client, "second", models / "second" / "model")
-    assert status == 507
-    assert "OutOfMemoryError" in json.dumps(document)
+    with ThreadPoolExecutor(1) as threads:
+        loading = threads.submit(load, client, "second", models / "second" / "model")
+        assert opening.wait(60)
+        answers = invoke(client, "second"), invoke(client, "first"), names(client)
+        opened.set()
+        assert loading.result()[0] == 200
+    assert answers == (404, 200, ["first"])
+    assert invoke(client, "second") == 200
+    for name in ("first", "second"):
+        manager.unload(name)
+
+
+def test_requests_of_a_model_that_is_unloaded_are_answered(
+    client: FlaskClient, models: Path, manager: ModelManager
+) -> None:
+    load(client, "first", models / "first" / "model")
+    with ThreadPoolExecutor(1) as threads:
+        with manager.use("first") as model:
+            unloading = threads.submit(manager.unload, "first")
+            while names(client):
+                time.sleep(0.01)
+            assert invoke(client, "first") == 404
+            assert isinstance(next(model.predictor.predict(drawn_photos(1))), Prediction)
+            assert not unloading.done()
+        assert unloading.result() is model
+    with pytest.raises(BusyError):
+        next(model.predictor.predict(drawn_photos(1)))
 
 
 def test_long_lists_are_paginated(
@@ -148,7 +223,3 @@ def test_long_lists_are_paginated(
     rest = client.get("/models", query_string={"next_page_token": page["nextPageToken"]}).get_json()
     assert [one["modelName"] for one in rest["models"]] == ["third"]
     assert "nextPageToken" not in rest
-
-
-def test_free_memory_of_this_machine_is_positive() -> None:
-    assert available_memory() > 0

@@ -1,5 +1,7 @@
 """Training steps and evaluation metrics."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -162,12 +164,20 @@ def test_metrics_equal_those_computed_by_hand() -> None:
     predicted, true = [0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0]
     batches = [Batch(logits_for(predicted[part], 3), torch.tensor(true[part])) for part in (slice(4), slice(4, 6))]
     found = evaluate_all(Fixed(), batches)
+    assert torch.equal(found.logits, logits_for(predicted, 3))
+    assert found.labels.tolist() == true
     assert found.confusion.tolist() == [[1, 0, 1], [1, 1, 0], [0, 0, 2]]
     assert found.accuracy == pytest.approx(4 / 6)
     assert found.f1 == pytest.approx((1 / 2 + 2 / 3 + 4 / 5) / 3)
     assert found.top5 == 1
     right, wrong = -torch.log_softmax(torch.tensor([1.0, 0.0, 0.0]), 0)[:2]
     assert found.loss == pytest.approx((4 * right + 2 * wrong).item() / 6)
+
+
+def test_f1_leaves_out_classes_that_are_neither_labels_nor_predictions() -> None:
+    # Of five classes, 3 is only predicted, which counts as an F1 of zero, and 4 does not occur.
+    batch = Batch(logits_for([0, 1, 3, 2], 5), torch.tensor([0, 1, 1, 2]))
+    assert evaluate_all(Fixed(), [batch], num_classes=5).f1 == pytest.approx((1 + 2 / 3 + 1 + 0) / 4)
 
 
 def test_top5_counts_the_five_highest_logits() -> None:
@@ -177,6 +187,25 @@ def test_top5_counts_the_five_highest_logits() -> None:
     assert found.accuracy == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("num_classes", [3, 12])
+def test_metrics_equal_those_of_torchmetrics(num_classes: int) -> None:
+    # Imported here: it takes every worker of a test run seconds to import.
+    from torchmetrics.functional import classification  # noqa: PLC0415
+
+    generator = torch.Generator().manual_seed(num_classes)
+    labels = torch.randint(0, num_classes - 1, (100,), generator=generator)  # the last class does not occur
+    logits = torch.randn(100, num_classes, generator=generator) + 2 * logits_for(labels.tolist(), num_classes)
+    logits[:, -1] -= 9
+    logits[0] = torch.nan
+    parts = zip(logits.split(32), labels.split(32), strict=True)
+    found = evaluate_all(Fixed(), [Batch(*part) for part in parts], num_classes)
+    accuracy = partial(classification.multiclass_accuracy, logits, labels, num_classes, average="micro")
+    assert found.accuracy == pytest.approx(accuracy().item())
+    assert found.top5 == pytest.approx(accuracy(top_k=min(5, num_classes)).item())
+    assert found.f1 == pytest.approx(classification.multiclass_f1_score(logits, labels, num_classes).item())
+    assert found.confusion.equal(classification.multiclass_confusion_matrix(logits, labels, num_classes))
+
+
 def test_two_classes_are_evaluated() -> None:
     found = evaluate_all(Fixed(), [Batch(logits_for([0, 1, 1], 2), torch.tensor([0, 1, 0]))], num_classes=2)
     assert (found.accuracy, found.top5) == (pytest.approx(2 / 3), 1)
@@ -184,7 +213,9 @@ def test_two_classes_are_evaluated() -> None:
 
 
 def test_metrics_are_prefixed_with_their_channel() -> None:
-    evaluation = EvaluationResult(loss=0.1, accuracy=0.2, top5=0.3, f1=0.4, confusion=torch.zeros(2, 2))
+    evaluation = EvaluationResult(
+        0.1, 0.2, 0.3, 0.4, torch.zeros(2, 2), logits=torch.zeros(0, 2), labels=torch.zeros(0)
+    )
     assert evaluation.metrics("test", ("loss", "f1")) == {"test:loss": 0.1, "test:f1": 0.4}
 
 

@@ -15,7 +15,7 @@ from launch.tuning.request import TuningSpec
 from launch.tuning.results import write_page
 from launch.tuning.table import TrialDisplay, shorten, table
 from launch.tuning.trials import COLUMNS, Trial, best_trial, from_summary, reason_to_end, write_best, write_csv
-from support.browser import browsing
+from support.browser import Browser
 
 ACCURACY, LOSS = METRICS["validation:accuracy"], METRICS["validation:loss"]
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -213,26 +213,24 @@ def test_page_is_self_contained(page: Path) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_browser_draws_the_page(page: Path, tmp_path: Path, dark: bool) -> None:
-    with browsing(tmp_path / "profile") as browser:
-        browser.open(page.as_uri(), dark=dark)
-        browser.wait_for("document.body.dataset.drawn === 'yes'")
-        num_points = "document.querySelectorAll('#{} .point').length"
-        assert browser.evaluate(num_points.format("progress")) == 5, "four measured, one failed"
-        assert browser.evaluate("document.querySelectorAll('#panels .js-plotly-plot').length") == 3
-        assert browser.evaluate(num_points.format("panel-0")) == 4
-        assert browser.evaluate("document.querySelectorAll('#parallel .scatterlayer .trace').length") == 4
-        assert browser.evaluate("document.querySelectorAll('tbody tr').length") == 5
-        assert browser.evaluate("document.querySelector('tr.best td').textContent") == "2"
-        browser.evaluate("document.querySelectorAll('th')[2].click()")
-        assert browser.evaluate("document.querySelector('tbody tr td').textContent") == "4", "sorted by its objective"
-        background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (background == "rgb(22, 23, 26)") is dark
+def test_browser_draws_the_page(page: Path, browser: Browser, dark: bool) -> None:
+    browser.open(page.as_uri(), dark=dark)
+    browser.wait_for("document.body.dataset.drawn === 'yes'")
+    num_points = "document.querySelectorAll('#{} .point').length"
+    assert browser.evaluate(num_points.format("progress")) == 5, "four measured, one failed"
+    assert browser.evaluate("document.querySelectorAll('#panels .js-plotly-plot').length") == 3
+    assert browser.evaluate(num_points.format("panel-0")) == 4
+    assert browser.evaluate("document.querySelectorAll('#parallel .scatterlayer .trace').length") == 4
+    assert browser.evaluate("document.querySelectorAll('tbody tr').length") == 5
+    assert browser.evaluate("document.querySelector('tr.best td').textContent") == "2"
+    browser.evaluate("document.querySelectorAll('th')[2].click()")
+    assert browser.evaluate("document.querySelector('tbody tr td').textContent") == "4", "sorted by its objective"
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(22, 23, 26)") is dark
 
 
-def test_page_without_a_completed_trial_is_drawn(tmp_path: Path) -> None:
+def test_page_without_a_completed_trial_is_drawn(browser: Browser, tmp_path: Path) -> None:
     write_page(tmp_path / "tuning.html", "dogs", ACCURACY, RANGES, [TRIALS[3]])
-    with browsing(tmp_path / "profile") as browser:
-        browser.open((tmp_path / "tuning.html").as_uri())
-        browser.wait_for("document.body.dataset.drawn === 'yes'")
-        assert "No trial has completed." in browser.evaluate("document.body.innerText")
+    browser.open((tmp_path / "tuning.html").as_uri())
+    browser.wait_for("document.body.dataset.drawn === 'yes'")
+    assert "No trial has completed." in browser.evaluate("document.body.innerText")

@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -179,6 +181,102 @@ def test_invalid_manifest_is_an_artifact_error(folder: Path, place: str, value: 
         return
     with pytest.raises(ArtifactError):
         artifact.load(folder)
+
+
+def write_field(folder: Path, path: str, value: object) -> None:
+    """Replace one field of a manifest, by its path in the document."""
+    document = json.loads((folder / MANIFEST_FILE).read_bytes())
+    *parents, last = path.split(".")
+    place = document
+    for parent in parents:
+        place = place[int(parent) if parent.isdigit() else parent]
+    place[last] = value
+    (folder / MANIFEST_FILE).write_text(json.dumps(document), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        *(("preprocessing.std", [1.0, value, 1.0], "preprocessing: std=") for value in (math.inf, math.nan, 0, -1)),
+        ("preprocessing.std", ["Infinity", 1.0, 1.0], "preprocessing: std="),
+        ("preprocessing.std", [1.0, 1.0], "preprocessing.std.2: "),
+        *(
+            ("preprocessing.mean", [0.5, 0.5, value], "preprocessing: mean=")
+            for value in (math.inf, -math.inf, math.nan)
+        ),
+        ("preprocessing.crop", 10**9, "preprocessing: 1 ≤ crop=1000000000 ≤ resize=36 ≤ 4096 should hold"),
+        ("preprocessing.resize", 10**9, "preprocessing: 1 ≤ crop=32 ≤ resize=1000000000 ≤ 4096 should hold"),
+        ("preprocessing.crop", 10**400, "preprocessing"),
+        ("classes.2.label", "000", "classes: 2 of 3 classes have the label '000'"),
+        ("classes.2.folder", "000.a", "classes: 2 of 3 classes have the folder '000.a'"),
+        ("classes.1.label", "", "classes.1.label: "),
+        ("classes.1.label", "x" * 2000, "classes.1.label: "),
+        ("architecture", "r" * 10**6, "architecture: "),
+        ("calibration", {"temperature": 1.0}, "calibration.num_photos: "),
+        *(
+            (
+                "calibration",
+                {"temperature": value, "num_photos": 90, "ece_before": 0, "ece_after": 0},
+                "calibration.temp",
+            )
+            for value in (0, -1, math.inf, math.nan, 21)
+        ),
+    ],
+)
+def test_error_names_the_invalid_field(folder: Path, path: str, value: object, reason: str) -> None:
+    write_field(folder, path, value)
+    with pytest.raises(ArtifactError) as caught:
+        ModelManifest.read(folder)
+    message = str(caught.value)
+    assert message.startswith(f"{folder / MANIFEST_FILE}: {reason}")
+    assert len(message) < len(str(folder)) + 400
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, WEIGHTS_FILE])
+def test_directory_in_place_of_a_file_is_an_artifact_error(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(ArtifactError, match=f"^{folder / name} "):
+        artifact.load(folder)
+
+
+def test_pipe_or_device_in_place_of_the_manifest_is_an_artifact_error(folder: Path) -> None:
+    (folder / MANIFEST_FILE).unlink()
+    (folder / MANIFEST_FILE).symlink_to("/dev/zero")
+    with pytest.raises(ArtifactError, match="is not a file"):
+        ModelManifest.read(folder)
+    (folder / MANIFEST_FILE).unlink()
+    os.mkfifo(folder / MANIFEST_FILE)
+    with pytest.raises(ArtifactError, match="is not a file"):
+        ModelManifest.read(folder)
+
+
+def test_manifest_that_is_too_large_is_not_read(folder: Path) -> None:
+    with (folder / MANIFEST_FILE).open("ab") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ArtifactError, match="has more than 32,000,000 bytes"):
+        ModelManifest.read(folder)
+
+
+def test_link_to_itself_in_place_of_the_manifest_is_an_artifact_error(folder: Path) -> None:
+    (folder / MANIFEST_FILE).unlink()
+    (folder / MANIFEST_FILE).symlink_to(folder / MANIFEST_FILE)
+    with pytest.raises(ArtifactError, match="can't be read: "):
+        ModelManifest.read(folder)
+
+
+@pytest.mark.parametrize("values", [{"preprocessing": {"std": [math.inf] * 3}}, {"classes": [CLASSES[0], CLASSES[0]]}])
+def test_training_can_not_write_an_invalid_manifest(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        manifest_of("resnet18", **values)
+
+
+def test_manifest_of_an_older_version_has_temperature_1(folder: Path) -> None:
+    document = json.loads((folder / MANIFEST_FILE).read_bytes())
+    del document["calibration"]
+    (folder / MANIFEST_FILE).write_text(json.dumps(document), encoding="utf-8")
+    assert ModelManifest.read(folder).temperature == 1
 
 
 def test_truncated_weights_are_an_artifact_error(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Preprocessing: agreement with torchvision, exact sizes, limits."""
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -78,13 +79,14 @@ def test_invalid_image_is_an_image_error() -> None:
         Preprocessing().pixels_of(b"")
 
 
-def test_pixel_limit_is_passed_to_the_decoder(photo: bytes) -> None:
-    with pytest.raises(ImageError, match="more than the limit of 1,000"):
-        Preprocessing().pixels_of(photo, max_pixels=1000)
+def test_limit_of_decoded_bytes_is_passed_to_the_decoder(photo: bytes) -> None:
+    with pytest.raises(ImageError, match="320 × 240 pixels, which take 1 MB"):
+        Preprocessing().open(photo, max_decoded=1000)
 
 
 @pytest.mark.parametrize(
-    "fields", [{"resize": 4096, "crop": 4096}, {"resize": 1, "crop": 1}, {"std": (1e-9, 1.0, 1.0)}]
+    "fields",
+    [{"resize": 4096, "crop": 4096}, {"resize": 1, "crop": 1}, {"std": (1e-9, 1.0, 1.0)}, {"mean": (0.0, 1.0, 0.5)}],
 )
 def test_values_at_their_bounds_are_valid(fields: dict[str, Any]) -> None:
     assert Preprocessing(**fields)
@@ -96,7 +98,14 @@ def test_values_at_their_bounds_are_valid(fields: dict[str, Any]) -> None:
         ({"resize": 4097}, "resize=4097 ≤ 4096 should hold"),
         ({"crop": 0}, "1 ≤ crop=0"),
         ({"resize": 223}, "crop=224 ≤ resize=223"),
-        ({"std": (1.0, 1.0, 0.0)}, "should be above 0"),
+        *(
+            ({"std": (1.0, 1.0, value)}, "std=.* should be three numbers above 0 and at most 1")
+            for value in (0.0, -0.2, 1e-10, 1.1, math.inf, math.nan)
+        ),
+        *(
+            ({"mean": (0.5, value, 0.5)}, "mean=.* should be three numbers from 0 to 1")
+            for value in (-0.1, 1.1, math.inf, -math.inf, math.nan)
+        ),
     ],
 )
 def test_values_out_of_bounds_are_value_errors(fields: dict[str, Any], message: str) -> None:

@@ -1,0 +1,17 @@
+"""What the fork server imports and reads, so that no command that it starts needs to."""
+
+import boto3
+import jinja2  # noqa: F401
+import numpy as np  # noqa: F401
+import optuna  # noqa: F401
+import PIL.Image  # noqa: F401
+import plotly  # noqa: F401
+import pydantic  # noqa: F401
+import tqdm  # noqa: F401
+
+from support import shared_loader  # noqa: F401
+
+SERVICES = ("application-autoscaling", "iam", "logs", "s3", "sagemaker", "sagemaker-runtime")
+
+for service in SERVICES:
+    boto3.Session("none", "none", region_name="us-east-1").client(service).close()  # pyright: ignore
