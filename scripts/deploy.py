@@ -3,7 +3,8 @@
 MODEL is what train.py prints: the artifact's address, or the job's name. With --multi-model it is the prefix (with
 --local the folder) that contains many model.tar.gz. Running the same command again changes nothing; another model or
 other settings update the endpoint in place. Without --serverless the endpoint costs money until it is removed; the
-hourly price is printed.
+hourly price is printed. Once AWS has accepted an endpoint, an error or Ctrl-C removes nothing: what exists, what it
+costs and the command that removes it are printed.
 
 Examples:
   .venv/bin/python scripts/deploy.py --local image-classifier-20260101-120000-a1b2
@@ -13,12 +14,12 @@ Examples:
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from aws.clients import client
-from aws.errors import translate_errors
+from classifier.errors import UserError
 from launch.cli import (
     add_common,
     add_resource,
@@ -38,11 +39,13 @@ from launch.endpoint.options import (
     endpoint_requests,
 )
 from launch.endpoint.request import Capture, Serverless, Update
+from launch.endpoint.scaling import EndpointScaling
+from launch.platform.autoscaling import Autoscaling
 from launch.platform.clients import Platform
 from launch.platform.models import artifact_version, resolve_artifact
 from launch.platform.places import check_places
 from launch.platform.prices import describe_hourly
-from launch.platform.resources import CreatedResources
+from launch.platform.references import CreatedResources
 from launch.terminal import as_json, command, print_status
 
 SERVERLESS = Serverless()
@@ -52,7 +55,8 @@ T = TypeVar("T")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parse(arguments)
-    return run_command("deploy", lambda: _run(options))
+    retry = command("deploy", *map(shlex.quote, sys.argv[1:] if arguments is None else arguments))
+    return run_command("deploy", lambda: _run(options, retry))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -63,7 +67,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_resource(parser)
     parser.add_argument("--instance", metavar="TYPE", help=f"instance type (default: {DEFAULT_INSTANCE})")
     parser.add_argument(
-        "--instances", type=int, default=1, metavar="N", help="initial number of instances (default: %(default)s)"
+        "--instances",
+        type=int,
+        metavar="N",
+        help="number of instances; with --max-instances only of a new endpoint (default: as many as it has, or 1)",
+    )
+    parser.add_argument(
+        "--take-over", action="store_true", help="update the endpoint even if another program has created it"
     )
     parser.add_argument(
         "--ami", metavar="NAME", help="host image with the NVIDIA driver (default: one that suits --instance)"
@@ -91,7 +101,9 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
 
 def _add_scaling(parser: argparse.ArgumentParser) -> None:
     scaling = parser.add_argument_group("scaling and updates")
-    scaling.add_argument("--max-instances", type=int, metavar="N", help="scale with the load, up to N instances")
+    scaling.add_argument(
+        "--max-instances", type=int, metavar="N", help="scale with the load, up to N instances; without it, no more"
+    )
     scaling.add_argument("--min-instances", type=int, metavar="N", help="with --max-instances (default: 1)")
     scaling.add_argument(
         "--requests-each",
@@ -157,6 +169,7 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
             max_instances=options.max_instances,
             target=_either(options.requests_each, NO_SCALING.target),
         ),
+        take_over=options.take_over,
         update=Update(
             strategy=options.update,
             percent=options.update_percent,
@@ -170,7 +183,7 @@ def _either(given: T | None, default: T) -> T:
     return default if given is None else given
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, retry: str) -> int:
     endpoint = _endpoint_options(options)
     check_endpoint(options.model, endpoint)
     data = resolve_artifact(options.model, endpoint.platform)
@@ -181,48 +194,83 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     places = [place for place in (options.asynchronous, options.capture) if place]
     check_places([data] if endpoint.multi_model else [], places, endpoint.platform)
-    return _deploy(endpoint.platform.connect(), requests, endpoint)
+    return _deploy(endpoint.platform.connect(), requests, endpoint, retry)
 
 
-def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOptions) -> int:
-    created = CreatedResources(platform.sagemaker)
+def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOptions, retry: str) -> int:
+    deployment = Deployment(
+        platform,
+        requests,
+        CreatedResources(platform.sagemaker),
+        _scaling(requests, options),
+        take_over=options.take_over,
+        print_line=lambda line: print(line, flush=True),
+    )
     try:
-        Deployment(platform, created, lambda line: print(line, flush=True)).run(requests)
-        _scale(requests, options)
-    except KeyboardInterrupt:
-        print_status("deploy: stopped waiting; the deployment continues")
-        _print_cost(platform, options)
-        return 130
+        deployment.run()
+        print(f"endpoint    {options.name} is in service", flush=True)
+        if deployment.scaling:
+            deployment.scaling.apply()
+        deployment.resize()
+    except (UserError, KeyboardInterrupt) as error:
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        is_without_effect = not (deployment.pending or deployment.is_in_service)
+        stopped = "stopped; nothing was deployed" if is_without_effect else "stopped waiting"
+        print_status(f"deploy: {stopped if is_interrupt else error}")
+        _report(deployment, options, retry)
+        return 130 if is_interrupt else 1
     except Exception:
-        created.rollback()
+        _report(deployment, options, retry)
         raise
-    print(f"endpoint    {options.name} is in service")
     print(f"next        {command('predict', options.name, 'PHOTO')}{platform.flags}", flush=True)
-    _print_cost(platform, options)
+    _print_cost(deployment, options)
     return 0
 
 
-def _scale(requests: Mapping[str, Any], options: EndpointOptions) -> None:
-    if "PutScalingPolicy" not in requests:
-        return
-    if options.platform.local:
+def _scaling(requests: Mapping[str, Any], options: EndpointOptions) -> EndpointScaling | None:
+    if not options.platform.local:
+        return EndpointScaling(Autoscaling(options.name, options.platform.region), options.name, requests)
+    if "PutScalingPolicy" in requests:
         print_status("deploy: --max-instances is ignored with --local, which runs one server")
+    return None
+
+
+def _report(deployment: Deployment, options: EndpointOptions, retry: str) -> None:
+    """Undo what can be undone, and print what exists after an error or Ctrl-C, its cost and how to go on."""
+    name = options.name
+    left = deployment.undo()
+    if deployment.scaling:
+        deployment.scaling.print_lost()
+    if deployment.is_in_service:
+        print_status(f"deploy: endpoint {name} is in service; finish its settings with {retry}")
+    elif deployment.pending:
+        accepted = "was accepted" if deployment.is_accepted else "may have been accepted"
+        status = f", and it was {deployment.latest['EndpointStatus']} when last seen" if deployment.latest else ""
+        print_status(f"deploy: the {deployment.pending} of endpoint {name} {accepted}{status}; follow it with {retry}")
+    else:
+        for one in left:
+            remove = command("teardown", "--name", one.rpartition(" ")[2])
+            print_status(f"deploy: {one} is left, at no cost; remove it with {remove}{deployment.platform.flags}")
         return
-    with translate_errors("scaling"):
-        scaling = client("application-autoscaling", region=options.platform.region)
-        scaling.register_scalable_target(**requests["RegisterScalableTarget"])
-        scaling.put_scaling_policy(**requests["PutScalingPolicy"])
+    _print_cost(deployment, options)
 
 
-def _print_cost(platform: Platform, options: EndpointOptions) -> None:
+def _print_cost(deployment: Deployment, options: EndpointOptions) -> None:
     if options.platform.local:
         cost = "it runs on this machine"
     elif options.serverless:
         cost = "it costs nothing while there are no requests"
     else:
-        price = describe_hourly(options.instance_type or DEFAULT_INSTANCE, options.num_instances)
+        price = describe_hourly(options.instance_type or DEFAULT_INSTANCE, _num_instances(deployment, options))
         cost = f"it costs {price}, even without requests"
-    print_status(f"{cost}; remove it with {command('teardown')}{platform.flags}")
+    print_status(f"{cost}; remove it with {command('teardown', '--name', options.name)}{deployment.platform.flags}")
+
+
+def _num_instances(deployment: Deployment, options: EndpointOptions) -> int:
+    """Return the number that the endpoint runs, which an update may have retained."""
+    variants = (deployment.latest or {}).get("ProductionVariants") or [{}]
+    requested = 1 if options.num_instances is None else options.num_instances
+    return variants[0].get("DesiredInstanceCount", requested)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,25 @@
 """List what these commands left running on SageMaker (with --local, on this machine) and its cost; remove it.
 
 Only resources with the tag project=image-classifier are listed: endpoints, their configs and models, running jobs.
-Files in S3 and images in ECR are kept.
+With --name they are those of exactly this name, and the configs and models that the endpoints among them use. A config
+or a model that another endpoint uses is kept, whoever created that endpoint. Files in S3 and images in ECR are kept.
 
 Examples:
   .venv/bin/python scripts/teardown.py
-  .venv/bin/python scripts/teardown.py --local --yes
+  .venv/bin/python scripts/teardown.py --name dogs
+  .venv/bin/python scripts/teardown.py --local --name 'dogs*' --yes
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aws.errors import translate_errors
 from classifier.errors import UserError
 from launch.cli import add_common, create_parser, platform_options, run_command
-from launch.platform.inventory import Resource, find_resources
+from launch.platform.clients import Platform
+from launch.platform.inventory import Resource, find_resources, select
+from launch.platform.references import find_references
 from launch.terminal import print_status
 
 
@@ -27,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = create_parser("teardown.py", __doc__)
-    parser.add_argument("--name", metavar="TEXT", help="only resources with TEXT in their name")
+    parser.add_argument("--name", metavar="NAME", help="only the resources of this name; NAME* means a beginning")
     parser.add_argument("--yes", action="store_true", help="remove without asking for confirmation")
     add_common(parser)
     return parser.parse_args(arguments)
@@ -35,10 +39,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace) -> int:
     platform = platform_options(options).connect()
+    with translate_errors("SageMaker"):
+        references = find_references(platform.sagemaker)
     resources = find_resources(platform, local=options.local, region=options.region)
-    resources = [resource for resource in resources if (options.name or "") in resource.name]
+    resources, kept = select(resources, references, options.name)
+    for one, user in kept.items():
+        print_status(f"teardown: kept {one}: endpoint {user} uses it")
     if not resources:
-        print("nothing is left")
+        print("nothing is left" if options.name is None else f"nothing of the name {options.name} is left")
         return 0
     _print(resources)
     if options.dry_run:
@@ -46,7 +54,7 @@ def _run(options: argparse.Namespace) -> int:
     if not options.yes and not _confirm(len(resources)):
         print_status("teardown: nothing was removed")
         return 1
-    return _remove(resources)
+    return _remove_all(platform, resources)
 
 
 def _print(resources: Sequence[Resource]) -> None:
@@ -63,20 +71,59 @@ def _confirm(num: int) -> bool:
     return input(f"remove these {num}? [y/N] ").strip().lower() in ("y", "yes")
 
 
-def _remove(resources: Sequence[Resource]) -> int:
-    """Remove the resources; an error is printed, and the others are removed all the same."""
-    failed = False
-    for resource in resources:
-        try:
-            with translate_errors(f"{resource.kind} {resource.name}"):
-                resource.remove()
-        except UserError as error:
-            failed = True
-            print_status(f"teardown: {error}")
-            continue
-        done = "stopping" if resource.kind in ("tuning", "training", "transform") else "removed"
-        print(f"{done:<10}{resource.kind} {resource.name}", flush=True)
-    return int(failed)
+def _remove_all(platform: Platform, resources: Sequence[Resource]) -> int:
+    """Remove the resources, endpoints first; an error is printed, and the others are removed all the same."""
+    endpoints = [one for one in resources if one.kind == "endpoint"]
+    parts = [one for one in resources if one.kind in ("config", "model")]
+    jobs = [one for one in resources if one not in endpoints and one not in parts]
+    deleted = [one for one in endpoints if _remove(one)]
+    # Not before all endpoints were tried: what costs money comes first.
+    are_clean = [_try(one, one.clean_up) for one in deleted]
+    are_stopped = [_remove(one) for one in jobs]
+    are_removed = _remove_parts(platform, parts, [one.name for one in deleted])
+    return int(len(deleted) < len(endpoints) or not all([*are_clean, *are_stopped, are_removed]))
+
+
+def _remove_parts(platform: Platform, parts: Sequence[Resource], deleted: Sequence[str]) -> bool:
+    """Remove configs and models, except those that an endpoint still references.
+
+    Args:
+        deleted: the endpoints whose deletion was accepted.
+    """
+    if not parts:
+        return True
+    try:
+        with translate_errors("SageMaker"):
+            references = find_references(platform.sagemaker, deleted=deleted)
+    except UserError as error:
+        print_status(f"teardown: {error}; configs and models were kept, as endpoints may use them")
+        return False
+    are_removed = True
+    for one in parts:
+        user = references.user_of(one.kind, one.name)
+        if user:
+            print_status(f"teardown: kept {one.kind} {one.name}: endpoint {user} uses it")
+        are_removed = not user and _remove(one) and are_removed
+    return are_removed
+
+
+def _remove(resource: Resource) -> bool:
+    if not _try(resource, resource.remove):
+        return False
+    done = "stopping" if resource.kind in ("tuning", "training", "transform") else "removed"
+    print(f"{done:<10}{resource.kind} {resource.name}", flush=True)
+    return True
+
+
+def _try(resource: Resource, action: Callable[[], object]) -> bool:
+    """Return whether an action succeeded; an error is printed."""
+    try:
+        with translate_errors(f"{resource.kind} {resource.name}"):
+            action()
+    except UserError as error:
+        print_status(f"teardown: {error}")
+        return False
+    return True
 
 
 if __name__ == "__main__":

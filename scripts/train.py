@@ -31,7 +31,7 @@ from launch.platform.clients import Platform
 from launch.terminal import as_json, command, print_status, read_hyperparameters
 from launch.training.options import check_training, check_training_places, training_spec
 from launch.training.request import Monitoring, training_request
-from launch.training.watch import TrainingWatch, start, stop
+from launch.training.watch import TrainingWatch, find_job, start, stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +82,9 @@ def _run(options: argparse.Namespace) -> int:
         stop(platform_options(options).connect(), options.stop)
         return 0
     if options.watch:
-        return _watch(platform_options(options).connect(), options.watch, options)
+        platform = platform_options(options).connect()
+        find_job(platform, options.watch)
+        return _watch(platform, options.watch, options)
     values = read_hyperparameters(options.hyperparameters, options.hyperparameter)
     Hyperparameters.parse(values)
     check_needs(options, save_interval="aws_debugger")

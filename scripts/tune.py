@@ -50,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    if arguments.watch and not arguments.name:
-        raise ConfigError("--watch needs the --name of the tuning job")
+    _check_following(arguments)
     check_needs(arguments, transfer="warm_start")
     platform = platform_options(arguments)
     uses_sample = platform.local and arguments.data is None and not arguments.channel
@@ -69,6 +68,20 @@ def _tune(arguments: argparse.Namespace) -> int:
         return LocalTuning(spec, training, folder, platform.folder).run()
     tuning = RemoteTuning(spec, training, folder, platform.region)
     return tuning.run(wait=not arguments.no_wait, create=not arguments.watch)
+
+
+def _check_following(arguments: argparse.Namespace) -> None:
+    if arguments.local and arguments.watch:
+        raise ConfigError(
+            "--watch follows a tuning job on AWS; a local one shows its trials in its own terminal, and after an "
+            "interruption the same command without --watch resumes it"
+        )
+    if arguments.local and arguments.no_wait:
+        raise ConfigError(
+            "--no-wait is for tuning jobs on AWS; a local one ends with its command: nohup runs it in the background"
+        )
+    if arguments.watch and not arguments.name:
+        raise ConfigError("--watch needs the --name of the tuning job")
 
 
 def _sample_data() -> Path:

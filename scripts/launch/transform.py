@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from aws.errors import translate_errors
 from aws.request_check import check
 from classifier.contract.driver import TRANSFORM_AMI
@@ -13,7 +15,8 @@ from launch.platform.clients import Platform, PlatformOptions
 from launch.platform.models import named_model_request, resolve_artifact
 from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail, follow_job
 from launch.platform.prices import describe_instances
-from launch.platform.resources import NO_OPTIONS, ContainerOptions, CreatedResources, has_gpu, tag_list
+from launch.platform.references import CreatedResources, is_refusal
+from launch.platform.resources import NO_OPTIONS, ContainerOptions, has_gpu, tag_list
 from launch.terminal import command, print_status, unique_name
 
 DEFAULT_INSTANCE = "ml.m5.xlarge"
@@ -162,13 +165,15 @@ def start(platform: Platform, requests: Mapping[str, Mapping[str, Any]]) -> None
         CloudError: AWS refused a request; a model that was created for the job was deleted.
     """
     created, job = CreatedResources(platform.sagemaker), requests["CreateTransformJob"]
-    try:
-        created.ensure("model", requests["CreateModel"])
-        with translate_errors(f"transform job {job['TransformJobName']}"):
+    created.ensure("model", requests["CreateModel"])
+    with translate_errors(f"transform job {job['TransformJobName']}"):
+        try:
             platform.sagemaker.create_transform_job(**job)
-    except Exception:
-        created.rollback()
-        raise
+        except ClientError as error:
+            # After other errors the job may exist, and needs its model.
+            if is_refusal(error):
+                created.undo()
+            raise
 
 
 def stop(platform: Platform, name: str) -> None:

@@ -28,6 +28,7 @@ class Cloud:
         self._target = target
         self._script: dict[str, deque[Scripted]] = defaultdict(deque)
         self._always: dict[str, Scripted] = {}
+        self._actions: dict[str, Callable[[], object]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -56,12 +57,17 @@ class Cloud:
         else:
             self._script[operation].extend(changes)
 
+    def when(self, operation: str, action: Callable[[], object]) -> None:
+        """Call a function at each request to an operation, before it is answered."""
+        self._actions[operation] = action
+
     def bodies(self, operation: str) -> list[dict[str, Any]]:
         """Return the requests that were sent to an operation."""
         return [body for name, body in self.requests if name == operation]
 
     def scripted(self, operation: str) -> Scripted | None:
         """Return the answer for the next request, or None if it is to be forwarded."""
+        self._actions.get(operation, lambda: None)()
         waiting = self._script[operation]
         return waiting.popleft() if waiting else self._always.get(operation)
 
@@ -123,6 +129,31 @@ def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
             """Log nothing, to keep the tests' output readable."""
 
     return Handler
+
+
+class Updates:
+    """UpdateEndpoint, which moto lacks, in what DescribeEndpoint answers about an endpoint that was updated.
+
+    Args:
+        cloud: where updates are accepted from now on.
+        ends_as: what the description has once the update is over; by default the new config is in service.
+        num_polls: number of descriptions that show the update in progress.
+    """
+
+    def __init__(self, cloud: Cloud, ends_as: Mapping[str, Any] | None = None, *, num_polls: int = 1) -> None:
+        self._cloud, self._ends_as, self._left = cloud, ends_as, num_polls
+        cloud.answer("UpdateEndpoint", {"EndpointArn": "arn:aws:sagemaker:us-east-1:123456789012:endpoint/any"})
+        cloud.change("DescribeEndpoint", self._describe, always=True)
+
+    def _describe(self, record: dict[str, Any]) -> dict[str, Any]:
+        sent = [one for one in self._cloud.bodies("UpdateEndpoint") if one["EndpointName"] == record["EndpointName"]]
+        if not sent:
+            return record
+        config = {"EndpointConfigName": sent[-1]["EndpointConfigName"]}
+        if self._left:
+            self._left -= 1
+            return {**record, "EndpointStatus": "Updating", "PendingDeploymentSummary": config}
+        return {**record, **(config if self._ends_as is None else self._ends_as)}
 
 
 @contextmanager

@@ -20,11 +20,16 @@ Json = dict[str, Any]
 
 @dataclass
 class Script:
-    """The status and the trials at each poll; the last ones repeat. Trials are listed in pages of two."""
+    """The status and the trials at each poll; the last ones repeat. Trials are listed in pages of two.
+
+    Attributes:
+        is_expired: whether the credentials are refused from now on.
+    """
 
     polls: Sequence[tuple[str, Sequence[Json]]]
     failure: str = ""
     num_throttled: int = 0
+    is_expired: bool = False
     operations: list[str] = field(default_factory=list)
     _poll: int = -1
 
@@ -48,7 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
         self.script.operations.append(operation)
-        if operation == "ListTrainingJobsForHyperParameterTuningJob" and self.script.num_throttled:
+        if self.script.is_expired:
+            self._answer(400, json.dumps({"__type": "ExpiredTokenException", "message": "expired"}).encode())
+        elif operation == "ListTrainingJobsForHyperParameterTuningJob" and self.script.num_throttled:
             self.script.num_throttled -= 1
             self._answer(400, json.dumps({"__type": "ThrottlingException", "message": "Rate exceeded"}).encode())
         elif operation == "ListTrainingJobsForHyperParameterTuningJob":

@@ -53,15 +53,17 @@ class EndpointOptions:
     Attributes:
         name: the endpoint's name, and the prefix of its model's and config's.
         instance_type: default: :data:`DEFAULT_INSTANCE`.
+        num_instances: default: as many as the endpoint has, or one.
         ami: the hosts' image, for instances with a GPU; default: one that suits the instance type.
         asynchronous: where the answers of an asynchronous endpoint go.
+        take_over: whether the endpoint may be one that another program has created.
     """
 
     platform: PlatformOptions
     name: str
     container: ContainerOptions = NO_OPTIONS
     instance_type: str | None = None
-    num_instances: int = 1
+    num_instances: int | None = None
     ami: str | None = None
     multi_model: bool = False
     serverless: Serverless | None = None
@@ -69,6 +71,7 @@ class EndpointOptions:
     capture: Capture | None = None
     scaling: ScalingOptions = NO_SCALING
     update: Update = ALL_AT_ONCE
+    take_over: bool = False
 
 
 def check_options(options: EndpointOptions) -> None:
@@ -83,7 +86,8 @@ def check_options(options: EndpointOptions) -> None:
         raise ConfigError(f"--ami {options.ami} has a GPU's driver: choose an --instance with a GPU, or leave it out")
     if options.multi_model and has_gpu(options.instance_type or ""):
         raise ConfigError("--multi-model is served on CPUs: choose another --instance, such as ml.m5.xlarge")
-    _check_update(options.update, max(options.num_instances, options.scaling.max_instances or 1))
+    _check_update(options.update)
+    _check_fleet(options)
     _check_scaling(options.scaling, asynchronous=options.asynchronous is not None)
 
 
@@ -119,16 +123,23 @@ def endpoint_requests(options: EndpointOptions, data: str, version: str) -> dict
         "CreateModel": model,
         "CreateEndpointConfig": {**config, "EndpointConfigName": config_name},
         "CreateEndpoint": create_request(options.name, config_name, tags),
-        "UpdateEndpoint": update_request(options.name, config_name, options.update),
+        "UpdateEndpoint": update_request(
+            options.name, config_name, options.update, retain_count=_retains_count(options)
+        ),
         **_scaling_requests(options),
     }
+
+
+def _retains_count(options: EndpointOptions) -> bool:
+    """Whether an update keeps the number of instances: none is given, or autoscaling chooses it."""
+    return options.num_instances is None or options.scaling.max_instances is not None
 
 
 def _check_serverless(options: EndpointOptions) -> None:
     security = options.container.security
     conflicts: Mapping[str, object] = {
         "--instance": options.instance_type,
-        "--instances": options.num_instances > 1,
+        "--instances": (options.num_instances or 1) > 1,
         "--ami": options.ami,
         "--kms-key": security.kms_key,
         "--capture": options.capture,
@@ -143,16 +154,22 @@ def _check_serverless(options: EndpointOptions) -> None:
         raise ConfigError("--update can't be combined with --serverless, which has no fleet: leave one of them out")
 
 
-def _check_update(update: Update, num_instances: int) -> None:
+def _check_fleet(options: EndpointOptions) -> None:
+    """Check that there is a part of the instances to update; without ``--instances`` that is the endpoint's to say."""
+    if options.update.strategy == "all-at-once" or options.num_instances is None:
+        return
+    if max(options.num_instances, options.scaling.max_instances or 1) < _MIN_FLEET:
+        raise ConfigError(
+            f"--update {options.update.strategy} replaces a part of the instances at a time, and there is one: raise "
+            "--instances or --max-instances, or leave --update out"
+        )
+
+
+def _check_update(update: Update) -> None:
     if len(update.alarms) > _MAX_ALARMS:
         raise ConfigError(f"--alarm can be given {_MAX_ALARMS} times at most")
     if update.strategy == "all-at-once":
         return
-    if num_instances < _MIN_FLEET:
-        raise ConfigError(
-            f"--update {update.strategy} replaces a part of the instances at a time, and there is one: give "
-            "--instances or --max-instances, or leave --update out"
-        )
     if not update.alarms:
         raise ConfigError(f"--update {update.strategy} needs at least one --alarm, which triggers the rollback")
     low = _MIN_ROLLING_PERCENT if update.strategy == "rolling" else 1
@@ -179,7 +196,7 @@ def _endpoint_spec(options: EndpointOptions, model_name: str) -> EndpointSpec:
         config_name="",
         model_name=model_name,
         instance_type=options.instance_type or DEFAULT_INSTANCE,
-        num_instances=options.num_instances,
+        num_instances=1 if options.num_instances is None else options.num_instances,
         ami=options.ami,
         serverless=options.serverless,
         asynchronous=_output_uri(options.asynchronous, local=local) if options.asynchronous else None,

@@ -108,12 +108,19 @@ def create_request(endpoint: str, config: str, tags: Mapping[str, str]) -> dict[
     return {"EndpointName": endpoint, "EndpointConfigName": config, "Tags": tag_list(tags)}
 
 
-def update_request(endpoint: str, config: str, update: Update) -> dict[str, Any]:
-    """Return the UpdateEndpoint request, which keeps the number of instances that autoscaling has chosen."""
+def update_request(endpoint: str, config: str, update: Update, *, retain_count: bool = True) -> dict[str, Any]:
+    """Return the UpdateEndpoint request.
+
+    Args:
+        retain_count: keep the present number of instances, which autoscaling may have chosen, instead of the config's.
+    """
+    # The config's own capture settings: retained ones would outlive --capture, and override a new one.
+    replaced = ["DataCaptureConfig"] if retain_count else ["DesiredInstanceCount", "DataCaptureConfig"]
     return {
         "EndpointName": endpoint,
         "EndpointConfigName": config,
         "RetainAllVariantProperties": True,
+        "ExcludeRetainedVariantProperties": [{"VariantPropertyType": one} for one in replaced],
         **({"DeploymentConfig": _deployment(update)} if update.strategy != "all-at-once" or update.alarms else {}),
     }
 
@@ -123,11 +130,16 @@ def target_request(spec: ScalingSpec) -> dict[str, Any]:
     return {**scalable_target(spec.endpoint), "MinCapacity": spec.min_instances, "MaxCapacity": spec.max_instances}
 
 
+def policy_name(endpoint: str) -> str:
+    """Return the name of the scaling policy of an endpoint, by which a later deployment finds it."""
+    return f"{endpoint}-concurrency"
+
+
 def policy_request(spec: ScalingSpec) -> dict[str, Any]:
     """Return the PutScalingPolicy request: target tracking, on a ten-second metric where there is one."""
     return {
         **scalable_target(spec.endpoint),
-        "PolicyName": f"{spec.endpoint}-concurrency",
+        "PolicyName": policy_name(spec.endpoint),
         "PolicyType": "TargetTrackingScaling",
         "TargetTrackingScalingPolicyConfiguration": {
             "TargetValue": spec.target,

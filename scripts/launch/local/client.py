@@ -151,14 +151,27 @@ class LocalClient:
         }
 
     def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
-        """Return the tags that a resource was created with."""
-        kind, _, name = ResourceArn.rpartition(":")[2].partition("/")
+        """Return a resource's tags."""
+        records, name = self._tagged(ResourceArn)
+        return {"Tags": records.read(name).get("Tags", [])}
+
+    def add_tags(self, *, ResourceArn: str, Tags: list[dict[str, str]]) -> dict[str, Any]:
+        """Add tags to a resource; one of the same key is replaced."""
+        records, name = self._tagged(ResourceArn)
+        with records.edit(name) as record:
+            tags = {one["Key"]: one for one in [*record.get("Tags", []), *Tags]}
+            record["Tags"] = list(tags.values())
+        return {"Tags": record["Tags"]}
+
+    def _tagged(self, arn: str) -> tuple[Records, str]:
+        """Return the records that a resource is one of, and its name."""
+        kind, _, name = arn.rpartition(":")[2].partition("/")
         endpoints = self._endpoints
         jobs = (self._training.records, self._transforms.records)
         records = {one.kind: one for one in (*jobs, endpoints.models, endpoints.configs, endpoints.records)}
         if kind not in records:
-            raise invalid(f"{ResourceArn}: the local client has no such resource")
-        return {"Tags": records[kind].read(name).get("Tags", [])}
+            raise invalid(f"{arn}: the local client has no such resource")
+        return records[kind], name
 
 
 def _select(summaries: list[Record], kind: str, part: str, status: str | None) -> list[Record]:

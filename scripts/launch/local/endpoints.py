@@ -70,7 +70,7 @@ class Endpoints:
         Raises:
             ClientError: an endpoint uses it, or it does not exist.
         """
-        users = [one for one in self.records.names() if self.records.read(one)["EndpointConfigName"] == name]
+        users = [one for one in self.records.names() if name in _configs(self.records.read(one))]
         if users:
             raise in_use(f"endpoint config {name!r} is used by endpoint {users[0]!r}")
         self.configs.delete(name)
@@ -164,7 +164,7 @@ class Endpoints:
         folder = self.records.folder(name) / f"server-{identity}"
         log = self.records.folder(name) / "logs" / f"AllTraffic-{identity}.log"
         with self.records.edit(name) as record:
-            record["NextConfigName"] = config
+            record["PendingDeploymentSummary"] = {"EndpointConfigName": config}
             try:
                 record["Next"] = start_server(container, folder, log, {}).to_record()
             except (UserError, ClientError) as error:
@@ -192,11 +192,16 @@ class Endpoints:
         return next((line for line in reversed(lines) if line.strip()), "its log is empty")
 
 
+def _configs(record: Record) -> tuple[str, str | None]:
+    """Return the names of an endpoint's present config and, during an update, of its next one."""
+    return record["EndpointConfigName"], record.get("PendingDeploymentSummary", {}).get("EndpointConfigName")
+
+
 def _switch(record: Record, new: LocalServer) -> None:
     """Put a new server into service, and remove the one before."""
     old = record.get("Server")
     record.update({"Server": new.to_record(), "EndpointStatus": "InService", "LastModifiedTime": now()})
-    record["EndpointConfigName"] = record.pop("NextConfigName")
+    record["EndpointConfigName"] = record.pop("PendingDeploymentSummary")["EndpointConfigName"]
     del record["Next"]
     if old:
         remove_server(LocalServer.from_record(old))
@@ -205,7 +210,7 @@ def _switch(record: Record, new: LocalServer) -> None:
 def _fail(record: Record, reason: str) -> None:
     """Record a server's failure: it fails a new endpoint, and rolls back an update."""
     record.pop("Next", None)
-    record.pop("NextConfigName", None)
+    record.pop("PendingDeploymentSummary", None)
     record["EndpointStatus"] = "InService" if "Server" in record else "Failed"
     record.update({"FailureReason": reason[:_MAX_REASON], "LastModifiedTime": now()})
 

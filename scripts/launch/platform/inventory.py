@@ -1,17 +1,21 @@
-"""Inventory of the resources that these commands created, found by the project's tag, and their removal."""
+"""Inventory of the resources that these commands created, found by the project's tag, and their removal.
 
-from collections.abc import Callable, Iterator, Mapping
+What a live endpoint references is not removed (:mod:`launch.platform.references`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from aws.clients import client
-from aws.errors import translate_errors
+from aws.errors import CloudError, translate_errors
+from launch.platform.autoscaling import Autoscaling
 from launch.platform.clients import Platform
 from launch.platform.prices import describe_instances
-from launch.platform.resources import has_project_tag, scalable_target
+from launch.platform.references import References
+from launch.platform.resources import all_pages, describe, has_project_tag, is_missing, scalable_target
 
 _RUNNING = {"StatusEquals": "InProgress"}
 
@@ -25,6 +29,7 @@ class Resource:
         state: its status, where it has one.
         cost: what it costs to keep, empty if nothing.
         remove: deletes it, or stops it if it is a job.
+        clean_up: removes what remains of it afterwards.
     """
 
     kind: str
@@ -32,6 +37,35 @@ class Resource:
     state: str
     cost: str
     remove: Callable[[], object]
+    clean_up: Callable[[], object] = lambda: None
+
+
+def select(
+    resources: Sequence[Resource], references: References, pattern: str | None
+) -> tuple[list[Resource], dict[str, str]]:
+    """Choose the resources that a name means.
+
+    Args:
+        resources: all resources of the project.
+        references: of the account's endpoints.
+        pattern: a name, or with ``*`` at its end the beginning of names; None means all resources.
+
+    Returns:
+        The resources of that name, and the configs and models that the endpoints among them reference; and those of
+        them that are kept, such as ``model dogs-1``, with the endpoint that is not chosen and references them.
+    """
+    named = [one for one in resources if pattern is None or _matches(one.name, pattern)]
+    endpoints = {one.name for one in named if one.kind == "endpoint"}
+    used = {each for name in endpoints for each in references.by_endpoint.get(name, ())}
+    names = {(one.kind, one.name) for one in named} | used
+    chosen = [one for one in resources if (one.kind, one.name) in names]
+    users = [references.user_of(one.kind, one.name, besides=endpoints) for one in chosen]
+    kept = {f"{one.kind} {one.name}": user for one, user in zip(chosen, users, strict=True) if user}
+    return [one for one, user in zip(chosen, users, strict=True) if not user], kept
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def find_resources(platform: Platform, *, local: bool, region: str | None = None) -> list[Resource]:
@@ -62,7 +96,9 @@ class _Inventory:
         for item in self._tagged("list_endpoints", "Endpoints", "EndpointArn"):
             name = item["EndpointName"]
             cost = self._endpoint_cost(name)
-            yield Resource("endpoint", name, item["EndpointStatus"], cost, partial(self._delete_endpoint, name))
+            remove = partial(self.platform.sagemaker.delete_endpoint, EndpointName=name)
+            clean_up = partial(self._deregister_scaling, name)
+            yield Resource("endpoint", name, item["EndpointStatus"], cost, remove, clean_up)
 
     def configs(self) -> Iterator[Resource]:
         for item in self._tagged("list_endpoint_configs", "EndpointConfigs", "EndpointConfigArn"):
@@ -112,17 +148,23 @@ class _Inventory:
 
     def _tagged(self, operation: str, key: str, arn: str, **request: str) -> Iterator[Mapping[str, Any]]:
         sagemaker = self.platform.sagemaker
-        for item in _all_pages(getattr(sagemaker, operation), key, request):
-            if has_project_tag(sagemaker.list_tags(ResourceArn=item[arn])["Tags"]):
+        for item in all_pages(getattr(sagemaker, operation), key, **request):
+            if self._is_ours(item[arn]):
                 yield item
 
-    def _endpoint_cost(self, name: str) -> str:
-        described = self.platform.sagemaker.describe_endpoint(EndpointName=name)
+    def _is_ours(self, arn: str) -> bool:
         try:
-            config = self.platform.sagemaker.describe_endpoint_config(
-                EndpointConfigName=described["EndpointConfigName"]
-            )
-        except (ClientError, KeyError):
+            return has_project_tag(self.platform.sagemaker.list_tags(ResourceArn=arn)["Tags"])
+        except ClientError as error:
+            # Deleted by somebody else since it was listed.
+            if is_missing(error):
+                return False
+            raise
+
+    def _endpoint_cost(self, name: str) -> str:
+        described = describe(self.platform.sagemaker, "endpoint", name) or {}
+        config = describe(self.platform.sagemaker, "config", described.get("EndpointConfigName", "none"))
+        if config is None:
             return "unknown"
         variant = config["ProductionVariants"][0]
         if "ServerlessConfig" in variant:
@@ -137,26 +179,16 @@ class _Inventory:
             return "this machine"
         return describe_instances(resources["InstanceType"], resources.get("InstanceCount", 1))
 
-    def _delete_endpoint(self, name: str) -> None:
-        if not self.local:
-            self._deregister_scaling(name)
-        self.platform.sagemaker.delete_endpoint(EndpointName=name)
-
     def _deregister_scaling(self, name: str) -> None:
-        scaling = client("application-autoscaling", region=self.region)
-        try:
-            scaling.deregister_scalable_target(**scalable_target(name))
-        except ClientError as error:
-            # Most endpoints do not scale.
-            if "no scalable target" not in error.response.get("Error", {}).get("Message", "").lower():
-                raise
-
-
-def _all_pages(operation: Callable[..., Mapping[str, Any]], key: str, request: Mapping[str, str]) -> Iterator[Any]:
-    token: dict[str, str] = {}
-    while True:
-        answer = operation(**request, **token)
-        yield from answer[key]
-        if not answer.get("NextToken"):
+        if self.local:
             return
-        token = {"NextToken": answer["NextToken"]}
+        try:
+            Autoscaling(name, self.region).deregister()
+        except CloudError as error:
+            target = scalable_target(name)
+            remove = (
+                "aws application-autoscaling deregister-scalable-target "
+                f"--service-namespace {target['ServiceNamespace']} --resource-id {target['ResourceId']} "
+                f"--scalable-dimension {target['ScalableDimension']}"
+            )
+            raise CloudError(f"{error}; its registration is left, at no cost; remove it with {remove}") from None

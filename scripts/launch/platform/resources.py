@@ -1,16 +1,14 @@
-"""SageMaker resources: the properties that their requests share, and their creation with rollback."""
+"""SageMaker resources: the properties that their requests share, and their description."""
 
 import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from aws.clients import given_role, role_arn
-from aws.errors import translate_errors
 from classifier.errors import ConfigError
 from launch.local.opt_ml import NO_IMAGE
 from launch.platform.clients import PlatformOptions
@@ -18,7 +16,12 @@ from launch.platform.clients import PlatformOptions
 PROJECT_KEY, PROJECT = "project", "image-classifier"
 LOCAL_ROLE = "arn:aws:iam::000000000000:role/local"
 VARIANT = "AllTraffic"
-NAME_FIELDS = {"model": "ModelName", "endpoint_config": "EndpointConfigName", "endpoint": "EndpointName"}
+# Names of the operations without their verb, and the field of their requests that has the resource's name.
+KINDS = {
+    "model": ("model", "ModelName"),
+    "config": ("endpoint_config", "EndpointConfigName"),
+    "endpoint": ("endpoint", "EndpointName"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,74 +111,55 @@ def scalable_target(endpoint: str) -> dict[str, str]:
     }
 
 
-@dataclass
-class CreatedResources:
-    """The resources that one command has created, so that they can be rolled back.
+def describe(sagemaker: Any, kind: str, name: str) -> Mapping[str, Any] | None:
+    """Return a resource's description, or None if there is none of that name.
 
-    Attributes:
-        sagemaker: boto3's ``sagemaker`` client, or the local one.
-        created: kinds and names of the resources, in the order of their creation.
-    """
-
-    sagemaker: Any
-    created: list[tuple[str, str]] = field(default_factory=list)
-
-    def ensure(self, kind: str, request: Mapping[str, Any]) -> None:
-        """Create a resource unless there is one of that name.
-
-        Args:
-            kind: one of :data:`NAME_FIELDS`.
-            request: the request that creates it.
-
-        Raises:
-            CloudError: AWS refused the request.
-        """
-        name = request[NAME_FIELDS[kind]]
-        with translate_errors(f"{kind.replace('_', ' ')} {name}"):
-            if not exists(self.sagemaker, kind, name):
-                self.create(kind, request)
-
-    def create(self, kind: str, request: Mapping[str, Any]) -> None:
-        """Create a resource and note it for the rollback.
-
-        Raises:
-            ClientError: AWS refused the request.
-        """
-        getattr(self.sagemaker, f"create_{kind}")(**request)
-        self.created.append((kind, request[NAME_FIELDS[kind]]))
-
-    def rollback(self) -> None:
-        """Delete the resources that were created, the latest first."""
-        while self.created:
-            kind, name = self.created.pop()
-            # Already deleted, perhaps.
-            with suppress(ClientError):
-                delete(self.sagemaker, kind, name)
-
-
-def exists(sagemaker: Any, kind: str, name: str) -> bool:
-    """Whether there is a resource of this kind and name.
+    Args:
+        kind: one of :data:`KINDS`.
 
     Raises:
         ClientError: AWS refused the request for another reason.
     """
     try:
-        getattr(sagemaker, f"describe_{kind}")(**{NAME_FIELDS[kind]: name})
+        return call(sagemaker, "describe", kind, name)
     except ClientError as error:
-        # The API has no error code of its own for a missing resource.
-        detail = error.response.get("Error", {})
-        if detail.get("Code") in ("ValidationException", "ResourceNotFound", "ResourceNotFoundException"):
-            message = detail.get("Message", "").lower()
-            if "could not find" in message or "not found" in message or "does not exist" in message:
-                return False
+        if is_missing(error):
+            return None
         raise
-    return True
 
 
-def delete(sagemaker: Any, kind: str, name: str) -> None:
-    """Delete a resource.
+def call(sagemaker: Any, verb: str, kind: str, name: str) -> Mapping[str, Any]:
+    """Describe or delete a resource.
 
     Raises:
-        ClientError: AWS refused the request.
+        ClientError: AWS refused the request, or there is no such resource.
     """
-    getattr(sagemaker, f"delete_{kind}")(**{NAME_FIELDS[kind]: name})
+    operation, key = KINDS[kind]
+    return getattr(sagemaker, f"{verb}_{operation}")(**{key: name})
+
+
+def is_missing(error: ClientError) -> bool:
+    """Whether a request was refused because its resource does not exist; the API has no error code of its own."""
+    detail = error.response.get("Error", {})
+    if detail.get("Code") not in ("ValidationException", "ResourceNotFound", "ResourceNotFoundException"):
+        return False
+    message = detail.get("Message", "").lower()
+    return any(words in message for words in ("could not find", "not found", "does not exist"))
+
+
+def all_pages(operation: Callable[..., Mapping[str, Any]], key: str, **request: Any) -> Iterator[Any]:
+    """Yield the items of all pages of a list operation.
+
+    Args:
+        key: the field of the answers that has the items.
+
+    Raises:
+        ClientError: AWS refused a request.
+    """
+    token: dict[str, str] = {}
+    while True:
+        answer = operation(**request, **token)
+        yield from answer[key]
+        if not answer.get("NextToken"):
+            return
+        token = {"NextToken": answer["NextToken"]}

@@ -42,6 +42,16 @@ def stop(platform: Platform, name: str) -> None:
     print_status(f"train: stopping {name}; it keeps its best model so far")
 
 
+def find_job(platform: Platform, name: str) -> Record:
+    """Return a training job's description.
+
+    Raises:
+        CloudError: there is no such job, or AWS can't be asked.
+    """
+    with translate_errors(f"training job {name}"):
+        return platform.sagemaker.describe_training_job(TrainingJobName=name)
+
+
 @dataclass(frozen=True)
 class TrainingWatch:
     """Follows a training job and shows its results.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aws.clients import client
-from aws.errors import translate_errors
+from aws.errors import CloudError, translate_errors
 from classifier.errors import UserError
 from launch.platform.clients import PlatformOptions
 from launch.platform.monitoring import wait
@@ -43,6 +43,15 @@ class RemoteTuner:
         """
         with translate_errors(f"tuning job {self.spec.name}"):
             return self.client.create_hyper_parameter_tuning_job(**request)["HyperParameterTuningJobArn"]
+
+    def find(self) -> None:
+        """Check that the job exists.
+
+        Raises:
+            CloudError: it does not, or AWS can't be asked.
+        """
+        with translate_errors(f"tuning job {self.spec.name}"):
+            self.client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=self.spec.name)
 
     def follow(self) -> tuple[str, Sequence[Trial]]:
         """Show the trials until the job has ended; return its status and all trials.
@@ -106,12 +115,14 @@ class RemoteTuning:
         tuner = RemoteTuner(client("sagemaker", region=self.region), self.spec, display, self.poll_s, self.sleep)
         if create:
             self._create(tuner)
+        else:
+            tuner.find()
         if not wait:
             self._print_instructions()
             return 0
         try:
             status, trials = tuner.follow()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, CloudError):
             self._print_instructions()
             raise
         print(f"ended       {status}", flush=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from support.cloud_script import Updates
 from support.drawing import write_classes
 
 if TYPE_CHECKING:
@@ -62,14 +63,8 @@ def test_new_artifact_at_the_same_address_updates_the_endpoint_in_place(
 ) -> None:
     assert deploy(shell, artifact, name).returncode == 0
     shell.client("s3").put_object(Bucket=bucket, Key="job/model.tar.gz", Body=b"two")
-    cloud.answer("UpdateEndpoint", {"EndpointArn": "arn"})
-
-    def updated(record: dict[str, Any]) -> dict[str, Any]:
-        return {**record, "EndpointConfigName": cloud.bodies("CreateEndpointConfig")[-1]["EndpointConfigName"]}
-
-    same = dict
-    cloud.change("DescribeEndpoint", same, same, updated)
-    done = deploy(shell, artifact, name, "--instances", "2", "--update", "canary", "--alarm", "errors")
+    Updates(cloud)
+    done = deploy(shell, artifact, name, "--update", "canary", "--alarm", "errors")
     assert done.returncode == 0, done.stderr
     sent = cloud.bodies("UpdateEndpoint")[0]
     assert sent["RetainAllVariantProperties"] is True
@@ -103,10 +98,10 @@ def test_rolled_back_update_is_an_error_and_the_previous_model_keeps_serving(
     shell: Any, cloud: "Cloud", artifact: str, name: str
 ) -> None:
     assert deploy(shell, artifact, name).returncode == 0
-    cloud.answer("UpdateEndpoint", {"EndpointArn": "arn"})
+    Updates(cloud, {"FailureReason": "alarm errors"})
     done = deploy(shell, artifact, name, "--env", "A=b", "--alarm", "errors")
     assert done.returncode == 1
-    assert "the previous model is still being served" in done.stderr
+    assert f"endpoint {name} failed: alarm errors; the previous model is still being served" in done.stderr
     sagemaker = shell.client("sagemaker")
     assert len(sagemaker.list_endpoint_configs(NameContains=name)["EndpointConfigs"]) == 1
     assert num_models(sagemaker, name) == 1
@@ -235,7 +230,7 @@ def test_resources_are_listed_with_their_price_and_removed_with_yes(shell: Any, 
     removed = shell.run("teardown", "--name", name, "--yes")
     assert removed.returncode == 0, removed.stderr
     assert f"removed   endpoint {name}" in removed.stdout
-    assert shell.run("teardown", "--name", name).stdout == "nothing is left\n"
+    assert shell.run("teardown", "--name", name).stdout == f"nothing of the name {name} is left\n"
     targets = shell.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
     assert not any(name in one["ResourceId"] for one in targets["ScalableTargets"])
 
@@ -243,7 +238,7 @@ def test_resources_are_listed_with_their_price_and_removed_with_yes(shell: Any, 
 def test_untagged_resources_are_left_alone(shell: Any, name: str) -> None:
     container = {"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz"}
     shell.client("sagemaker").create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
-    assert shell.run("teardown", "--name", name, "--yes").stdout == "nothing is left\n"
+    assert shell.run("teardown", "--name", name, "--yes").stdout == f"nothing of the name {name} is left\n"
 
 
 def test_a_running_training_is_listed_with_its_price_and_stopped(
@@ -271,7 +266,7 @@ def test_ctrl_c_while_deploying_prints_the_cost_and_how_to_remove_the_endpoint(
     cloud.change("DescribeEndpoint", lambda one: {**one, "EndpointStatus": "Creating"}, always=True)
     code, errors = shell.interrupt("deploy", "endpoint", artifact, "--name", name, *OPTIONS)
     assert code == 130
-    assert "stopped waiting; the deployment continues" in errors
+    assert f"the creation of endpoint {name} was accepted, and it was Creating when last seen" in errors
     assert "it costs about $0.12 an hour" in errors
     assert "remove it with .venv/bin/python scripts/teardown.py" in errors
 

@@ -275,6 +275,13 @@ def test_ctrl_c_stops_following_and_prints_the_cost_and_how_to_stop_the_job(
     assert cloud.bodies("StopTrainingJob") == [{"TrainingJobName": "long"}]
 
 
+@pytest.mark.parametrize("more", [(), ("--local",)])
+def test_watching_a_job_that_does_not_exist_is_an_error(shell: Any, more: tuple[str, ...]) -> None:
+    done = shell.run("train", "--watch", "nojob", *more)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "train: training job nojob: ValidationException: " in done.stderr
+
+
 def test_expired_credentials_stop_following_and_print_how_to_watch_the_job_again(
     shell: Any, cloud: "Cloud", bucket: str
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
+from aws.errors import CloudError
 from classifier.errors import UserError
 from launch.training.request import TrainingSpec
 from launch.tuning.ranges import read_ranges
@@ -149,6 +150,30 @@ def test_ctrl_c_leaves_the_job_running_and_prints_how_to_stop_it(
     assert f"tuning job {tuning.spec.name} keeps running on AWS, at its cost" in err
     assert f"--name {tuning.spec.name} --watch" in err
     assert "StopHyperParameterTuningJob" not in script.operations
+
+
+def test_credentials_that_expire_leave_the_job_running_and_print_how_to_stop_it(
+    tuning: RemoteTuning, moto_url: str, aws: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Script([("InProgress", [])])
+
+    def expire(_: float) -> None:
+        script.is_expired = True
+
+    with tuning_service(moto_url, script) as url:
+        aws.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(CloudError, match="the credentials have expired"):
+            RemoteTuning(tuning.spec, tuning.training, tuning.folder, sleep=expire).run()
+    assert f"tuning job {tuning.spec.name} keeps running on AWS, at its cost" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("aws")
+def test_watching_a_job_that_does_not_exist_is_an_error(
+    tuning: RemoteTuning, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CloudError, match=f"tuning job {tuning.spec.name}: "):
+        tuning.run(create=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_existing_job_can_be_followed(

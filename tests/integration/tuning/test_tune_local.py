@@ -122,6 +122,8 @@ def test_mistakes_are_reported_before_anything_is_trained(ranges: Path, image_fo
         ("--data", str(image_folder), "--objective", "test:f1"): "needs a channel 'test', and there is none",
         ("--data", str(image_folder), "--warm-start", "none"): "--warm-start none: no finished tuning job is there",
         ("--data", str(image_folder), "--output", "s3://bucket/x"): "with --local it has to be a folder",
+        ("--name", "other", "--watch"): "--watch follows a tuning job on AWS",
+        ("--no-wait",): "--no-wait is for tuning jobs on AWS",
     }
     for arguments, message in cases.items():
         done = tune(ranges, "--local", "--folder", tmp_path / "sagemaker", "--results", tmp_path / "out", *arguments)

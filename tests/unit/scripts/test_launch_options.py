@@ -171,8 +171,14 @@ def test_remote_training_cannot_write_to_this_machine(changes: dict[str, Any], m
             {"serverless": Serverless(), "container": ContainerOptions(security=Security(kms_key="key"))},
             "--kms-key can't be combined with --serverless",
         ),
-        ({"update": Update(strategy="canary", alarms=ALARM)}, "--update canary replaces a part of the instances"),
-        ({"update": Update(strategy="rolling", alarms=ALARM)}, "--update rolling replaces a part of the instances"),
+        (
+            {"update": Update(strategy="canary", alarms=ALARM), "num_instances": 1},
+            "--update canary replaces a part of the instances",
+        ),
+        (
+            {"update": Update(strategy="rolling", alarms=ALARM), "num_instances": 1},
+            "--update rolling replaces a part of the instances",
+        ),
         ({"multi_model": True, "instance_type": "ml.g5.xlarge"}, "--multi-model is served on CPUs"),
         ({"update": Update(strategy="canary"), "num_instances": 2}, "--update canary needs at least one --alarm"),
         ({"update": Update(alarms=ALARM * 11)}, "--alarm can be given 10 times at most"),
@@ -231,6 +237,22 @@ def test_endpoint_names_change_with_contents_and_the_artifact() -> None:
     assert (other_model != model, other_config != config) == (True, True)
     same_model, other_config = names(replace(ENDPOINT, num_instances=2))
     assert (same_model == model, other_config != config) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_retained"),
+    [
+        ({}, True),
+        ({"num_instances": 3}, False),
+        # Autoscaling chooses the number of an endpoint that exists.
+        ({"num_instances": 3, "scaling": ScalingOptions(max_instances=4)}, True),
+    ],
+)
+def test_given_number_of_instances_replaces_that_of_the_endpoint(changes: dict[str, Any], is_retained: bool) -> None:
+    requests = endpoint_requests(replace(ENDPOINT, **changes), "s3://bucket/model.tar.gz", "1")
+    replaced = {one["VariantPropertyType"] for one in requests["UpdateEndpoint"]["ExcludeRetainedVariantProperties"]}
+    assert ("DesiredInstanceCount" not in replaced) is is_retained
+    assert "DataCaptureConfig" in replaced
 
 
 def test_scaling_starts_at_one_instance_or_at_the_minimum() -> None:

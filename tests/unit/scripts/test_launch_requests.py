@@ -303,7 +303,15 @@ def test_update_request_is_valid_and_keeps_the_number_of_instances(
     request = update_request("endpoint", "config", update)
     assert errors_in("UpdateEndpoint", request) == ""
     assert request["RetainAllVariantProperties"] is True
+    assert request["ExcludeRetainedVariantProperties"] == [{"VariantPropertyType": "DataCaptureConfig"}]
     assert request.get("DeploymentConfig") == deployment
+
+
+def test_update_request_can_replace_the_number_of_instances() -> None:
+    request = update_request("endpoint", "config", Update(), retain_count=False)
+    assert errors_in("sagemaker", "UpdateEndpoint", request) == ""
+    replaced = [{"VariantPropertyType": "DesiredInstanceCount"}, {"VariantPropertyType": "DataCaptureConfig"}]
+    assert request["ExcludeRetainedVariantProperties"] == replaced
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

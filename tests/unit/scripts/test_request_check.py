@@ -81,6 +81,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "--name": ("--name", "d" * 63),
         "--instance": ("--instance", "ml.g5.xlarge"),
         "--instances": ("--instances", "2"),
+        "--take-over": ("--take-over",),
         "--ami": ("--instance", "ml.g5.xlarge", "--ami", "al2-ami-sagemaker-inference-gpu-2-1"),
         "--capture": ("--capture", "s3://bucket/captured"),
         "--capture-percent": ("--capture", "s3://bucket/captured", "--capture-percent", "20"),

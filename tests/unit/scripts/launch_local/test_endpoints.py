@@ -69,7 +69,11 @@ def test_missing_resources_raise_the_apis_error(
         getattr(client, operation)(**request_)
 
 
-def test_tags_are_listed(client: LocalClient, tmp_path: Path) -> None:
+def test_tags_are_listed_added_and_replaced(client: LocalClient, tmp_path: Path) -> None:
     create_endpoint(client, (tmp_path / "none.tar.gz").as_uri())
     arn = client.describe_endpoint(EndpointName="endpoint")["EndpointArn"]
-    assert client.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "project", "Value": "image-classifier"}]
+    project = {"Key": "project", "Value": "image-classifier"}
+    assert client.list_tags(ResourceArn=arn)["Tags"] == [project]
+    changed = [{"Key": "owner", "Value": "me"}, {"Key": "project", "Value": "other"}]
+    client.add_tags(ResourceArn=arn, Tags=changed)
+    assert client.list_tags(ResourceArn=arn)["Tags"] == changed[::-1]
