@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from classifier.errors import ConfigError
 from launch.cli import add_common, add_resource, container_options, create_parser, platform_options, run_command
 from launch.platform.models import artifact_version, resolve_artifact
+from launch.platform.places import check_places
 from launch.terminal import as_json
-from launch.transform import DEFAULT_INSTANCE, TransformOptions, start, stop, transform_requests, watch
+from launch.transform import DEFAULT_INSTANCE, TransformOptions, check_transform, start, stop, transform_requests, watch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +64,6 @@ def _run(options: argparse.Namespace) -> int:
     container = container_options(options)
     if not (options.model and options.photos and options.output):
         raise ConfigError("MODEL, PHOTOS and --output are required; see --help for an example")
-    data = resolve_artifact(options.model, platform.connect, local=platform.local)
     transform = TransformOptions(
         platform=platform,
         container=container,
@@ -76,10 +76,15 @@ def _run(options: argparse.Namespace) -> int:
         max_concurrent=options.concurrent,
         max_payload_mb=options.max_payload,
     )
-    requests = transform_requests(transform, data, "" if options.dry_run else artifact_version(data, options.region))
+    check_transform(options.model, transform)
+    data = resolve_artifact(options.model, platform)
+    requests = transform_requests(transform, data, artifact_version(data, platform))
     if options.dry_run:
         print(as_json(requests))
         return 0
+    job = requests["CreateTransformJob"]
+    source, output = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"], job["TransformOutput"]
+    check_places([source], [output["S3OutputPath"]], platform)
     clients = platform.connect()
     start(clients, requests)
     return watch(clients, requests["CreateTransformJob"], local=platform.local)

@@ -16,9 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aws.clients import client
+from aws.errors import UnreachableError
+from aws.request_check import check
 from classifier.errors import ConfigError
 from launch.cli import create_parser, run_command
-from launch.platform.ecr import ensure_repository, find_digest, log_in, repository_request, run_docker
+from launch.platform.ecr import (
+    BUILD_OPTIONS,
+    build_options,
+    check_image,
+    ensure_repository,
+    find_digest,
+    log_in,
+    repository_request,
+    run_docker,
+)
 from launch.terminal import as_json, print_status
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,9 +58,12 @@ def _run(options: argparse.Namespace) -> int:
     revision = _git("rev-parse", "HEAD")
     tag = options.tag or _revision_tag(revision, allow_changes=options.local or options.dry_run)
     name = f"{options.repository}:{tag}"
-    build = _build_command(name, revision, options.build_arg)
+    known = list(BUILD_OPTIONS) if options.dry_run else build_options()
+    build = _build_command(name, revision, known, options.build_arg)
+    requests = {"CreateRepository": repository_request(options.repository)}
+    check(requests)
     if options.dry_run:
-        print(as_json({"docker": build, "CreateRepository": repository_request(options.repository)}))
+        print(as_json({"docker": build, **requests}))
         return 0
     if options.local:
         run_docker([*build, "--tag", options.repository])
@@ -66,14 +80,19 @@ def _run(options: argparse.Namespace) -> int:
         run_docker(["docker", "tag", name, f"{address}:{tag}"])
         run_docker(["docker", "push", f"{address}:{tag}"])
         digest = find_digest(ecr, options.repository, tag)
+    try:
+        check_image(ecr, options.repository, tag)
+    except UnreachableError as error:
+        print_status(f"build_and_push: not checked whether SageMaker can run it: {error}")
     print(f"{address}@{digest}" if digest else f"{address}:{tag}")
     return 0
 
 
-def _build_command(name: str, revision: str, build_args: Sequence[str]) -> list[str]:
+def _build_command(name: str, revision: str, known: Sequence[str], build_args: Sequence[str]) -> list[str]:
     arguments = [f"REVISION={revision}", *build_args]
     extra = [part for argument in arguments for part in ("--build-arg", argument)]
-    return ["docker", "build", "--tag", name, "--file", str(ROOT / "docker" / "Dockerfile"), *extra, str(ROOT)]
+    file = str(ROOT / "docker" / "Dockerfile")
+    return ["docker", "build", *known, "--tag", name, "--file", file, *extra, str(ROOT)]
 
 
 def _revision_tag(revision: str, *, allow_changes: bool) -> str:

@@ -17,27 +17,39 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from classifier.errors import UserError
-from launch.cli import add_common, add_resource, container_options, create_parser, platform_options, run_command
+from launch.cli import (
+    add_common,
+    add_resource,
+    check_needs,
+    container_options,
+    create_parser,
+    platform_options,
+    run_command,
+)
 from launch.endpoint.deployment import Deployment
 from launch.endpoint.options import (
     DEFAULT_INSTANCE,
+    NO_SCALING,
     EndpointOptions,
     ScalingOptions,
-    check_options,
+    check_endpoint,
     endpoint_requests,
-    find_version,
 )
 from launch.endpoint.request import Capture, Serverless, Update
 from launch.endpoint.scaling import EndpointScaling
 from launch.platform.autoscaling import Autoscaling
 from launch.platform.clients import Platform
-from launch.platform.models import resolve_artifact
+from launch.platform.models import artifact_version, resolve_artifact
+from launch.platform.places import check_places
 from launch.platform.prices import describe_hourly
 from launch.platform.references import CreatedResources
 from launch.terminal import as_json, command, print_status
+
+SERVERLESS = Serverless()
+T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,9 +75,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--take-over", action="store_true", help="update the endpoint even if another program has created it"
     )
+    parser.add_argument(
+        "--ami", metavar="NAME", help="host image with the NVIDIA driver (default: one that suits --instance)"
+    )
     parser.add_argument("--capture", metavar="S3_URI", help="record requests and answers there")
     parser.add_argument(
-        "--capture-percent", type=int, default=100, metavar="N", help="share to record, percent (default: %(default)s)"
+        "--capture-percent", type=int, metavar="N", help="with --capture: share to record, percent (default: 100)"
     )
     _add_kinds(parser)
     _add_scaling(parser)
@@ -78,11 +93,9 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--serverless", action="store_true", help="billed per request; CPU only, slow first answer")
     kind.add_argument("--asynchronous", metavar="S3_URI", help="requests name photos in S3; the answers go there")
     kind.add_argument("--multi-model", action="store_true", help="many models, each loaded when first requested")
+    kinds.add_argument("--memory", type=int, metavar="MB", help=f"with --serverless (default: {SERVERLESS.memory_mb})")
     kinds.add_argument(
-        "--memory", type=int, default=4096, metavar="MB", help="with --serverless (default: %(default)s)"
-    )
-    kinds.add_argument(
-        "--concurrency", type=int, default=5, metavar="N", help="with --serverless (default: %(default)s)"
+        "--concurrency", type=int, metavar="N", help=f"with --serverless (default: {SERVERLESS.max_concurrency})"
     )
 
 
@@ -95,9 +108,8 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
     scaling.add_argument(
         "--requests-each",
         type=float,
-        default=4.0,
         metavar="N",
-        help="concurrent requests per instance to scale for (default: %(default)s)",
+        help=f"with --max-instances: concurrent requests per instance to scale for (default: {NO_SCALING.target:g})",
     )
     scaling.add_argument(
         "--update",
@@ -129,19 +141,33 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
 
 
 def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
-    serverless = Serverless(memory_mb=options.memory, max_concurrency=options.concurrency)
+    check_needs(
+        options,
+        memory="serverless",
+        concurrency="serverless",
+        capture_percent="capture",
+        requests_each="max_instances",
+    )
+    serverless = Serverless(
+        memory_mb=_either(options.memory, SERVERLESS.memory_mb),
+        max_concurrency=_either(options.concurrency, SERVERLESS.max_concurrency),
+    )
+    capture_percent = _either(options.capture_percent, 100)
     return EndpointOptions(
         platform=platform_options(options),
         name=options.name,
         container=container_options(options),
         instance_type=options.instance,
         num_instances=options.instances,
+        ami=options.ami,
         multi_model=options.multi_model,
         serverless=serverless if options.serverless else None,
         asynchronous=options.asynchronous or None,
-        capture=Capture(place=options.capture, percent=options.capture_percent) if options.capture else None,
+        capture=Capture(place=options.capture, percent=capture_percent) if options.capture else None,
         scaling=ScalingOptions(
-            min_instances=options.min_instances, max_instances=options.max_instances, target=options.requests_each
+            min_instances=options.min_instances,
+            max_instances=options.max_instances,
+            target=_either(options.requests_each, NO_SCALING.target),
         ),
         take_over=options.take_over,
         update=Update(
@@ -153,17 +179,22 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
     )
 
 
+def _either(given: T | None, default: T) -> T:
+    return default if given is None else given
+
+
 def _run(options: argparse.Namespace, retry: str) -> int:
     endpoint = _endpoint_options(options)
-    check_options(endpoint)
-    platform = endpoint.platform
-    data = resolve_artifact(options.model, platform.connect, local=platform.local)
-    version = "" if endpoint.multi_model else find_version(data, platform, dry_run=options.dry_run)
+    check_endpoint(options.model, endpoint)
+    data = resolve_artifact(options.model, endpoint.platform)
+    version = "" if endpoint.multi_model else artifact_version(data, endpoint.platform)
     requests = endpoint_requests(endpoint, data, version)
     if options.dry_run:
         print(as_json(requests))
         return 0
-    return _deploy(platform.connect(), requests, endpoint, retry)
+    places = [place for place in (options.asynchronous, options.capture) if place]
+    check_places([data] if endpoint.multi_model else [], places, endpoint.platform)
+    return _deploy(endpoint.platform.connect(), requests, endpoint, retry)
 
 
 def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOptions, retry: str) -> int:

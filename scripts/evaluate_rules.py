@@ -1,7 +1,7 @@
 """Evaluate the debugger's rules on the saved tensors of a job.
 
 Examples:
-  .venv/bin/python scripts/evaluate_rules.py local_test/opt_ml/output/tensors
+  .venv/bin/python scripts/evaluate_rules.py local_test/opt_ml/output/data/tensors
   .venv/bin/python scripts/evaluate_rules.py s3://my-bucket/job/debug-output \\
       --rule LossNotDecreasing num_steps=20 --rule VanishingGradient
 """

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from aws.request_check import check
 from launch.cli import add_common, create_parser, platform_options, run_command
 from launch.endpoint.predictions import Prediction, classify, draw_grid, find_photos, invocation_request
 from launch.terminal import as_json
@@ -44,6 +45,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> int:
     photos = find_photos(options.photo, options.num)
     request = invocation_request(options.endpoint, options.target_model)
+    check({"InvokeEndpoint": {**request, "Body": b""}})
     if options.dry_run:
         print(as_json([{**request, "Body": str(photo)} for photo in photos]))
         return 0

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Create or update .venv in the root folder from the hashed requirement files. Needs only Python 3 with venv.
 set -eu
+# Standard output belongs to the scripts that start with this one.
+exec 1>&2
 cd "$(dirname "$0")/.."
 
 fits='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'

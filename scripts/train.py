@@ -21,6 +21,7 @@ from launch.cli import (
     add_common,
     add_resource,
     add_training_resources,
+    check_needs,
     create_parser,
     platform_options,
     run_command,
@@ -28,7 +29,7 @@ from launch.cli import (
 )
 from launch.platform.clients import Platform
 from launch.terminal import as_json, command, print_status, read_hyperparameters
-from launch.training.options import check_places, training_spec
+from launch.training.options import check_training, check_training_places, training_spec
 from launch.training.request import Monitoring, training_request
 from launch.training.watch import TrainingWatch, find_job, start, stop
 
@@ -60,8 +61,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     monitoring = parser.add_argument_group("monitoring")
     monitoring.add_argument("--debugger", action="store_true", help="save tensors (as debug=true does)")
-    monitoring.add_argument("--save-interval", type=int, metavar="STEPS", help="with --debugger: steps between saves")
     monitoring.add_argument("--profiler", action="store_true", help="save a profile (as profile=true does)")
+    monitoring.add_argument(
+        "--aws-debugger",
+        action="store_true",
+        help="have SageMaker upload tensors and profile below --output while the job runs; new accounts may not",
+    )
+    monitoring.add_argument(
+        "--save-interval", type=int, metavar="STEPS", help="with --aws-debugger: steps between saves"
+    )
     monitoring.add_argument("--no-wait", action="store_true", help="exit once the job is created")
     monitoring.add_argument("--reports", type=Path, metavar="DIR", help="where output.tar.gz is unpacked")
     monitoring.add_argument("--watch", metavar="JOB", help="follow this running job instead of creating one")
@@ -79,17 +87,24 @@ def _run(options: argparse.Namespace) -> int:
         return _watch(platform, options.watch, options)
     values = read_hyperparameters(options.hyperparameters, options.hyperparameter)
     Hyperparameters.parse(values)
-    monitoring = Monitoring(debugger=options.debugger, save_interval=options.save_interval, profiler=options.profiler)
+    check_needs(options, save_interval="aws_debugger")
+    monitoring = Monitoring(
+        debugger=options.debugger,
+        profiler=options.profiler,
+        aws_debugger=options.aws_debugger,
+        save_interval=options.save_interval,
+    )
     requested = replace(
         training_options(options), name=options.name, checkpoints=options.checkpoints, monitoring=monitoring
     )
+    check_training(requested, values)
     spec = training_spec(requested, values)
     request = training_request(spec)
     if options.dry_run:
         print(as_json(request))
         return 0
     platform = requested.platform.connect()
-    check_places(spec, options.region)
+    check_training_places(spec, requested.platform)
     start(platform, request)
     if options.no_wait:
         print(f"job         {spec.job_name}", flush=True)

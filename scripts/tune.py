@@ -25,6 +25,7 @@ from launch.cli import (
     add_common,
     add_resource,
     add_training_resources,
+    check_needs,
     create_parser,
     platform_options,
     run_command,
@@ -32,7 +33,7 @@ from launch.cli import (
 )
 from launch.terminal import as_json, print_status, read_hyperparameters
 from launch.tuning.local import LocalTuning
-from launch.tuning.options import TuningOptions, resolve_search, results_folder, trial_training
+from launch.tuning.options import TuningOptions, check_tuning, resolve_search, results_folder, trial_training
 from launch.tuning.remote import RemoteTuning
 from launch.tuning.request import STRATEGIES, tuning_request
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tune(arguments: argparse.Namespace) -> int:
     _check_following(arguments)
+    check_needs(arguments, transfer="warm_start")
     platform = platform_options(arguments)
     uses_sample = platform.local and arguments.data is None and not arguments.channel
     options = _tuning_options(arguments, SAMPLE_HYPERPARAMETERS if uses_sample else None)
@@ -57,6 +59,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     spec = search.spec
     folder = results_folder(options, spec.name)
     shared = replace(options.training, data=str(_sample_data())) if uses_sample else options.training
+    check_tuning(shared, search, folder)
     training = trial_training(shared, search, folder)
     if arguments.dry_run:
         print(as_json(tuning_request(spec, training)))
@@ -133,7 +136,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--strategy", choices=STRATEGIES, default="bayesian", help="default: %(default)s")
     group.add_argument("--jobs", type=int, metavar="N", help="number of trials (default: 20; grid: all combinations)")
-    group.add_argument("--parallel", type=int, default=2, metavar="M", help="trials at a time (default: %(default)s)")
+    group.add_argument("--parallel", type=int, metavar="M", help="trials at a time, at most --jobs (default: 2)")
     group.add_argument("--early-stopping", action="store_true", help="stop trials that fall behind the others")
     group.add_argument(
         "--warm-start",

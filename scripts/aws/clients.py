@@ -47,31 +47,60 @@ def client(service: str, *, region: str | None = None, num_connections: int = 4)
         return boto3.Session(region_name=region).client(service, config=config)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def check_bucket(s3: Any, uri: str) -> None:
-    """Check that the bucket of an ``s3://`` URI exists.
+def check_bucket(s3: Any, uri: str, *, same_region: bool = True) -> None:
+    """Check that the bucket of an ``s3://`` URI exists, in the client's region, where the job will run.
 
     Denied access passes: the caller may lack ``s3:ListBucket`` while SageMaker's role has all that it needs.
 
     Raises:
-        CloudError: the bucket does not exist, or S3 can't be reached.
+        CloudError: the bucket does not exist, is in another region, or S3 can't be reached.
     """
     bucket = uri.removeprefix("s3://").partition("/")[0]
-    with translate_errors(uri):
+    with translate_errors(f"s3://{bucket}"):
         try:
-            s3.head_bucket(Bucket=bucket)
+            answer = s3.head_bucket(Bucket=bucket)
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") not in ("403", "AccessDenied"):
                 raise
+            answer = error.response
+    here = s3.meta.region_name
+    region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", here)
+    if same_region and region != here:
+        raise CloudError(
+            f"s3://{bucket} is in {region}, and the job would run in {here}: give --region {region}, or a bucket there"
+        )
 
 
-def role_arn(text: str | None, region: str | None = None) -> str:
-    """Return the ARN of a role.
+def check_prefix(s3: Any, uri: str) -> None:
+    """Check that there are objects below an ``s3://`` prefix, and that it ends where a folder does.
 
-    Args:
-        text: an ARN or a name; by default the value of SAGEMAKER_ROLE.
+    S3 compares prefixes by their letters: ``s3://bucket/test`` also means what is in ``test2/``. Denied access passes.
 
     Raises:
-        CloudError: no role is given, or IAM has none of this name.
+        CloudError: there are no objects, the prefix matches several folders, or S3 can't be reached.
+    """
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    with translate_errors(uri):
+        try:
+            found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=10)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("403", "AccessDenied"):
+                return
+            raise
+    folders = [one["Prefix"] for one in found.get("CommonPrefixes", ())]
+    names = [*folders, *(one["Key"] for one in found.get("Contents", ()))]
+    if not names:
+        raise CloudError(f"{uri}: there are no objects; check the address, or upload them with upload_data.py")
+    others = [name for name in names if name != f"{prefix}/"]
+    if f"{prefix}/" in folders and others:
+        raise CloudError(f"{uri} also means s3://{bucket}/{others[0]}: end it with a slash")
+
+
+def given_role(text: str | None) -> str:
+    """Return the role that was given, an ARN or a name; by default the value of SAGEMAKER_ROLE.
+
+    Raises:
+        CloudError: none is given.
     """
     text = text or os.environ.get("SAGEMAKER_ROLE")
     if not text:
@@ -79,7 +108,14 @@ def role_arn(text: str | None, region: str | None = None) -> str:
             "no role is given, which SageMaker needs to read your data and write the model: pass --role NAME or set "
             "SAGEMAKER_ROLE; the IAM console creates one for the use case 'SageMaker - Execution'"
         )
-    if text.startswith("arn:"):
-        return text
-    with translate_errors(f"role {text}"):
-        return client("iam", region=region).get_role(RoleName=text)["Role"]["Arn"]
+    return text
+
+
+def role_arn(name: str, region: str | None = None) -> str:
+    """Return the ARN of a role.
+
+    Raises:
+        CloudError: IAM has no role of this name, or can't be asked.
+    """
+    with translate_errors(f"role {name}"):
+        return client("iam", region=region).get_role(RoleName=name)["Role"]["Arn"]

@@ -22,6 +22,10 @@ class CloudError(UserError):
     """AWS rejects a request or can't be reached."""
 
 
+class UnreachableError(CloudError):
+    """AWS can't be asked, for lack of credentials, a region, a network or a permission; it has not said no."""
+
+
 @contextmanager
 def translate_errors(what: str, hint: str = "") -> Iterator[None]:
     """Translate botocore's errors into :class:`CloudError`.
@@ -33,17 +37,18 @@ def translate_errors(what: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise CloudError(f"{what}: {_explain(error)}{hint}") from None
+        kind = UnreachableError if _is_refused(error) else CloudError
+        raise kind(f"{what}: {_explain(error)}{hint}") from None
     except (NoCredentialsError, PartialCredentialsError):
-        raise CloudError(
+        raise UnreachableError(
             f"{what}: no AWS credentials are set: run `aws configure` or `aws sso login`, or set AWS_PROFILE"
         ) from None
     except NoRegionError:
-        raise CloudError(f"{what}: no region is set: give --region, or set AWS_DEFAULT_REGION") from None
+        raise UnreachableError(f"{what}: no region is set: give --region, or set AWS_DEFAULT_REGION") from None
     except ProfileNotFound as error:
         raise CloudError(f"{what}: {error}: see `aws configure list-profiles`") from None
     except (EndpointConnectionError, ConnectTimeoutError, HTTPClientError) as error:
-        raise CloudError(f"{what}: {error}; check the network, the region and AWS_ENDPOINT_URL") from None
+        raise UnreachableError(f"{what}: {error}; check the network, the region and AWS_ENDPOINT_URL") from None
     except BotoCoreError as error:
         raise CloudError(f"{what}: {error}") from None
 
@@ -71,6 +76,17 @@ _MEANINGS = {
 QUOTAS_PAGE = "https://console.aws.amazon.com/servicequotas/home/services/sagemaker/quotas"
 _QUOTAS = ("ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException")
 _THROTTLES = ("ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded")
+
+
+_REFUSALS = (
+    *("AccessDenied", "AccessDeniedException", "403", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"),
+    *("UnrecognizedClientException", "InvalidSignatureException", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+)
+
+
+def _is_refused(error: ClientError) -> bool:
+    """Whether AWS did not accept the caller, rather than the request."""
+    return error.response.get("Error", {}).get("Code") in _REFUSALS
 
 
 def is_passing(error: Exception) -> bool:

@@ -226,11 +226,17 @@ class _Upload:
 
 
 def walk(folder: Path) -> Iterator[LocalFile]:
-    """Yield the files below a folder, without junk files, in the order in which S3 lists keys: by their bytes."""
-    yield from _walk(str(folder), "")
+    """Yield the files below a folder, without junk files, in the order in which S3 lists keys: by their bytes.
+
+    Links to folders are followed, except into a folder that the walk is in already, which would not end.
+    """
+    yield from _walk(str(folder), "", ())
 
 
-def _walk(folder: str, prefix: str) -> Iterator[LocalFile]:
+def _walk(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[LocalFile]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
     with os.scandir(folder) as entries:
         found = [(entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in entries]
     # A folder sorts with its slash: "a-b" comes before "a/c".
@@ -238,7 +244,7 @@ def _walk(folder: str, prefix: str) -> Iterator[LocalFile]:
         if is_junk_file(entry.name):
             continue
         if name.endswith("/"):
-            yield from _walk(entry.path, prefix + name)
+            yield from _walk(entry.path, prefix + name, (*above, real))
         else:
             yield LocalFile(_check_utf8(prefix + name), entry.path, entry.stat().st_size)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from aws.errors import translate_errors
 from classifier.errors import ConfigError, UserError
 from launch.local.client import DEFAULT_FOLDER
-from launch.platform.clients import PlatformOptions
+from launch.platform.clients import Lookups, PlatformOptions
 from launch.platform.resources import ContainerOptions, Security
 from launch.terminal import parse_pairs, print_status
 from launch.training.options import TrainingOptions
@@ -88,8 +88,9 @@ def add_training_resources(group: argparse._ArgumentGroup) -> None:
 
 
 def platform_options(options: argparse.Namespace) -> PlatformOptions:
-    """Convert the arguments of :func:`add_common`."""
-    return PlatformOptions(local=options.local, folder=options.folder, region=options.region)
+    """Convert the arguments of :func:`add_common`; a dry run does without what AWS can't be asked."""
+    lookups = Lookups.OPTIONAL if options.dry_run else Lookups.REQUIRED
+    return PlatformOptions(local=options.local, folder=options.folder, region=options.region, lookups=lookups)
 
 
 def container_options(options: argparse.Namespace) -> ContainerOptions:
@@ -137,6 +138,25 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
             max_wait_s=options.max_wait,
         ),
     )
+
+
+def check_needs(options: argparse.Namespace, **needs: str) -> None:
+    """Check that no option is given that another one, which is missing, makes effective.
+
+    Args:
+        needs: maps the names of options, whose defaults are None or False, to the options that they need.
+
+    Raises:
+        ConfigError: one is given without the one that it needs.
+    """
+    for name, needed in needs.items():
+        value = getattr(options, name)
+        if value is not None and value is not False and not getattr(options, needed):
+            raise ConfigError(f"{_flag(name)} needs {_flag(needed)}: give both, or neither")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def run_command(name: str, run: Callable[[], int]) -> int:

@@ -1,17 +1,18 @@
 """Batch transform jobs: options of the command line → specification → requests → start, stop, follow to the end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from aws.errors import translate_errors
+from aws.request_check import check
 from classifier.contract.driver import TRANSFORM_AMI
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import Platform, PlatformOptions
-from launch.platform.models import named_model_request
+from launch.platform.models import named_model_request, resolve_artifact
 from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail, follow_job
 from launch.platform.prices import describe_instances
 from launch.platform.references import CreatedResources, is_refusal
@@ -70,6 +71,17 @@ class TransformSpec:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+def check_transform(model: str, options: TransformOptions) -> None:
+    """Check the requests of a job, before anything is sent.
+
+    Raises:
+        UserError: as :func:`transform_requests`, except for what only AWS knows; or AWS would refuse a request.
+    """
+    assumed = replace(options, platform=options.platform.assuming())
+    requests = transform_requests(assumed, resolve_artifact(model, assumed.platform), "")
+    check(requests, local=options.platform.local)
+
+
 def transform_requests(options: TransformOptions, data: str, version: str) -> dict[str, Any]:
     """Return the requests by operation, in the order in which they are sent.
 
@@ -87,8 +99,8 @@ def transform_requests(options: TransformOptions, data: str, version: str) -> di
     spec = TransformSpec(
         job_name=options.name or unique_name(_BASE_NAME),
         model_name=model["ModelName"],
-        photos=_resolve(options.photos, local=local, must_exist=True),
-        output=_resolve(options.output, local=local),
+        photos=_photos_uri(options.photos, local=local),
+        output=options.output if options.output.startswith("s3://") or not local else _file_uri(options.output),
         accept=options.accept,
         instance_type=options.instance_type,
         num_instances=options.num_instances,
@@ -100,15 +112,18 @@ def transform_requests(options: TransformOptions, data: str, version: str) -> di
     return {"CreateModel": model, "CreateTransformJob": transform_request(spec)}
 
 
-def _resolve(place: str, *, local: bool, must_exist: bool = False) -> str:
+def _photos_uri(place: str, *, local: bool) -> str:
     if place.startswith("s3://"):
         return place
     if not local:
         raise ConfigError(f"{place} is on this machine, but the job runs on AWS: give s3://BUCKET/PREFIX, or --local")
-    path = Path(place).resolve()
-    if must_exist and not path.is_dir():
+    if not Path(place).is_dir():
         raise DataError(f"folder {place} does not exist")
-    return path.as_uri()
+    return _file_uri(place)
+
+
+def _file_uri(place: str) -> str:
+    return place if place.startswith("file://") else Path(place).resolve().as_uri()
 
 
 def transform_request(spec: TransformSpec) -> dict[str, Any]:

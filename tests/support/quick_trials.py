@@ -47,6 +47,9 @@ def quick_study(folder: Path, spec: TuningSpec) -> Study:
 
 def quick_tuner(folder: Path, spec: TuningSpec, *, epoch_s: float = 0.0, epochs: int = NUM_EPOCHS) -> LocalTuner:
     (folder / "photos").mkdir(parents=True, exist_ok=True)
+    # In a file: an entry point is a single line of at most 256 characters.
+    program = folder / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
     training = TrainingSpec(
         job_name="trial",
         image="local",
@@ -58,7 +61,7 @@ def quick_tuner(folder: Path, spec: TuningSpec, *, epoch_s: float = 0.0, epochs:
     def request(name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         given = {**parameters, "epochs": str(epochs), "epoch_s": str(epoch_s)}
         made = training_request(replace(training, job_name=name, hyperparameters=given))
-        made["AlgorithmSpecification"]["ContainerEntrypoint"] = [sys.executable, "-c", PROGRAM]
+        made["AlgorithmSpecification"]["ContainerEntrypoint"] = [sys.executable, str(program)]
         return made
 
     display = TrialDisplay(spec.metric, spec.ranges.names, spec.num_jobs())

@@ -1,6 +1,7 @@
 """Local training jobs whose program is a line of shell."""
 
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ class Jobs:
         }
         (self.folder / "train").mkdir(exist_ok=True)
         request = training_request(TrainingSpec(**{**values, **changes}))
-        program = ["sh", "-c", f"base=$SAGEMAKER_BASE_DIR; {script}"]
-        request["AlgorithmSpecification"]["ContainerEntrypoint"] = program
+        # In a file: an entry point is a single line of at most 256 characters.
+        program = self.folder / f"{values['job_name']}-{uuid.uuid4().hex[:8]}.sh"
+        program.write_text(f"base=$SAGEMAKER_BASE_DIR; {script}", encoding="utf-8")
+        request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["sh", str(program)]
         return request
 
     def start(self, script: str, **changes: Any) -> None:

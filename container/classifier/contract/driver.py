@@ -30,9 +30,12 @@ _CUDA_BY_BRANCH = {
 }
 # SageMaker AMIs with a new enough driver.
 INFERENCE_AMI = "al2-ami-sagemaker-inference-gpu-3-1"
+# Driver 580: Blackwell GPUs need 570 or newer, and the AMI above has 550.
+BLACKWELL_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
 TRANSFORM_AMI = "al2-ami-sagemaker-batch-gpu-535"
 
 _VERSION_FILE = Path("/proc/driver/nvidia/version")
+_BLACKWELL_INSTANCE = re.compile(r"ml\.(?:g7|p6)")
 _GPU_INSTANCE = re.compile(r"ml\.[gp]\d|local_gpu$")
 _VERSION = re.compile(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)\s")
 
@@ -71,6 +74,11 @@ def parse_version(text: str) -> str | None:
     return found[1] if found else None
 
 
+def inference_ami(instance_type: str | None) -> str:
+    """Return the AMI of an endpoint's hosts whose driver suits both the instance type's GPU and this image."""
+    return BLACKWELL_AMI if _BLACKWELL_INSTANCE.match(instance_type or "") else INFERENCE_AMI
+
+
 def check_driver(host: HostDriver, purpose: Purpose) -> None:
     """Check that the driver suffices for the image's CUDA version if CUDA is wanted.
 
@@ -105,8 +113,8 @@ def _remedy(host: HostDriver, purpose: Purpose) -> str:
     if host.is_batch:
         return f"create the transform job with TransformAmiVersion {TRANSFORM_AMI}"
     return (
-        f"create the endpoint with InferenceAmiVersion {INFERENCE_AMI}; on your own machine, update the driver "
-        "and start the container with --gpus all"
+        f"create the endpoint with InferenceAmiVersion {inference_ami(host.instance_type)}; on your own machine, "
+        "update the driver and start the container with --gpus all"
     )
 
 

@@ -59,7 +59,8 @@ class DebuggerSettings:
 def read_settings(config: TrainingConfig, paths: Paths) -> DebuggerSettings:
     """Return the settings of a job that requests the debugger."""
     parameters, hook = config.hyperparameters, config.hook
-    folder = paths.relocate((hook or _NO_HOOK).local_path)
+    # The platform uploads the hook's folder; without a hook, the tensors have to come home in output.tar.gz.
+    folder = paths.relocate(hook.local_path) if hook else paths.output_data / "tensors"
     return DebuggerSettings(
         folder=folder,
         tensorboard=_tensorboard(hook, folder, paths),

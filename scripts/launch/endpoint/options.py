@@ -1,11 +1,11 @@
 """Deployment options of the command line, validated and resolved into all requests of a deployment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aws.errors import CloudError
+from aws.request_check import check
 from classifier.errors import ConfigError
 from launch.endpoint.request import (
     Capture,
@@ -20,12 +20,12 @@ from launch.endpoint.request import (
     update_request,
 )
 from launch.platform.clients import PlatformOptions
-from launch.platform.models import artifact_version, content_name, named_model_request
+from launch.platform.models import content_name, named_model_request, resolve_artifact
 from launch.platform.resources import NO_OPTIONS, ContainerOptions, has_gpu
-from launch.terminal import print_status
 
 DEFAULT_INSTANCE = "ml.m5.large"
 _MAX_ALARMS = 10
+_MIN_FLEET = 2  # instances, of which a canary or a batch is at most half
 _MAX_UPDATE_PERCENT = 50
 _MIN_ROLLING_PERCENT = 5
 
@@ -54,6 +54,7 @@ class EndpointOptions:
         name: the endpoint's name, and the prefix of its model's and config's.
         instance_type: default: :data:`DEFAULT_INSTANCE`.
         num_instances: default: as many as the endpoint has, or one.
+        ami: the hosts' image, for instances with a GPU; default: one that suits the instance type.
         asynchronous: where the answers of an asynchronous endpoint go.
         take_over: whether the endpoint may be one that another program has created.
     """
@@ -63,6 +64,7 @@ class EndpointOptions:
     container: ContainerOptions = NO_OPTIONS
     instance_type: str | None = None
     num_instances: int | None = None
+    ami: str | None = None
     multi_model: bool = False
     serverless: Serverless | None = None
     asynchronous: str | None = None
@@ -80,25 +82,26 @@ def check_options(options: EndpointOptions) -> None:
     """
     if options.serverless:
         _check_serverless(options)
+    elif options.ami and not has_gpu(options.instance_type or DEFAULT_INSTANCE):
+        raise ConfigError(f"--ami {options.ami} has a GPU's driver: choose an --instance with a GPU, or leave it out")
     if options.multi_model and has_gpu(options.instance_type or ""):
         raise ConfigError("--multi-model is served on CPUs: choose another --instance, such as ml.m5.xlarge")
     _check_update(options.update)
+    _check_fleet(options)
     _check_scaling(options.scaling, asynchronous=options.asynchronous is not None)
 
 
-def find_version(data: str, platform: PlatformOptions, *, dry_run: bool) -> str:
-    """Return the artifact's version, or an empty string if a dry run can't reach S3.
+def check_endpoint(model: str, options: EndpointOptions) -> None:
+    """Check the requests of a deployment, before anything is sent.
 
     Raises:
-        CloudError: there is no such object, or S3 can't be reached.
+        UserError: as :func:`endpoint_requests`, except for what only AWS knows; or AWS would refuse a request.
     """
-    try:
-        return artifact_version(data, platform.region)
-    except CloudError:
-        if not dry_run:
-            raise
-        print_status("deploy: S3 can't be reached, so the names below differ from those of a real run")
-        return ""
+    check_options(options)
+    assumed = replace(options, platform=options.platform.assuming())
+    requests = endpoint_requests(assumed, resolve_artifact(model, assumed.platform), "")
+    # The endpoint's name first: those of model and config begin with it.
+    check({"CreateEndpoint": requests["CreateEndpoint"], **requests}, local=options.platform.local)
 
 
 def endpoint_requests(options: EndpointOptions, data: str, version: str) -> dict[str, Any]:
@@ -136,6 +139,9 @@ def _check_serverless(options: EndpointOptions) -> None:
     security = options.container.security
     conflicts: Mapping[str, object] = {
         "--instance": options.instance_type,
+        "--instances": (options.num_instances or 1) > 1,
+        "--ami": options.ami,
+        "--kms-key": security.kms_key,
         "--capture": options.capture,
         "--max-instances": options.scaling.max_instances,
         "--network-isolation": security.network_isolation,
@@ -146,6 +152,17 @@ def _check_serverless(options: EndpointOptions) -> None:
             raise ConfigError(f"{name} can't be combined with --serverless: leave one of them out")
     if options.update.strategy != "all-at-once":
         raise ConfigError("--update can't be combined with --serverless, which has no fleet: leave one of them out")
+
+
+def _check_fleet(options: EndpointOptions) -> None:
+    """Check that there is a part of the instances to update; without ``--instances`` that is the endpoint's to say."""
+    if options.update.strategy == "all-at-once" or options.num_instances is None:
+        return
+    if max(options.num_instances, options.scaling.max_instances or 1) < _MIN_FLEET:
+        raise ConfigError(
+            f"--update {options.update.strategy} replaces a part of the instances at a time, and there is one: raise "
+            "--instances or --max-instances, or leave --update out"
+        )
 
 
 def _check_update(update: Update) -> None:
@@ -180,6 +197,7 @@ def _endpoint_spec(options: EndpointOptions, model_name: str) -> EndpointSpec:
         model_name=model_name,
         instance_type=options.instance_type or DEFAULT_INSTANCE,
         num_instances=1 if options.num_instances is None else options.num_instances,
+        ami=options.ami,
         serverless=options.serverless,
         asynchronous=_output_uri(options.asynchronous, local=local) if options.asynchronous else None,
         capture=Capture(place=_output_uri(capture.place, local=local), percent=capture.percent) if capture else None,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from classifier.contract.driver import INFERENCE_AMI
+from classifier.contract.driver import inference_ami
 from launch.platform.resources import VARIANT, has_gpu, scalable_target, tag_list
 
 # The platform's limit for a container to start; the largest models load in less.
@@ -38,6 +38,7 @@ class EndpointSpec:
     """An endpoint configuration with one model.
 
     Attributes:
+        ami: host image, which has the NVIDIA driver; default: one that suits the instance type.
         asynchronous: where an asynchronous endpoint writes its answers; its requests name photos in S3.
     """
 
@@ -45,6 +46,7 @@ class EndpointSpec:
     model_name: str
     instance_type: str = "ml.m5.large"
     num_instances: int = 1
+    ami: str | None = None
     serverless: Serverless | None = None
     asynchronous: str | None = None
     capture: Capture | None = None
@@ -161,7 +163,7 @@ def _variant(spec: EndpointSpec) -> dict[str, Any]:
     if not spec.asynchronous:
         variant["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
     if has_gpu(spec.instance_type):
-        variant["InferenceAmiVersion"] = INFERENCE_AMI
+        variant["InferenceAmiVersion"] = spec.ami or inference_ami(spec.instance_type)
     return variant
 
 

@@ -1,12 +1,8 @@
 """API errors of the local client, raised as botocore's so that commands handle both clients alike."""
 
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import ClientError, ParamValidationError
-
-if TYPE_CHECKING:
-    from botocore.model import ServiceModel
 
 
 def api_error(code: str, message: str, operation: str = "local") -> ClientError:
@@ -30,22 +26,19 @@ def invalid(message: str) -> ClientError:
 
 
 def check_request(operation: str, request: dict[str, Any]) -> None:
-    """Validate a request against botocore's model of the SageMaker API.
+    """Check a request as AWS does, with ``file://`` allowed wherever it takes ``s3://``.
 
     Raises:
         ParamValidationError: botocore would not send this request.
+        ClientError: SageMaker would refuse it.
     """
-    from botocore.validate import ParamValidator  # noqa: PLC0415 - a supervisor, which checks no request, does without
+    # A supervisor, which checks no request, does without.
+    from botocore.validate import ParamValidator  # noqa: PLC0415
 
-    shape = _sagemaker().operation_model(operation).input_shape
-    report = ParamValidator().validate(request, shape)
+    from aws.request_check import faults, input_shape  # noqa: PLC0415
+
+    report = ParamValidator().validate(request, input_shape(operation))
     if report.has_errors():
         raise ParamValidationError(report=report.generate_report())
-
-
-@cache
-def _sagemaker() -> "ServiceModel":
-    from botocore.loaders import Loader  # noqa: PLC0415
-    from botocore.model import ServiceModel  # noqa: PLC0415
-
-    return ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
+    for fault in faults(operation, request, local=True):
+        raise invalid(fault.for_caller())

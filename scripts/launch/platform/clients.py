@@ -1,12 +1,18 @@
 """Clients of AWS and of the local platform, chosen by the command line."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aws.clients import client
+from aws.errors import UnreachableError
 from launch.local.client import DEFAULT_FOLDER, LocalClient, LocalLogs
+from launch.terminal import print_status
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,20 @@ class Platform:
     flags: str
 
 
+class Lookups(Enum):
+    """What to do where a request depends on something that only AWS knows, such as a role's ARN.
+
+    Attributes:
+        REQUIRED: ask AWS.
+        OPTIONAL: ask, and go on with an assumption where AWS can't be asked; the user is told so.
+        ASSUMED: ask nothing, to check a request before anything is sent.
+    """
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    ASSUMED = "assumed"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlatformOptions:
     """Which platform to use: AWS in a region, or this machine with its jobs and endpoints in a folder."""
@@ -35,6 +55,32 @@ class PlatformOptions:
     local: bool = False
     folder: Path = DEFAULT_FOLDER
     region: str | None = None
+    lookups: Lookups = Lookups.REQUIRED
+
+    def assuming(self) -> "PlatformOptions":
+        """Return the same platform, of which nothing is asked."""
+        return replace(self, lookups=Lookups.ASSUMED)
+
+    def look_up(self, call: Callable[[], T], assumed: T, consequence: str) -> T:
+        """Return AWS's answer, or what is assumed where it is not asked.
+
+        Args:
+            call: asks AWS.
+            assumed: a value of the same form.
+            consequence: what a dry run without the answer tells the user, as the end of a sentence.
+
+        Raises:
+            CloudError: AWS said no, or can't be asked although the answer is required.
+        """
+        if self.lookups is Lookups.ASSUMED:
+            return assumed
+        try:
+            return call()
+        except UnreachableError as error:
+            if self.lookups is Lookups.REQUIRED:
+                raise
+            print_status(f"not checked: {error}; {consequence}")
+            return assumed
 
     def connect(self) -> Platform:
         """Create the clients; no request is sent.

@@ -8,9 +8,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from aws.clients import role_arn
+from aws.clients import given_role, role_arn
 from classifier.errors import ConfigError
 from launch.local.opt_ml import NO_IMAGE
+from launch.platform.clients import PlatformOptions
 
 PROJECT_KEY, PROJECT = "project", "image-classifier"
 LOCAL_ROLE = "arn:aws:iam::000000000000:role/local"
@@ -65,13 +66,22 @@ class ContainerOptions:
             return NO_IMAGE
         raise ConfigError("no image is given: --image URI, or set IMAGE_URI; scripts/build_and_push.sh pushes one")
 
-    def resolve_role(self, *, local: bool, region: str | None) -> str:
+    def resolve_role(self, platform: PlatformOptions) -> str:
         """Return the ARN of the execution role.
 
         Raises:
             CloudError: no role is given, or IAM has none of that name.
         """
-        return LOCAL_ROLE if local else role_arn(self.role, region)
+        if platform.local:
+            return LOCAL_ROLE
+        name = given_role(self.role)
+        if name.startswith("arn:"):
+            return name
+        return platform.look_up(
+            lambda: role_arn(name, platform.region),
+            f"arn:aws:iam::000000000000:role/{name}",
+            "the account number below is made up",
+        )
 
 
 NO_OPTIONS = ContainerOptions()

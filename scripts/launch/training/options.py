@@ -5,15 +5,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from aws.clients import check_bucket, client
+from aws.clients import client
 from aws.errors import translate_errors
+from aws.request_check import check
+from classifier.contract.architectures import check_name
 from classifier.contract.channels import PHOTO_CHANNELS, find_channels, is_junk_file, select_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import PlatformOptions
-from launch.platform.resources import LOCAL_ROLE, NO_OPTIONS, ContainerOptions
+from launch.platform.places import check_places
+from launch.platform.resources import NO_OPTIONS, ContainerOptions
 from launch.terminal import command, unique_name
-from launch.training.request import DEFAULT_RESOURCES, NO_MONITORING, Monitoring, Resources, TrainingSpec
+from launch.training.request import (
+    DEFAULT_RESOURCES,
+    NO_MONITORING,
+    Monitoring,
+    Resources,
+    TrainingSpec,
+    training_request,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +55,7 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
     """Resolve the options: find channels, role and image, and apply defaults.
 
     Args:
-        hyperparameters: names and values as they are sent; ``debug`` and ``profile`` turn on the platform's debugger
-            and profiler, too.
+        hyperparameters: names and values as they are sent.
 
     Raises:
         ConfigError: an option is missing or invalid.
@@ -54,30 +63,38 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
         CloudError: no role is given, or S3 can't list the channels.
     """
     parsed = Hyperparameters.parse(hyperparameters)
+    check_name(parsed.model)
     platform, container, monitoring = options.platform, options.container, options.monitoring
     name = options.name or unique_name("image-classifier")
-    output = _output_uri(options.output, platform.folder / "artifacts" if platform.local else None, "--output")
-    checkpoints = _output_uri(options.checkpoints, None, "--checkpoints") if options.checkpoints else None
+    output = _output_uri(options.output, platform)
+    checkpoints = _output_uri(options.checkpoints, platform) if options.checkpoints else None
     _check_max_wait(options.resources)
+    _check_save_interval(monitoring)
     return TrainingSpec(
         job_name=name,
         image=container.resolve_image(local=platform.local),
-        role=container.resolve_role(local=platform.local, region=platform.region),
+        role=container.resolve_role(platform),
         channels=resolve_channels(options.data, options.channels, platform),
         output=output,
-        hyperparameters=hyperparameters,
+        hyperparameters=_with_monitoring(hyperparameters, monitoring),
         input_mode="FastFile" if options.fast_file else "File",
         checkpoints=checkpoints or (f"{output}/{name}/checkpoints" if options.resources.spot else None),
         resources=options.resources,
-        monitoring=replace(
-            monitoring,
-            debugger=monitoring.debugger or parsed.debug,
-            profiler=monitoring.profiler or parsed.profile,
-        ),
+        monitoring=replace(monitoring, profiler=monitoring.profiler or parsed.profile),
         security=container.security,
         environment=container.environment,
         tags=container.tags,
     )
+
+
+def check_training(options: TrainingOptions, hyperparameters: Mapping[str, str]) -> None:
+    """Check the request that the options give, before anything is sent.
+
+    Raises:
+        UserError: as :func:`training_spec`, except for what only AWS knows; or AWS would refuse the request.
+    """
+    spec = training_spec(replace(options, platform=options.platform.assuming()), hyperparameters)
+    check({"CreateTrainingJob": training_request(spec)}, local=options.platform.local)
 
 
 def resolve_channels(data: str | None, channels: Mapping[str, str], platform: PlatformOptions) -> dict[str, str]:
@@ -94,7 +111,11 @@ def resolve_channels(data: str | None, channels: Mapping[str, str], platform: Pl
     """
     found: dict[str, str] = {}
     if data and data.startswith("s3://"):
-        found = _channels_in_s3(data.rstrip("/"), platform.region)
+        place = data.rstrip("/")
+        # As upload_data writes them.
+        assumed = {name: f"{place}/{name}/" for name in ("train", "validation", "test")}
+        consequence = f"the channels {', '.join(assumed)} are assumed"
+        found = platform.look_up(lambda: _channels_in_s3(place, platform.region), assumed, consequence)
     elif data:
         found = {name: str(folder) for name, folder in find_channels(Path(data)).items()}
     found.update(channels)
@@ -103,23 +124,13 @@ def resolve_channels(data: str | None, channels: Mapping[str, str], platform: Pl
     return {name: _channel_uri(name, place, local=platform.local) for name, place in found.items()}
 
 
-def check_places(spec: TrainingSpec, region: str | None) -> None:
-    """Check that the platform can reach every channel and output.
+def check_training_places(spec: TrainingSpec, platform: PlatformOptions) -> None:
+    """Check the places in S3 of a training job, before it is created.
 
     Raises:
-        CloudError: a bucket does not exist.
-        ConfigError: a place is on this machine while the training runs on AWS.
+        CloudError: as :func:`launch.platform.places.check_places`.
     """
-    places = [*spec.channels.values(), spec.output, *([spec.checkpoints] if spec.checkpoints else [])]
-    remote = [place for place in places if place.startswith("s3://")]
-    if spec.role != LOCAL_ROLE and len(remote) < len(places):
-        local = next(place for place in places if place not in remote)
-        raise ConfigError(f"{local} is on this machine, but the training runs on AWS: give s3://BUCKET/PREFIX")
-    if not remote:
-        return
-    s3 = client("s3", region=region)
-    for bucket in dict.fromkeys(place.removeprefix("s3://").partition("/")[0] for place in remote):
-        check_bucket(s3, f"s3://{bucket}")
+    check_places(spec.channels.values(), [spec.output, *([spec.checkpoints] if spec.checkpoints else [])], platform)
 
 
 def _channel_uri(name: str, place: str, *, local: bool) -> str:
@@ -158,14 +169,26 @@ def _folders_in_s3(s3: Any, bucket: str, start: str) -> Iterator[str]:
             yield item["Prefix"][len(start) :].rstrip("/")
 
 
-def _output_uri(text: str | None, default: Path | None, option: str) -> str:
-    if text and text.startswith("s3://"):
+def _output_uri(text: str | None, platform: PlatformOptions) -> str:
+    if not platform.local:
+        if not text:
+            raise ConfigError("no --output is given: --output s3://BUCKET/PREFIX, a bucket of yours in the same region")
+        # As it was given, for a message about it; RequestError unless it is in S3.
         return text.rstrip("/")
-    if default is None and not text:
-        raise ConfigError(f"no {option} is given: {option} s3://BUCKET/PREFIX, a bucket of yours in the same region")
-    if text and text.startswith("file://"):
-        return text
-    return Path(text or str(default)).resolve().as_uri()
+    if text and text.startswith(("s3://", "file://")):
+        return text.rstrip("/")
+    return Path(text or platform.folder / "artifacts").resolve().as_uri()
+
+
+def _with_monitoring(hyperparameters: Mapping[str, str], monitoring: Monitoring) -> dict[str, str]:
+    """Add the hyperparameters that turn on what the options ask for."""
+    asked = {"debug": monitoring.debugger, "profile": monitoring.profiler}
+    return {**hyperparameters, **{name: "true" for name, is_on in asked.items() if is_on}}
+
+
+def _check_save_interval(monitoring: Monitoring) -> None:
+    if monitoring.save_interval is not None and monitoring.save_interval < 1:
+        raise ConfigError(f"--save-interval {monitoring.save_interval}: at least 1 step")
 
 
 def _check_max_wait(resources: Resources) -> None:

@@ -37,13 +37,22 @@ DEFAULT_RESOURCES = Resources()
 
 @dataclass(frozen=True, kw_only=True)
 class Monitoring:
-    """What the platform saves of a training below its output: the debugger's tensors, every ``save_interval`` steps,
-    and the profiler's measurements.
+    """Measurements of a training.
+
+    The container takes them and packs them into ``output.tar.gz``. With ``aws_debugger`` the platform is asked to
+    upload them as they are written, below the output; not all accounts are allowed to.
+
+    Attributes:
+        debugger: save tensors and evaluate rules on them, as the hyperparameter ``debug`` does.
+        profiler: save a profile, as the hyperparameter ``profile`` does.
+        aws_debugger: send the platform's debugger configuration, and the profiler's with ``profiler``.
+        save_interval: with ``aws_debugger``, steps between saves.
     """
 
     debugger: bool = False
-    save_interval: int | None = None
     profiler: bool = False
+    aws_debugger: bool = False
+    save_interval: int | None = None
 
 
 NO_MONITORING = Monitoring()
@@ -138,14 +147,14 @@ def _stopping_condition(resources: Resources) -> dict[str, int]:
 
 def _monitoring_fields(spec: TrainingSpec) -> dict[str, Any]:
     monitoring, fields = spec.monitoring, {}
-    if monitoring.debugger:
+    if monitoring.aws_debugger:
         interval = {"save_interval": str(monitoring.save_interval)} if monitoring.save_interval else {}
         fields["DebugHookConfig"] = {
             "LocalPath": TENSORS,
             "S3OutputPath": spec.output,
             **_optional("HookParameters", interval),
         }
-    if monitoring.profiler:
+    if monitoring.aws_debugger and monitoring.profiler:
         fields["ProfilerConfig"] = {
             "S3OutputPath": spec.output,
             "ProfilingIntervalInMilliseconds": _PROFILER_INTERVAL_MS,

@@ -1,7 +1,9 @@
 """Training jobs: start, stop, follow to the end, and show the results."""
 
+import tempfile
 import webbrowser
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from launch.platform.prices import describe_instances
 from launch.terminal import command, is_terminal, print_status
 
 _REPORT = "report.html"
+_MAX_REPORT_BYTES = 10 * 10**9  # the debugger's tensors take up to 0.2 GB
 
 
 def start(platform: Platform, request: Mapping[str, Any]) -> None:
@@ -117,23 +120,28 @@ class TrainingWatch:
             print(f"next        {command('deploy', artifact)}{self.platform.flags}")
 
     def _fetch_reports(self, record: Record) -> Path | None:
-        """Unpack the job's ``output.tar.gz`` and return its folder, or None if there is none."""
+        """Unpack the job's ``output.tar.gz`` and return its folder, or None if there is none.
+
+        The copy from S3 is removed in any case, and so is the folder if nothing was unpacked into it.
+        """
         uri = f"{record['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{self.name}/output/output.tar.gz"
+        self.reports.mkdir(parents=True, exist_ok=True)
         try:
-            archive = local_path(uri, "output") if is_local(uri) else _download(uri, self.reports)
-            self.reports.mkdir(parents=True, exist_ok=True)
-            unpack_tar(archive, self.reports)
+            with tempfile.TemporaryDirectory(prefix=".download-", dir=self.reports) as folder:
+                archive = local_path(uri, "output") if is_local(uri) else _download(uri, Path(folder))
+                unpack_tar(archive, self.reports, max_bytes=_MAX_REPORT_BYTES)
+            return self.reports
         except (FileNotFoundError, CloudError):
-            return None
+            pass
         except (ArchiveError, OSError) as error:
             print_status(f"train: {uri} can't be unpacked: {error}")
-            return None
-        return self.reports
+        with suppress(OSError):
+            self.reports.rmdir()
+        return None
 
 
 def _download(uri: str, folder: Path) -> Path:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    folder.mkdir(parents=True, exist_ok=True)
     with translate_errors(uri):
         s3_client(num_connections=1).download_file(bucket, key, str(folder / "output.tar.gz"))
     return folder / "output.tar.gz"

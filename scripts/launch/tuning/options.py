@@ -6,14 +6,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from aws.request_check import check as check_requests
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError
 from launch.training.options import TrainingOptions, training_spec
 from launch.training.request import TrainingSpec
 from launch.tuning.ranges import canonical, read_ranges
-from launch.tuning.request import TuningSpec, check
+from launch.tuning.request import TuningSpec, check, tuning_request
 
 RESULTS = Path(__file__).resolve().parents[3] / "local_test" / "tuning"
+_PARALLEL = 2  # trials at a time
 _MAX_NAME = 18  # characters, which leaves room for the time and the trial's number
 
 
@@ -27,6 +29,7 @@ class TuningOptions:
         hyperparameters: the fixed ones.
         defaults: hyperparameters for those that are neither fixed nor tuned.
         name: of the tuning job; default: after the ranges file, on AWS with the time.
+        parallel: number of trials at a time; default: 2, or fewer if there are fewer trials.
         results: the folder of the table and the page; default: below ``local_test/tuning``.
     """
 
@@ -39,7 +42,7 @@ class TuningOptions:
     objective: str = "validation:accuracy"
     strategy: str = "bayesian"
     jobs: int | None = None
-    parallel: int = 2
+    parallel: int | None = None
     early_stopping: bool = False
     warm_start: tuple[str, ...] = ()
     transfer: bool = False
@@ -73,7 +76,7 @@ def resolve_search(options: TuningOptions) -> Search:
         objective=options.objective,
         strategy=options.strategy,
         jobs=options.jobs,
-        parallel=options.parallel,
+        parallel=_PARALLEL if options.parallel is None else options.parallel,
         early_stopping=options.early_stopping,
         warm_start=options.warm_start,
         transfer=options.transfer,
@@ -83,7 +86,23 @@ def resolve_search(options: TuningOptions) -> Search:
         seed=options.seed,
     )
     check(spec)
+    if options.parallel is None:
+        spec = replace(spec, parallel=min(spec.parallel, spec.num_jobs()))
     return Search(spec, {**options.hyperparameters, **defaults})
+
+
+def check_tuning(options: TrainingOptions, search: Search, folder: Path) -> None:
+    """Check the request of a tuning job, before anything is sent; arguments as for :func:`trial_training`.
+
+    Raises:
+        UserError: as :func:`trial_training`, except for what only AWS knows; or AWS would refuse the request.
+    """
+    training = trial_training(replace(options, platform=options.platform.assuming()), search, folder)
+    request = tuning_request(search.spec, training)
+    if options.platform.local:
+        # Earlier local jobs are folders.
+        request.pop("WarmStartConfig", None)
+    check_requests({"CreateHyperParameterTuningJob": request}, local=options.platform.local)
 
 
 def results_folder(options: TuningOptions, name: str) -> Path:

@@ -7,14 +7,14 @@ parameter.
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import botocore.session
 from botocore.validate import ParamValidator
 
+from aws.request_check import service_model
+from classifier.contract.architectures import check_name
 from classifier.contract.hyperparameters import ALIASES, Hyperparameters, Scale
 from classifier.errors import ConfigError, did_you_mean
 from launch.terminal import read_object
@@ -108,7 +108,7 @@ def read_ranges(path: Path, fixed: Mapping[str, str]) -> Ranges:
 
 def _check_shape(path: Path, content: Mapping[str, Any]) -> None:
     """Reject what the API itself would reject, and automatic ranges."""
-    errors = ParamValidator().validate(content, _sagemaker().shape_for("ParameterRanges"))
+    errors = ParamValidator().validate(content, service_model("sagemaker").shape_for("ParameterRanges"))
     if errors.has_errors():
         first = errors.generate_report().splitlines()[0].rstrip(".")
         hint = '; numbers are written as strings, "1"' if "valid types: <class 'str'>" in first else ""
@@ -118,11 +118,6 @@ def _check_shape(path: Path, content: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{path}: AutoParameters[0] ({name}): automatic ranges are not supported: give MinValue and MaxValue"
         )
-
-
-@cache
-def _sagemaker() -> Any:
-    return cast(Any, botocore.session.get_session().get_service_model("sagemaker"))
 
 
 def _entries(content: Mapping[str, Any]) -> Iterator[tuple[str, "Callable[..., Range]", dict[str, Any]]]:
@@ -215,6 +210,8 @@ def _choice(entry: Mapping[str, Any], name: str, where: str) -> Range:
 def _check_value(name: str, value: str, where: str) -> None:
     """Check a value's type and bounds; combinations of hyperparameters are checked once all are known."""
     try:
+        if name == "model":
+            check_name(value)
         Hyperparameters.parse({name: value})
     except ConfigError as error:
         if not str(error).startswith("hyperparameters:"):

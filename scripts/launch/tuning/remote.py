@@ -9,10 +9,11 @@ from typing import Any
 from aws.clients import client
 from aws.errors import CloudError, translate_errors
 from classifier.errors import UserError
+from launch.platform.clients import PlatformOptions
 from launch.platform.monitoring import wait
 from launch.platform.prices import describe_hourly
 from launch.terminal import command, print_status
-from launch.training.options import check_places
+from launch.training.options import check_training_places
 from launch.training.request import TrainingSpec
 from launch.tuning.request import TuningSpec, tuning_request
 from launch.tuning.results import report_results
@@ -134,7 +135,7 @@ class RemoteTuning:
         return 0
 
     def _create(self, tuner: RemoteTuner) -> None:
-        check_places(self.training, self.region)
+        check_training_places(self.training, PlatformOptions(region=self.region))
         print(f"tuning job  {tuner.create(tuning_request(self.spec, self.training))}", flush=True)
         resources = self.training.resources
         price = describe_hourly(resources.instance_type, resources.num_instances * self.spec.parallel)

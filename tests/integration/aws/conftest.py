@@ -102,7 +102,10 @@ def shell(cloud: Cloud, tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.fixture
 def bucket(shell: Shell, request: pytest.FixtureRequest) -> str:
-    """A new bucket."""
+    """A new bucket with a photo below ``photos/train/``; there is another one that is called bucket."""
     name = f"bucket-{abs(hash(request.node.nodeid))}"
-    shell.client("s3").create_bucket(Bucket=name)
+    s3 = shell.client("s3")
+    for one in (name, "bucket"):
+        s3.create_bucket(Bucket=one)
+        s3.put_object(Bucket=one, Key="photos/train/a/1.jpg", Body=b"x")
     return name

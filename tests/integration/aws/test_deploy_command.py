@@ -130,7 +130,7 @@ def test_each_kind_of_endpoint_is_deployed(
     [
         (["--serverless", "--capture", "s3://b/c"], "--capture can't be combined with --serverless"),
         (["--multi-model", "--instance", "ml.g5.xlarge"], "--multi-model is served on CPUs"),
-        (["--update", "canary"], "--update canary needs at least one --alarm"),
+        (["--update", "canary", "--instances", "2"], "--update canary needs at least one --alarm"),
         (["--min-instances", "0", "--max-instances", "2"], "--min-instances 0 needs --asynchronous"),
         (["--vpc-subnets", "subnet-1"], "--vpc-subnets and --security-groups go together"),
     ],
@@ -282,13 +282,15 @@ def test_ctrl_c_during_a_transform_job_prints_its_cost_and_how_to_stop_it(
     assert f"batch_transform.py --stop {name}" in errors
 
 
-def test_dry_run_of_a_transform_prints_its_requests_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
+def test_dry_run_of_a_transform_prints_its_requests_and_sends_nothing(
+    shell: Any, cloud: "Cloud", artifact: str
+) -> None:
     options = ("--output", "s3://bucket/answers", "--name", "dogs", "--concurrent", "7", "--kms-key", "key", *OPTIONS)
-    dry = shell.run("batch_transform", "s3://bucket/model.tar.gz", "s3://bucket/photos/", *options, "--dry-run")
+    dry = shell.run("batch_transform", artifact, "s3://bucket/photos/", *options, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     requests = json.loads(dry.stdout)
     assert list(requests) == ["CreateModel", "CreateTransformJob"]
-    assert requests["CreateModel"]["PrimaryContainer"]["ModelDataUrl"] == "s3://bucket/model.tar.gz"
+    assert requests["CreateModel"]["PrimaryContainer"]["ModelDataUrl"] == artifact
     job = requests["CreateTransformJob"]
     assert job["ModelName"] == requests["CreateModel"]["ModelName"]
     assert (job["TransformJobName"], job["MaxConcurrentTransforms"]) == ("dogs", 7)

@@ -1,16 +1,21 @@
 """build_and_push.sh against moto's ECR, with a fake ``docker`` that registers a manifest instead of pushing."""
 
+import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launch.platform.ecr import build_options
+
 ROOT = Path(__file__).resolve().parents[3]
 
 # Logs its arguments, and for `docker push` puts an image into ECR.
 DOCKER = """#!/bin/sh
 echo "$*" >> "{folder}/calls"
+case "$*" in *--help*) echo "      --platform string"; echo "      --provenance string"; exit ;; esac
 case "$1" in
 login) cat > "{folder}/password" ;;
 push)
@@ -20,8 +25,7 @@ import sys, boto3
 boto3.client("ecr").put_image(
     repositoryName=sys.argv[1],
     imageTag=sys.argv[2],
-    imageManifest='{{"schemaVersion": 2, "config": {{}}}}',
-    imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
+    imageManifest=open("{folder}/manifest").read(),
 )
 END
     ;;
@@ -29,13 +33,22 @@ esac
 """
 
 
+def write_manifest(folder: Path, media_type: str) -> None:
+    """Set what the fake Docker pushes."""
+    manifest = {"schemaVersion": 2, "mediaType": media_type, "config": {"digest": f"sha256:{'0' * 64}"}}
+    (folder / "manifest").write_text(json.dumps(manifest), encoding="utf-8")
+
+
 @pytest.fixture
 def docker(shell: Any, tmp_path: Path) -> Path:
-    """The folder to which the fake Docker logs its calls."""
+    """The folder to which the fake Docker logs its calls; what it pushes is for linux/amd64."""
+    shell.cloud.answer("GetDownloadUrlForLayer", {"downloadUrl": f"{shell.cloud.url}/config"})
+    shell.cloud.answer("/config", {"os": "linux", "architecture": "amd64"})
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "docker"
     program.write_text(DOCKER.format(folder=tmp_path, python=ROOT / ".venv/bin/python"), encoding="utf-8")
     program.chmod(0o755)
+    write_manifest(tmp_path, "application/vnd.docker.distribution.manifest.v2+json")
     shell.environment["PATH"] = f"{tmp_path / 'bin'}:{shell.environment['PATH']}"
     return tmp_path
 
@@ -56,8 +69,9 @@ def test_image_is_built_and_pushed_once_and_its_digest_printed(shell: Any, docke
     assert done.returncode == 0, done.stderr
     registry = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
     assert done.stdout.startswith(f"{registry}/dogs@sha256:")
-    calls = (docker / "calls").read_text(encoding="utf-8").splitlines()
-    assert calls[0].startswith("build --tag dogs:v1 --file ")
+    assert done.stdout.count("\n") == 1
+    calls = [line for line in (docker / "calls").read_text(encoding="utf-8").splitlines() if "--help" not in line]
+    assert calls[0].startswith("build --platform=linux/amd64 --provenance=false --tag dogs:v1 --file ")
     assert "--build-arg BAKED_WEIGHTS=" in calls[0]
     assert calls[1].startswith("login --username AWS --password-stdin https://123456789012.dkr.ecr")
     assert calls[2:] == [f"tag dogs:v1 {registry}/dogs:v1", f"push {registry}/dogs:v1"]
@@ -67,7 +81,52 @@ def test_image_is_built_and_pushed_once_and_its_digest_printed(shell: Any, docke
     assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
     again = push(shell, "v1", "--repository", "dogs")
     assert (again.returncode, again.stdout) == (0, done.stdout)
-    assert (docker / "calls").read_text(encoding="utf-8").splitlines() == calls
+    assert "build --platform" not in (docker / "calls").read_text(encoding="utf-8").partition("push ")[2]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "architecture", "message"),
+    [
+        (
+            "application/vnd.oci.image.index.v1+json",
+            "amd64",
+            "is pushed as application/vnd.oci.image.index",
+        ),
+        (
+            "application/vnd.oci.image.manifest.v1+json",
+            "arm64",
+            "is an image for linux/arm64, and SageMaker",
+        ),
+    ],
+)
+def test_image_that_sagemaker_cannot_run_is_an_error(
+    shell: Any, docker: Path, media_type: str, architecture: str, message: str
+) -> None:
+    write_manifest(docker, media_type)
+    shell.cloud.answer("/config", {"os": "linux", "architecture": architecture})
+    refused = push(shell, "v1", "--repository", f"birds-{architecture}")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert message in refused.stderr
+
+
+def test_setup_leaves_standard_output_to_the_script_that_starts_it(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    setup = shutil.copy(ROOT / "scripts" / "setup.sh", tmp_path / "scripts")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase "$1" in -m) exit 3 ;; --version) echo Python 3.12.0 ;; esac\n', encoding="utf-8")
+    python.chmod(0o755)
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python)}
+    done = subprocess.run([setup], check=False, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "setup: creating .venv with Python 3.12.0" in done.stderr
+
+
+def test_engine_that_knows_no_provenance_is_not_asked_for_it(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = docker / "bin" / "docker"
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    assert build_options() == ["--platform=linux/amd64", "--provenance=false"]
+    program.write_text('#!/bin/sh\necho "      --platform string"\n', encoding="utf-8")
+    assert build_options() == ["--platform=linux/amd64"]
 
 
 def test_missing_docker_is_an_error(shell: Any, tmp_path: Path) -> None:

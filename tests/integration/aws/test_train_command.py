@@ -19,7 +19,7 @@ IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:0"
 
 
 def arguments(bucket: str, *more: str) -> list[str]:
-    channel = f"train=s3://{bucket}/dogs/train/"
+    channel = f"train=s3://{bucket}/photos/train/"
     return ["--channel", channel, "--output", f"s3://{bucket}/models", "--role", ROLE, "--image", IMAGE, *more]
 
 
@@ -44,6 +44,7 @@ def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, 
     assert "epoch   1/3  validation:accuracy=0.9" in done.stdout
     assert f"artifact    s3://{bucket}/models/one/output/model.tar.gz" in done.stdout
     assert f"reports     {shell.folder}/sagemaker/reports/one/report.html" in done.stdout
+    assert [path.name for path in (shell.folder / "sagemaker" / "reports" / "one").iterdir()] == ["report.html"]
     sent = cloud.bodies("CreateTrainingJob")[0]
     assert sent["HyperParameters"] == {"epochs": "3", "lr": "0.01"}
     assert sent["EnableManagedSpotTraining"] is True
@@ -52,8 +53,23 @@ def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, 
     assert {"Key": "team", "Value": "dogs"} in sent["Tags"]
 
 
+def test_reports_that_are_refused_leave_nothing(shell: Any, bucket: str) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("report.html"), io.BytesIO())
+        link = tarfile.TarInfo("home")
+        link.type, link.linkname = tarfile.SYMTYPE, "/"
+        archive.addfile(link)
+    shell.client("s3").put_object(Bucket=bucket, Key="models/evil/output/output.tar.gz", Body=packed.getvalue())
+    done = shell.run("train", *arguments(bucket, "--name", "evil"))
+    assert "output.tar.gz can't be unpacked: output.tar.gz: entry 'home' is refused: a link" in done.stderr
+    assert not (shell.folder / "sagemaker" / "reports" / "evil").exists()
+
+
 def test_dry_run_prints_the_request_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
-    dry = shell.run("train", *arguments("none", "--name", "dry", "--profiler", "--debugger", "--dry-run", "epochs=3"))
+    dry = shell.run(
+        "train", *arguments("none", "--name", "dry", "--profiler", "--aws-debugger", "--dry-run", "epochs=3")
+    )
     assert dry.returncode == 0
     request = json.loads(dry.stdout)
     assert request["TrainingJobName"] == "dry"
@@ -159,6 +175,32 @@ def test_missing_bucket_is_an_error_before_the_job_is_created(shell: Any) -> Non
     refused = shell.run("train", *arguments("no-such-bucket-anywhere"))
     assert refused.returncode == 1
     assert refused.stderr.startswith("train: s3://no-such-bucket-anywhere: there is no such bucket; `aws s3 mb`")
+
+
+def test_what_is_certain_to_fail_is_an_error_before_the_job_is_created(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    s3 = shell.client("s3")
+    far = {"LocationConstraint": "eu-west-1"}
+    s3.create_bucket(Bucket=f"far-{bucket}"[:63], CreateBucketConfiguration=far)
+    for key in ("test/a/1.jpg", "test2/a/1.jpg"):
+        s3.put_object(Bucket=bucket, Key=f"photos/{key}", Body=b"x")
+    for given, message in (
+        (["--channel", f"test=s3://{bucket}/none/"], f"s3://{bucket}/none/: there are no objects"),
+        (
+            ["--channel", f"test=s3://{bucket}/photos/test"],
+            f"test also means s3://{bucket}/photos/test2/: end",
+        ),
+        (
+            ["--output", f"s3://far-{bucket}"[:68]],
+            "is in eu-west-1, and the job would run in us-east-1",
+        ),
+        (["model=nope"], "unknown model 'nope'; `train --models` lists all 80"),
+    ):
+        refused = shell.run("train", *arguments(bucket, *given))
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert message in refused.stderr
+    assert cloud.bodies("CreateTrainingJob") == []
+    fine = shell.run("train", *arguments(bucket, "--channel", f"test=s3://{bucket}/photos/test/", "--name", "fine"))
+    assert fine.returncode == 0, fine.stderr
 
 
 @pytest.mark.parametrize(

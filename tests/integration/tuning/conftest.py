@@ -14,5 +14,6 @@ def aws(monkeypatch: pytest.MonkeyPatch, moto_url: str, tmp_path: Path) -> pytes
     speak_to(moto_url, monkeypatch, tmp_path)
     client = boto3.client("s3")
     client.create_bucket(Bucket="photos")
+    client.put_object(Bucket="photos", Key="dogs/train/a/1.jpg", Body=b"x")
     client.close()
     return monkeypatch

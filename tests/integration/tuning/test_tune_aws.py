@@ -204,7 +204,7 @@ def test_tuning_without_a_completed_trial_has_no_best(
     [
         (["--role", "nobody"], "role nobody: there is no such role"),
         (["--output", "s3://nowhere/models"], "s3://nowhere: there is no such bucket"),
-        (["--output", "models"], "/models is on this machine, but the training runs on AWS: give s3://BUCKET/PREFIX"),
+        (["--output", "models"], "--output models: has to be an address of the form s3://BUCKET/PREFIX"),
         (["--channel", "train=photos"], "upload"),
         (["--objective", "test:loss"], "--objective test:loss needs a channel 'test', and there is none: add one"),
         (["lr=0.1"], "lr is given as a fixed hyperparameter too"),

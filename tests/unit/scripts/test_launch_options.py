@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aws.request_check import RequestError
 from classifier.errors import ConfigError, DataError, UserError
 from launch.endpoint.options import EndpointOptions, ScalingOptions, check_options, endpoint_requests
 from launch.endpoint.request import Capture, Serverless, Update
@@ -13,8 +14,8 @@ from launch.platform.clients import PlatformOptions
 from launch.platform.models import artifact_version, resolve_artifact
 from launch.platform.resources import LOCAL_ROLE, ContainerOptions, Security
 from launch.terminal import parse_pairs, read_hyperparameters
-from launch.training.options import TrainingOptions, check_places, training_spec
-from launch.training.request import Monitoring, Resources
+from launch.training.options import TrainingOptions, check_training, training_spec
+from launch.training.request import Monitoring, Resources, training_request
 from launch.transform import TransformOptions, transform_requests
 
 AWS = PlatformOptions(region="us-east-1")
@@ -64,11 +65,25 @@ def test_training_options_become_a_spec() -> None:
     assert (spec.job_name, spec.image, spec.role) == ("job", CONTAINER.image, CONTAINER.role)
     assert (spec.output, spec.checkpoints, spec.input_mode) == ("s3://bucket/models", None, "FastFile")
     assert spec.hyperparameters == {"epochs": "3", "debug": "true"}
-    # The hyperparameter turns the platform's debugger on, too.
-    assert spec.monitoring == Monitoring(debugger=True, save_interval=5)
+    assert spec.monitoring == Monitoring(save_interval=5)
     assert training_spec(options, {"profile": "true"}).monitoring == Monitoring(profiler=True, save_interval=5)
     assert (spec.security, spec.environment, spec.tags) == (Security(kms_key="key"), {"A": "b"}, {"team": "dogs"})
     assert spec.resources == Resources(num_instances=3)
+
+
+@pytest.mark.parametrize("aws_debugger", [False, True])
+def test_platform_takes_part_in_debugging_only_if_it_is_asked_to(aws_debugger: bool) -> None:
+    options = replace(TRAINING, monitoring=Monitoring(debugger=True, profiler=True, aws_debugger=aws_debugger))
+    for spec in (
+        training_spec(options, {"epochs": "3"}),
+        training_spec(
+            replace(options, monitoring=Monitoring(aws_debugger=aws_debugger)), {"debug": "true", "profile": "true"}
+        ),
+    ):
+        # The container debugs and profiles by itself.
+        assert (spec.hyperparameters["debug"], spec.hyperparameters["profile"]) == ("true", "true")
+        sent = training_request(spec).keys() & {"DebugHookConfig", "ProfilerConfig"}
+        assert sent == ({"DebugHookConfig", "ProfilerConfig"} if aws_debugger else set())
 
 
 def test_spot_training_saves_checkpoints_below_its_output_unless_told_where() -> None:
@@ -117,10 +132,17 @@ def test_local_training_uses_folders_and_needs_neither_image_nor_role(tmp_path: 
         training_spec(replace(options, channels={"extra": "none"}), {})
 
 
-def test_remote_training_cannot_write_to_this_machine() -> None:
-    spec = replace(training_spec(TRAINING, {}), output="file:///models")
-    with pytest.raises(ConfigError, match="file:///models is on this machine, but the training runs on AWS"):
-        check_places(spec, None)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output": "my-bucket/x"}, r"^--output my-bucket/x: has to be an address of the form s3://BUCKET/PREFIX$"),
+        ({"output": "file:///models"}, r"^--output file:///models: has to be"),
+        ({"checkpoints": "state"}, r"^--checkpoints state: has to be an address of the form s3://BUCKET/PREFIX$"),
+    ],
+)
+def test_remote_training_cannot_write_to_this_machine(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        check_training(replace(TRAINING, **changes), {})
 
 
 @pytest.mark.parametrize(
@@ -144,12 +166,34 @@ def test_remote_training_cannot_write_to_this_machine() -> None:
             {"serverless": Serverless(), "update": Update(strategy="canary", alarms=ALARM)},
             "--update can't be combined with --serverless",
         ),
+        ({"serverless": Serverless(), "num_instances": 2}, "--instances can't be combined with --serverless"),
+        (
+            {"serverless": Serverless(), "container": ContainerOptions(security=Security(kms_key="key"))},
+            "--kms-key can't be combined with --serverless",
+        ),
+        (
+            {"update": Update(strategy="canary", alarms=ALARM), "num_instances": 1},
+            "--update canary replaces a part of the instances",
+        ),
+        (
+            {"update": Update(strategy="rolling", alarms=ALARM), "num_instances": 1},
+            "--update rolling replaces a part of the instances",
+        ),
         ({"multi_model": True, "instance_type": "ml.g5.xlarge"}, "--multi-model is served on CPUs"),
-        ({"update": Update(strategy="canary")}, "--update canary needs at least one --alarm"),
+        ({"update": Update(strategy="canary"), "num_instances": 2}, "--update canary needs at least one --alarm"),
         ({"update": Update(alarms=ALARM * 11)}, "--alarm can be given 10 times at most"),
-        ({"update": Update(strategy="rolling", percent=4, alarms=ALARM)}, "--update-percent 4: from 5 to 50"),
-        ({"update": Update(strategy="canary", percent=51, alarms=ALARM)}, "--update-percent 51: from 1 to 50"),
-        ({"update": Update(strategy="canary", percent=0, alarms=ALARM)}, "--update-percent 0: from 1 to 50"),
+        (
+            {"update": Update(strategy="rolling", percent=4, alarms=ALARM), "num_instances": 2},
+            "--update-percent 4: from 5 to 50",
+        ),
+        (
+            {"update": Update(strategy="canary", percent=51, alarms=ALARM), "num_instances": 2},
+            "--update-percent 51: from 1 to 50",
+        ),
+        (
+            {"update": Update(strategy="canary", percent=0, alarms=ALARM), "num_instances": 2},
+            "--update-percent 0: from 1 to 50",
+        ),
         ({"scaling": ScalingOptions(min_instances=1)}, "--min-instances needs --max-instances"),
         ({"scaling": ScalingOptions(min_instances=3, max_instances=2)}, "--max-instances has to be at least"),
         ({"scaling": ScalingOptions(max_instances=0)}, "--max-instances has to be at least"),
@@ -165,9 +209,9 @@ def test_conflicting_endpoint_options_are_an_error(changes: dict[str, Any], mess
     "changes",
     [
         {},
-        {"update": Update(strategy="rolling", percent=5, alarms=ALARM * 10)},
-        {"update": Update(strategy="canary", percent=1, alarms=ALARM)},
-        {"update": Update(strategy="canary", percent=50, alarms=ALARM)},
+        {"update": Update(strategy="rolling", percent=5, alarms=ALARM * 10), "num_instances": 2},
+        {"update": Update(strategy="canary", percent=1, alarms=ALARM), "scaling": ScalingOptions(max_instances=2)},
+        {"update": Update(strategy="canary", percent=50, alarms=ALARM), "num_instances": 2},
         {"scaling": ScalingOptions(min_instances=2, max_instances=2)},
         {"scaling": ScalingOptions(min_instances=0, max_instances=2), "asynchronous": "s3://b/answers"},
         {"serverless": Serverless()},
@@ -238,17 +282,14 @@ def test_local_transform_takes_folders_and_a_remote_one_does_not(tmp_path: Path)
 def test_artifact_is_an_address_or_with_local_a_path(tmp_path: Path) -> None:
     archive = tmp_path / "model.tar.gz"
     archive.write_bytes(b"one")
-
-    def fail() -> Any:
-        raise AssertionError("no job is described")
-
-    assert resolve_artifact("s3://b/m.tar.gz", fail, local=False) == "s3://b/m.tar.gz"
-    assert resolve_artifact(str(archive), fail, local=True) == archive.as_uri()
-    with pytest.raises(AssertionError):
-        resolve_artifact(str(archive), fail, local=False)
-    version = artifact_version(archive.as_uri(), None)
+    here = local(tmp_path)
+    assert resolve_artifact("s3://b/m.tar.gz", AWS) == "s3://b/m.tar.gz"
+    assert resolve_artifact(str(archive), here) == archive.as_uri()
+    # On AWS it is the name of a training job, which a check of the request does not ask for.
+    assert resolve_artifact(str(archive), AWS.assuming()).startswith("s3://BUCKET/")
+    version = artifact_version(archive.as_uri(), here)
     archive.write_bytes(b"other")
-    assert artifact_version(archive.as_uri(), None) != version
+    assert artifact_version(archive.as_uri(), here) != version
     archive.unlink()
     with pytest.raises(UserError, match=r"model\.tar\.gz does not exist; train\.py prints an artifact's address"):
-        artifact_version(archive.as_uri(), None)
+        artifact_version(archive.as_uri(), here)

@@ -1,13 +1,11 @@
-"""Requests to AWS: valid by botocore's own validator and service model, with the values of the specification."""
+"""Requests to AWS: valid by botocore's service models, with the values of the specification."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
-from botocore.validate import ParamValidator
 
+from aws.request_check import faults
 from classifier.contract.driver import INFERENCE_AMI, TRANSFORM_AMI
 from classifier.contract.metrics import METRICS
 from launch.endpoint.request import (
@@ -34,26 +32,10 @@ SECURITY = Security(kms_key="key", subnets=("subnet-1", "subnet-2"), security_gr
 VPC = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
 TAGS = {"team": "dogs"}
 TAG_LIST = [{"Key": "project", "Value": "image-classifier"}, {"Key": "team", "Value": "dogs"}]
-_MODELS: dict[str, ServiceModel] = {}
 
 
-def errors_in(service: str, operation: str, request: dict[str, Any]) -> str:
-    """What botocore's validator has against a request, unknown values of enumerations included."""
-    if service not in _MODELS:
-        _MODELS[service] = ServiceModel(Loader().load_service_model(service, "service-2"), service)
-    shape = _MODELS[service].operation_model(operation).input_shape
-    assert shape is not None
-    return ParamValidator().validate(request, shape).generate_report() + "".join(_unknown_values(shape, request))
-
-
-def _unknown_values(shape: Any, value: Any) -> list[str]:
-    """botocore does not check enumerations; the service does."""
-    if shape.type_name == "structure":
-        return [line for key, one in value.items() for line in _unknown_values(shape.members[key], one)]
-    if shape.type_name == "list":
-        return [line for one in value for line in _unknown_values(shape.member, one)]
-    allowed = getattr(shape, "enum", [])
-    return [f"{value!r} is none of {shape.name}\n"] if allowed and value not in allowed else []
+def errors_in(operation: str, request: dict[str, Any]) -> str:
+    return "; ".join(fault.for_caller() for fault in faults(operation, request))
 
 
 SPEC = TrainingSpec(
@@ -71,14 +53,14 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "resources": Resources(num_instances=4, instance_type="ml.p4d.24xlarge", volume_gb=200, max_run_s=7200),
         "input_mode": "FastFile",
     },
-    "monitored": {"monitoring": Monitoring(debugger=True, save_interval=10, profiler=True)},
+    "monitored": {"monitoring": Monitoring(aws_debugger=True, save_interval=10, profiler=True)},
     "secured": {"security": SECURITY, "environment": {"A": "b"}, "tags": TAGS},
 }
 
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_training_request_is_valid(name: str) -> None:
-    assert errors_in("sagemaker", "CreateTrainingJob", training_request(replace(SPEC, **TRAININGS[name]))) == ""
+    assert errors_in("CreateTrainingJob", training_request(replace(SPEC, **TRAININGS[name]))) == ""
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -91,7 +73,7 @@ def test_training_definition_of_a_tuning_job_is_valid(name: str) -> None:
         },
         "TrainingJobDefinition": training_definition(replace(SPEC, **TRAININGS[name])),
     }
-    assert errors_in("sagemaker", "CreateHyperParameterTuningJob", request) == ""
+    assert errors_in("CreateHyperParameterTuningJob", request) == ""
 
 
 def channel(name: str, uri: str, content_type: str = "application/x-image") -> dict[str, Any]:
@@ -143,7 +125,7 @@ def test_debugger_and_profiler_are_sent_with_their_settings() -> None:
         "HookParameters": {"save_interval": "10"},
     }
     assert request["ProfilerConfig"] == {"S3OutputPath": "s3://bucket/models", "ProfilingIntervalInMilliseconds": 500}
-    request = training_request(replace(SPEC, monitoring=Monitoring(debugger=True)))
+    request = training_request(replace(SPEC, monitoring=Monitoring(aws_debugger=True)))
     assert "HookParameters" not in request["DebugHookConfig"]
 
 
@@ -179,7 +161,7 @@ def test_model_request_is_valid_and_has_the_values_of_the_spec(multi_model: bool
         tags=TAGS,
     )
     request = model_request(spec)
-    assert errors_in("sagemaker", "CreateModel", request) == ""
+    assert errors_in("CreateModel", request) == ""
     assert request == {
         "ModelName": "model",
         "PrimaryContainer": {"Image": IMAGE, "Mode": mode, "ModelDataUrl": data, "Environment": {"A": "b"}},
@@ -208,7 +190,7 @@ ENDPOINTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changes", ENDPOINTS)
 def test_endpoint_config_request_is_valid(changes: dict[str, Any]) -> None:
-    assert errors_in("sagemaker", "CreateEndpointConfig", config(**changes)) == ""
+    assert errors_in("CreateEndpointConfig", config(**changes)) == ""
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -257,6 +239,12 @@ def test_gpu_instances_get_a_host_image_with_a_recent_driver() -> None:
     assert variant(instance_type="ml.g5.xlarge")["InferenceAmiVersion"] == INFERENCE_AMI
     assert TRANSFORM_AMI.endswith("535")
     assert "InferenceAmiVersion" not in variant(instance_type="ml.m5.large")
+    assert variant(instance_type="ml.g5.xlarge", ami="other")["InferenceAmiVersion"] == "other"
+
+
+@pytest.mark.parametrize("instance", ["ml.g7.2xlarge", "ml.g7e.48xlarge", "ml.p6-b200.48xlarge", "ml.p6-b300.48xlarge"])
+def test_blackwell_gets_the_ami_whose_driver_knows_it(instance: str) -> None:
+    assert variant(instance_type=instance)["InferenceAmiVersion"] == "al2023-ami-sagemaker-inference-gpu-4-1"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +257,7 @@ def test_instance_type_shows_whether_there_is_a_gpu(instance: str, answer: bool)
 
 def test_endpoint_request_is_valid() -> None:
     request = create_request("endpoint", "config", TAGS)
-    assert errors_in("sagemaker", "CreateEndpoint", request) == ""
+    assert errors_in("CreateEndpoint", request) == ""
     assert request == {"EndpointName": "endpoint", "EndpointConfigName": "config", "Tags": TAG_LIST}
 
 
@@ -313,7 +301,7 @@ def test_update_request_is_valid_and_keeps_the_number_of_instances(
     update: Update, deployment: dict[str, Any] | None
 ) -> None:
     request = update_request("endpoint", "config", update)
-    assert errors_in("sagemaker", "UpdateEndpoint", request) == ""
+    assert errors_in("UpdateEndpoint", request) == ""
     assert request["RetainAllVariantProperties"] is True
     assert request["ExcludeRetainedVariantProperties"] == [{"VariantPropertyType": "DataCaptureConfig"}]
     assert request.get("DeploymentConfig") == deployment
@@ -329,10 +317,10 @@ def test_update_request_can_replace_the_number_of_instances() -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_scaling_requests_are_valid_and_have_the_values_of_the_spec(asynchronous: bool) -> None:
     spec = ScalingSpec(endpoint="dogs", min_instances=2, max_instances=4, target=7.0, asynchronous=asynchronous)
-    service, target, policy = "application-autoscaling", target_request(spec), policy_request(spec)
-    assert errors_in(service, "RegisterScalableTarget", target) == ""
-    assert errors_in(service, "PutScalingPolicy", policy) == ""
-    assert errors_in(service, "DeregisterScalableTarget", scalable_target("dogs")) == ""
+    target, policy = target_request(spec), policy_request(spec)
+    assert errors_in("RegisterScalableTarget", target) == ""
+    assert errors_in("PutScalingPolicy", policy) == ""
+    assert errors_in("DeregisterScalableTarget", scalable_target("dogs")) == ""
     assert (target["ResourceId"], target["MinCapacity"], target["MaxCapacity"]) == (
         "endpoint/dogs/variant/AllTraffic",
         2,
@@ -366,7 +354,7 @@ def test_transform_request_is_valid_and_has_exactly_the_values_of_the_spec(insta
         tags=TAGS,
     )
     request = transform_request(spec)
-    assert errors_in("sagemaker", "CreateTransformJob", request) == ""
+    assert errors_in("CreateTransformJob", request) == ""
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/photos/"}}
     assert request == {
         "TransformJobName": "job",
@@ -393,5 +381,5 @@ def test_transform_request_is_valid_and_has_exactly_the_values_of_the_spec(insta
 
 def test_repository_request_is_valid_and_makes_tags_immutable() -> None:
     request = repository_request("image-classifier")
-    assert errors_in("ecr", "CreateRepository", request) == ""
+    assert errors_in("CreateRepository", request) == ""
     assert (request["imageTagMutability"], request["imageScanningConfiguration"]) == ("IMMUTABLE", {"scanOnPush": True})

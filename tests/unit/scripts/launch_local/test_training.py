@@ -71,7 +71,7 @@ def test_requested_config_files_are_written(jobs: Jobs) -> None:
         "true",
         hyperparameters={"epochs": "3"},
         checkpoints=(jobs.folder / "kept").as_uri(),
-        monitoring=Monitoring(debugger=True, save_interval=5, profiler=True),
+        monitoring=Monitoring(aws_debugger=True, save_interval=5, profiler=True),
         input_mode="FastFile",
     )
     base = jobs.base()
@@ -140,7 +140,7 @@ def test_checkpoints_are_kept_between_jobs(jobs: Jobs) -> None:
 
 def test_tensors_and_profiles_are_delivered_below_their_output_path(jobs: Jobs) -> None:
     script = "mkdir $base/output/tensors $base/output/profiler; touch $base/output/tensors/t $base/output/profiler/p"
-    jobs.run(script, monitoring=Monitoring(debugger=True, profiler=True))
+    jobs.run(script, monitoring=Monitoring(aws_debugger=True, profiler=True))
     assert (jobs.folder / "artifacts" / "job" / "debug-output" / "t").exists()
     assert (jobs.folder / "artifacts" / "job" / "profiler-output" / "p").exists()
 
