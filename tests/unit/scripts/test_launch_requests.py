@@ -309,7 +309,7 @@ def test_update_request_is_valid_and_keeps_the_number_of_instances(
 
 def test_update_request_can_replace_the_number_of_instances() -> None:
     request = update_request("endpoint", "config", Update(), retain_count=False)
-    assert errors_in("sagemaker", "UpdateEndpoint", request) == ""
+    assert errors_in("UpdateEndpoint", request) == ""
     replaced = [{"VariantPropertyType": "DesiredInstanceCount"}, {"VariantPropertyType": "DataCaptureConfig"}]
     assert request["ExcludeRetainedVariantProperties"] == replaced
 
