@@ -244,7 +244,7 @@ def test_untagged_resources_are_left_alone(shell: Any, name: str) -> None:
 def test_a_running_training_is_listed_with_its_price_and_stopped(
     shell: Any, cloud: "Cloud", bucket: str, name: str
 ) -> None:
-    options = ["--channel", f"train=s3://{bucket}/t/", "--output", f"s3://{bucket}/m", *OPTIONS, "--no-wait"]
+    options = ["--channel", f"train=s3://{bucket}/photos/train/", "--output", f"s3://{bucket}/m", *OPTIONS, "--no-wait"]
     assert shell.run("train", "--name", name, *options).returncode == 0
     summary = {
         "TrainingJobName": name,

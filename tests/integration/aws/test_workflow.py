@@ -39,7 +39,7 @@ def run_workflow(shell: Any, bucket: str, source: Path, training: list[str], **m
     local = ["--local"]
     prepared = shell.folder / "prepared"
     _run(shell, "prepare_data", str(source), str(prepared), "--jobs", "1", *more.get("preparing", []))
-    uploaded = _run(shell, "upload_data", str(prepared), f"s3://{bucket}/photos")
+    uploaded = _run(shell, "upload_data", str(prepared), f"s3://{bucket}/prepared")
     channels = [part for line in uploaded.splitlines() for part in ("--channel", line)]
     best = _tune(shell, [*local, *channels, *training])
     tuned = ["--hyperparameters", str(best), "optimize_for_cpu=false"]
