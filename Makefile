@@ -47,10 +47,10 @@ bench-train: setup  ## training throughput, beside torchvision's reference recip
 bench-serve: setup  ## serving throughput and latency, beside LitServe and TorchServe; needs wrk
 	PYTHONPATH=tests $(bin)/python -m benchmarks.serve
 
-fuzz-serve: setup  ## 10,000 hostile requests
+fuzz-serve: setup  ## 10,000 hostile requests, then hundreds of callers at once, with pings
 	PYTHONPATH=tests $(bin)/python -m benchmarks.serve_fuzz
 
-soak-serve: setup  ## 100,000 requests: memory, threads and descriptors must not grow
+soak-serve: setup  ## 100,000 requests of mixed clients: memory, threads and descriptors must not grow
 	PYTHONPATH=tests $(bin)/python -m benchmarks.serve_soak
 
 bench-debugger bench-profiler: setup  ## overhead of the debugger and of the profiler

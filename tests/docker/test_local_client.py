@@ -16,7 +16,7 @@ ROLE = "arn:aws:iam::000000000000:role/local"
 
 def train(client: LocalClient, image: str, channels: dict[str, Path], **more: object) -> dict[str, object]:
     values = {
-        "job_name": f"docker-{client.folder.parent.name[-8:].strip('_-')}",
+        "job_name": f"docker-{client.folder.parent.name[-8:].replace('_', '-').strip('-')}",
         "image": image,
         "role": ROLE,
         "channels": {name: folder.as_uri() for name, folder in channels.items()},
