@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from gunicorn.workers.gasgi import ASGIWorker
@@ -14,7 +15,7 @@ from classifier.serving.connections import Connection, Connections
 
 # During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
 RECEIVE_S = 5.0
-LATE_S = 0.5
+LATE_S = 1.0
 # Connections accepted in one iteration of the loop: asyncio's argument `backlog`. The kernel's is set after it.
 MAX_ACCEPTS = 32
 HEARTBEAT_S = 0.5
@@ -44,13 +45,12 @@ class ServerWorker(_Worker):
 
     async def _serve(self) -> None:
         """Serve until Gunicorn stops this worker or dies, then drain."""
-        listeners: list[socket.socket] = [cast(Any, one).sock for one in self.sockets]
+        self._listeners: list[socket.socket] = [cast(Any, one).sock for one in self.sockets]
         loop = asyncio.get_running_loop()
         self.servers = [
-            await loop.create_server(lambda: Connection(self, self.connections), sock=one, backlog=MAX_ACCEPTS)
-            for one in listeners
+            await loop.create_server(self._connect, sock=one, backlog=MAX_ACCEPTS) for one in self._listeners
         ]
-        for one in listeners:
+        for one in self._listeners:
             one.listen(self.cfg.backlog)
         beaten = 0.0
         while self.alive and self.ppid == os.getppid():
@@ -68,23 +68,35 @@ class ServerWorker(_Worker):
         """Accept nothing new and answer every request that has begun to arrive."""
         self.alive = False  # responses announce that their connection closes
         self.connections.admission.is_draining = True
-        # Connections that the kernel has accepted before the listeners close are served.
-        await asyncio.sleep(POLL_S)
-        for server in self.servers:
-            server.close()
-        start = self.connections.clock()
-        while (
-            elapsed := self.connections.clock() - start
-        ) < self.connections.settings.drain_s and not self._quick_shutdown:
+        await self._stop_listening()
+        start, elapsed = self.connections.clock(), 0.0
+        while elapsed < self.connections.settings.drain_s and not self._quick_shutdown:
             self._beat()
             receiving = elapsed < RECEIVE_S
             if elapsed > LATE_S and not any(one.is_busy(receiving=receiving) for one in self.connections):
                 break
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(POLL_S)
+            elapsed = self.connections.clock() - start
         for connection in self.connections:
             connection.close()
         # Lets the loop send what has been written.
         await asyncio.sleep(0)
+
+    async def _stop_listening(self) -> None:
+        # Connections that the kernel has accepted are served; those left when the listener closes would be reset.
+        accepted: list[socket.socket] = []
+        for listener in self._listeners:
+            with suppress(BlockingIOError):
+                while True:
+                    accepted.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        for one in accepted:
+            one.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(self._connect, one)
+
+    def _connect(self) -> Connection:
+        return Connection(self, self.connections)
 
 
 def _notify_until(done: threading.Event, notify: Callable[[], None]) -> None:
