@@ -75,7 +75,10 @@ def endpoint() -> Iterator[str]:
     """URL of a moto server with the bucket and the role that the README names."""
     with moto_server(free_port()) as url:
         session = boto3.Session("none", "none", region_name="us-east-1")
-        session.client("s3", endpoint_url=url).create_bucket(Bucket="my-bucket")
+        s3 = session.client("s3", endpoint_url=url)
+        s3.create_bucket(Bucket="my-bucket")
+        # moto's training jobs write none.
+        s3.put_object(Bucket="my-bucket", Key="models/dogs-1/output/model.tar.gz", Body=b"")
         session.client("iam", endpoint_url=url).create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument=TRUST)
         yield url
 
