@@ -68,19 +68,18 @@ def obstacle(logits: np.ndarray, labels: np.ndarray) -> str:
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
-    """Fit the temperature on photos without an obstacle.
+    """Fit the temperature on photos without an obstacle; it stays 1 where the fitted one would raise their error.
 
     Args:
         logits: float32 (N, num_classes).
         labels: class indices, integers (N,).
     """
     temperature = fit_temperature(logits, labels)
-    return Calibration(
-        temperature=temperature,
-        num_photos=len(labels),
-        ece_before=expected_calibration_error(softmax(logits), labels),
-        ece_after=expected_calibration_error(softmax(logits, temperature), labels),
-    )
+    before = expected_calibration_error(softmax(logits), labels)
+    after = expected_calibration_error(softmax(logits, temperature), labels)
+    if after > before:
+        temperature, after = 1.0, before
+    return Calibration(temperature=temperature, num_photos=len(labels), ece_before=before, ece_after=after)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

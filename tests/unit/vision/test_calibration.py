@@ -76,6 +76,13 @@ def test_calibration_error_equals_that_of_scikit_learns_curve(seed: int) -> None
     assert expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_calibration_never_raises_the_error(seed: int) -> None:
+    calibration = calibrate(*drawn(1.0, seed=seed, count=100))
+    assert calibration.ece_after <= calibration.ece_before
+    assert (calibration.temperature == 1) == (calibration.ece_after == calibration.ece_before)
+
+
 def test_calibration_reduces_the_error_and_keeps_the_labels() -> None:
     logits, labels = drawn(3.0)
     calibration = calibrate(logits, labels)
