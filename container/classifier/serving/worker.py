@@ -11,7 +11,8 @@ from typing import Any, cast
 from gunicorn.workers.gasgi import ASGIWorker
 
 from classifier.host import tune_malloc
-from classifier.serving.connections import Connection, Connections
+from classifier.serving.connection import Connection
+from classifier.serving.connections import Connections
 
 # During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
 RECEIVE_S = 5.0

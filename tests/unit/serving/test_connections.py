@@ -420,7 +420,7 @@ def test_body_that_pauses_too_long_is_refused() -> None:
 
 def test_body_that_arrives_too_slowly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("classifier.serving.connections.GRACE_S", 0.3)
-    monkeypatch.setattr("classifier.serving.connections.RATE_HALF_LIFE_S", 0.1)
+    monkeypatch.setattr("classifier.serving.connection.RATE_HALF_LIFE_S", 0.1)
     with serving(min_upload_kb_s=1000) as running, running.send(post(b"x" * 100_000)[:-90_000]) as sock:
         for _ in range(100):
             if running.telemetry.registry.get_sample_value("classifier_receive_timeouts_total"):
