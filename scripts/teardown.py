@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = create_parser("teardown.py", __doc__)
-    parser.add_argument("--name", metavar="NAME", help="only the resources of this name; NAME* means a beginning")
+    parser.add_argument(
+        "--name", metavar="NAME", help="only resources of exactly this name; a trailing * matches a prefix"
+    )
     parser.add_argument("--yes", action="store_true", help="remove without asking for confirmation")
     add_common(parser)
     return parser.parse_args(arguments)

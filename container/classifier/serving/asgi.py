@@ -1,6 +1,6 @@
 """The ASGI application that Gunicorn's worker calls: collects request bodies and runs the WSGI application in threads.
 
-Requests that never wait for the model, and all refusals, are answered on the event loop at once, whatever the load.
+Requests that never wait for the model, and refusals, are answered on the event loop, even while all threads are busy.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class Adapter:
             if self._admission.num_in_flight >= self._settings.max_requests:
                 raise BusyError("the queue is full")
         except (RequestError, UnavailableError) as error:
-            # One in each iteration of the event loop, so that hundreds at once do not delay a ping.
+            # One in each iteration of the event loop, so that a ping does not wait for hundreds of them.
             async with self._refusing:
                 await asyncio.sleep(0)
                 return self.refuse({**environ, NUM_RECEIVED: connection.num_body_bytes}, error)

@@ -19,7 +19,7 @@ MAX_BYTES = 8 * MIB
 ATOMIC_BYTES = 4096
 # Time for lines to gather: without it, each line would cost two switches between threads.
 GATHER_S = 0.01
-# Added to the time until the process ends where nobody reads stdout.
+# How long the process waits at exit for its last lines to be read.
 FLUSH_S = 1.0
 MAX_TRACEBACK = 16 * 1024
 
@@ -144,7 +144,7 @@ def log_line(**fields: Any) -> None:
 
 
 def num_dropped() -> int:
-    """Number of lines that this process dropped because nobody read stdout in time."""
+    """Number of lines that this process dropped because stdout was not read in time."""
     return _stdout.num_dropped
 
 

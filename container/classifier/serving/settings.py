@@ -61,7 +61,7 @@ class ServerSettings(BaseModel):
             alias="SERVE_MAX_DECODED_MB",
             gt=0,
             le=65536,
-            description="Memory to decode one photo, in MiB, told from its header: width × height × 4 to 16 bytes.",
+            description="Memory to decode one photo, in MiB, by its header: width × height × 4 to 16 bytes.",
         ),
     ] = 200
     max_instances: Annotated[

@@ -177,7 +177,7 @@ class Telemetry(Collector):
     def collect(self) -> Iterator[Metric]:
         """The metrics that are read when they are scraped."""
         yield _count("worker_restarts", "Times that the worker process was started again.", self._num_restarts)
-        yield _count("log_lines_dropped", "Log lines dropped since nobody read them in time.", log.num_dropped())
+        yield _count("log_lines_dropped", "Log lines dropped because stdout was not read in time.", log.num_dropped())
         models = {_label(name): queues for name, queues in self._queues().items()}
         engine = {model: queues.queue_depth for model, queues in models.items()}
         yield _depths("engine_queue_depth", "Photos that wait for the engine.", engine)

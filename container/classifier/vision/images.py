@@ -287,7 +287,7 @@ def _white_level(image: Image.Image) -> float:
     """The value of white in grayscale of more than 8 bits.
 
     Up to 16 bits, the file's bit depth decides, so that a dark photo stays dark. Integers of 32 bits and floating-point
-    numbers have no white of their own; theirs is told from the values.
+    numbers have no defined white level; it is taken from the values.
     """
     bits = 32 if image.mode == "F" else 16
     if image.format == "TIFF":
