@@ -150,6 +150,11 @@ class Training:
         calibration = self.result.manifest.calibration
         if calibration is None:
             return f"skipped: {self.result.uncalibrated}"
+        if calibration.temperature == 1:
+            return (
+                "not needed: the fitted temperature does not lower the expected calibration error of "
+                f"{calibration.num_photos:,} validation photos, {calibration.ece_before:.2%}"
+            )
         return (
             f"temperature {calibration.temperature:.3g}, fitted on {calibration.num_photos:,} validation photos; their "
             f"expected calibration error {calibration.ece_before:.2%} → {calibration.ece_after:.2%}"
