@@ -19,7 +19,7 @@ from launch.cli import add_common, add_resource, container_options, create_parse
 from launch.platform.models import artifact_version, resolve_artifact
 from launch.platform.places import check_places
 from launch.terminal import as_json
-from launch.transform import DEFAULT_INSTANCE, TransformOptions, check_transform, start, stop, transform_requests, watch
+from launch.transform import DEFAULT_INSTANCE, TransformOptions, check_transform, run, stop, transform_requests
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,9 +85,7 @@ def _run(options: argparse.Namespace) -> int:
     job = requests["CreateTransformJob"]
     source, output = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"], job["TransformOutput"]
     check_places([source], [output["S3OutputPath"]], platform)
-    clients = platform.connect()
-    start(clients, requests)
-    return watch(clients, requests["CreateTransformJob"], local=platform.local)
+    return run(platform.connect(), requests, local=platform.local)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from classifier.errors import UserError
+from commands import interrupts
 from launch.cli import (
     add_common,
     add_resource,
@@ -216,11 +217,13 @@ def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOp
         is_interrupt = isinstance(error, KeyboardInterrupt)
         is_without_effect = not (deployment.pending or deployment.is_in_service)
         stopped = "stopped; nothing was deployed" if is_without_effect else "stopped waiting"
-        print_status(f"deploy: {stopped if is_interrupt else error}")
-        _report(deployment, options, retry)
+        with interrupts.finishing():
+            print_status(f"deploy: {stopped if is_interrupt else error}")
+            _report(deployment, options, retry)
         return 130 if is_interrupt else 1
     except Exception:
-        _report(deployment, options, retry)
+        with interrupts.finishing():
+            _report(deployment, options, retry)
         raise
     print(f"next        {command('predict', options.name, 'PHOTO')}{platform.flags}", flush=True)
     _print_cost(deployment, options)

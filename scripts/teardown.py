@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 
 from aws.errors import translate_errors
 from classifier.errors import UserError
+from commands import interrupts
 from launch.cli import add_common, create_parser, platform_options, run_command
 from launch.platform.clients import Platform
 from launch.platform.inventory import Resource, find_resources, select
 from launch.platform.references import find_references
+from launch.platform.resources import ignore_missing
 from launch.terminal import print_status
 
 
@@ -118,9 +120,10 @@ def _remove(resource: Resource) -> bool:
 
 
 def _try(resource: Resource, action: Callable[[], object]) -> bool:
-    """Return whether an action succeeded; an error is printed."""
+    """Return whether an action succeeded, or somebody else had removed the resource; an error is printed."""
+    interrupts.check()
     try:
-        with translate_errors(f"{resource.kind} {resource.name}"):
+        with translate_errors(f"{resource.kind} {resource.name}"), ignore_missing():
             action()
     except UserError as error:
         print_status(f"teardown: {error}")

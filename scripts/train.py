@@ -28,10 +28,10 @@ from launch.cli import (
     training_options,
 )
 from launch.platform.clients import Platform
-from launch.terminal import as_json, command, print_status, read_hyperparameters
+from launch.terminal import as_json, read_hyperparameters
 from launch.training.options import check_training, check_training_places, training_spec
 from launch.training.request import Monitoring, training_request
-from launch.training.watch import TrainingWatch, find_job, start, stop
+from launch.training.watch import TrainingWatch, find_job, stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.watch:
         platform = platform_options(options).connect()
         find_job(platform, options.watch)
-        return _watch(platform, options.watch, options)
+        return _watch(platform, options.watch, options).run()
     values = read_hyperparameters(options.hyperparameters, options.hyperparameter)
     Hyperparameters.parse(values)
     check_needs(options, save_interval="aws_debugger")
@@ -105,17 +105,12 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     platform = requested.platform.connect()
     check_training_places(spec, requested.platform)
-    start(platform, request)
-    if options.no_wait:
-        print(f"job         {spec.job_name}", flush=True)
-        print_status(f"watch it: {command('train', '--watch', spec.job_name)}{platform.flags}")
-        return 0
-    return _watch(platform, spec.job_name, options)
+    return _watch(platform, spec.job_name, options).run(request, is_followed=not options.no_wait)
 
 
-def _watch(platform: Platform, name: str, options: argparse.Namespace) -> int:
+def _watch(platform: Platform, name: str, options: argparse.Namespace) -> TrainingWatch:
     reports = options.reports or options.folder / "reports" / name
-    return TrainingWatch(platform, name, local=options.local, reports=reports).run()
+    return TrainingWatch(platform, name, local=options.local, reports=reports)
 
 
 if __name__ == "__main__":

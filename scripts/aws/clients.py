@@ -5,7 +5,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from aws.errors import CloudError, translate_errors
+from aws.errors import CloudError, UnreachableError, translate_errors
 
 _MAX_ATTEMPTS = 8
 # As messages name the services.
@@ -118,4 +118,12 @@ def role_arn(name: str, region: str | None = None) -> str:
         CloudError: IAM has no role of this name, or can't be asked.
     """
     with translate_errors(f"role {name}"):
-        return client("iam", region=region).get_role(RoleName=name)["Role"]["Arn"]
+        try:
+            return client("iam", region=region).get_role(RoleName=name)["Role"]["Arn"]
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") not in ("AccessDenied", "AccessDeniedException"):
+                raise
+    raise UnreachableError(
+        f"role {name}: your credentials may not look up its ARN (iam:GetRole): give --role the ARN itself, "
+        f"arn:aws:iam::ACCOUNT:role/{name}"
+    )

@@ -1,4 +1,4 @@
-"""Batch transform jobs: options of the command line → specification → requests → start, stop, follow to the end."""
+"""Batch transform jobs: options of the command line → specification → requests → create, stop, follow to the end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,9 +11,11 @@ from aws.errors import translate_errors
 from aws.request_check import check
 from classifier.contract.driver import TRANSFORM_AMI
 from classifier.errors import ConfigError, DataError
+from commands import interrupts
 from launch.platform.clients import Platform, PlatformOptions
+from launch.platform.jobs import Job
 from launch.platform.models import named_model_request, resolve_artifact
-from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail, follow_job
+from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail
 from launch.platform.prices import describe_instances
 from launch.platform.references import CreatedResources, is_refusal
 from launch.platform.resources import NO_OPTIONS, ContainerOptions, has_gpu, tag_list
@@ -155,27 +157,6 @@ def transform_request(spec: TransformSpec) -> dict[str, Any]:
     }
 
 
-def start(platform: Platform, requests: Mapping[str, Mapping[str, Any]]) -> None:
-    """Create the model unless it exists, and the job.
-
-    Args:
-        requests: by operation, as returned by :func:`launch.transform.transform_requests`.
-
-    Raises:
-        CloudError: AWS refused a request; a model that was created for the job was deleted.
-    """
-    created, job = CreatedResources(platform.sagemaker), requests["CreateTransformJob"]
-    created.ensure("model", requests["CreateModel"])
-    with translate_errors(f"transform job {job['TransformJobName']}"):
-        try:
-            platform.sagemaker.create_transform_job(**job)
-        except ClientError as error:
-            # After other errors the job may exist, and needs its model.
-            if is_refusal(error):
-                created.undo()
-            raise
-
-
 def stop(platform: Platform, name: str) -> None:
     """Stop a job.
 
@@ -187,36 +168,32 @@ def stop(platform: Platform, name: str) -> None:
     print_status(f"batch_transform: stopping {name}")
 
 
-def watch(platform: Platform, request: Mapping[str, Any], *, local: bool) -> int:
-    """Follow a job to its end.
+def run(platform: Platform, requests: Mapping[str, Mapping[str, Any]], *, local: bool) -> int:
+    """Create the model unless it exists, and the job, and follow the job to its end.
 
     Args:
-        request: the CreateTransformJob request.
+        requests: by operation, as returned by :func:`launch.transform.transform_requests`.
         local: whether the job runs on this machine, where nothing is billed.
 
     Returns:
         The exit code: 0 if the job completed or was stopped, 1 if it failed, 130 after Ctrl-C.
 
     Raises:
-        CloudError: AWS refused a request or can't be reached; how to stop the running job is printed.
+        CloudError: AWS refused a request, and a model that was created for the job was deleted; or it can't be
+            reached, and how to stop a job that may run is printed.
+        KeyboardInterrupt: Ctrl-C was pressed before the job was created.
     """
+    created, request = CreatedResources(platform.sagemaker), requests["CreateTransformJob"]
     name = request["TransformJobName"]
-
-    def print_detached(_: Mapping[str, Any]) -> None:
-        resources = request["TransformResources"]
-        cost = "this machine" if local else describe_instances(resources["InstanceType"], resources["InstanceCount"])
-        print_status(f"batch_transform: stopped watching; the job keeps running: {cost}")
-        print_status(f"  stop it: {command('batch_transform', '--stop', name)}{platform.flags}")
-
     tail = LogTail(platform.logs, TRANSFORM_JOBS, f"{name}/")
-    record = follow_job(
-        lambda: platform.sagemaker.describe_transform_job(TransformJobName=name),
-        JobMonitor(tail, lambda line: print(line, flush=True), status_key="TransformJobStatus"),
-        name=name,
-        kind="transform",
-        interval_s=platform.interval_s,
-        on_detach=print_detached,
-    )
+    monitor = JobMonitor(tail, lambda line: print(line, flush=True), status_key="TransformJobStatus")
+    try:
+        created.ensure("model", requests["CreateModel"])
+        record = _job(platform, request, local=local).run(monitor, lambda: _send(platform, request, created))
+    except KeyboardInterrupt:
+        with interrupts.finishing():
+            created.undo()
+        raise
     if record is None:
         return 130
     if record["TransformJobStatus"] == "Failed":
@@ -224,3 +201,28 @@ def watch(platform: Platform, request: Mapping[str, Any], *, local: bool) -> int
         return 1
     print(f"output      {record['TransformOutput']['S3OutputPath']}")
     return 0
+
+
+def _send(platform: Platform, request: Mapping[str, Any], created: CreatedResources) -> None:
+    try:
+        platform.sagemaker.create_transform_job(**request)
+    except ClientError as error:
+        # After other errors the job may exist, and needs its model.
+        if is_refusal(error):
+            created.undo()
+        raise
+
+
+def _job(platform: Platform, request: Mapping[str, Any], *, local: bool) -> Job:
+    name, resources = request["TransformJobName"], request["TransformResources"]
+    cost = "this machine" if local else describe_instances(resources["InstanceType"], resources["InstanceCount"])
+    return Job(
+        program="batch_transform",
+        kind="transform",
+        name=name,
+        status_key="TransformJobStatus",
+        describe=lambda: platform.sagemaker.describe_transform_job(TransformJobName=name),
+        interval_s=platform.interval_s,
+        describe_cost=lambda _: cost,
+        commands={"stop it": f"{command('batch_transform', '--stop', name)}{platform.flags}"},
+    )

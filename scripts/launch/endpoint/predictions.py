@@ -15,6 +15,7 @@ from aws.errors import translate_errors
 from classifier.contract.channels import is_junk_file
 from classifier.errors import DataError, UserError
 from classifier.vision.images import EXTENSIONS
+from commands import interrupts
 from launch.platform.clients import Platform
 from launch.terminal import print_status
 
@@ -87,6 +88,7 @@ def classify(platform: Platform, request: Mapping[str, Any], photos: Sequence[Pa
     width = max(len(_short(path)) for path in photos)
     predictions, num_failed = [], 0
     for path in photos:
+        interrupts.check()
         try:
             document = _invoke(platform, request, path)
         except UserError as error:
