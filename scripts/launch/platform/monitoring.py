@@ -162,6 +162,7 @@ def wait(
         CloudError: AWS refused the request, or ten requests in a row failed.
         KeyboardInterrupt: Ctrl-C was pressed, even if a library has lost it.
     """
+    interrupts.check()
     failures = 0
     while True:
         with translate_errors(what):

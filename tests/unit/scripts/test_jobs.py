@@ -114,6 +114,16 @@ def test_error_that_replaces_ctrl_c_is_no_crash(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "train: stopped\n"
 
 
+def test_ctrl_c_reaches_a_background_command_of_a_shell_script() -> None:
+    """Such a command begins with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_command("train", lambda: press_ctrl_c() or 0) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_crash_without_ctrl_c_stays_one() -> None:
     def run() -> int:
         raise ValueError("ours")
