@@ -9,9 +9,8 @@ import pytest
 from classifier.train import main
 
 
-@pytest.mark.parametrize("option", ["--describe", "--models"])
-def test_listing_is_printed(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([option]) == 0
+def test_listing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--describe"]) == 0
     assert "resnet18" in capsys.readouterr().out
 
 
