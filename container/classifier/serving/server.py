@@ -22,7 +22,6 @@ from classifier.serving.settings import ServerSettings
 # What a worker needs beyond its drain to end.
 SHUTDOWN_S = 4
 BACKLOG = 1024
-ADDRESS = "0.0.0.0"
 
 
 class GunicornApplication(BaseApplication):
@@ -36,7 +35,7 @@ class GunicornApplication(BaseApplication):
     def load_config(self) -> None:
         """Configure Gunicorn; called by its constructor."""
         options: dict[str, Any] = {
-            "bind": f"{ADDRESS}:{self._settings.port}",
+            "bind": f"{self._settings.host}:{self._settings.port}",
             "workers": 1,
             "worker_class": "classifier.serving.worker.ServerWorker",
             "backlog": BACKLOG,
@@ -75,16 +74,16 @@ class JsonLogger(Logger):
         self.error_log.handlers = [JsonHandler()]
 
 
-def check_port(port: int) -> None:
-    """Check that the port is free, since Gunicorn would retry for five seconds and report less.
+def check_port(host: str, port: int) -> None:
+    """Check that the address is free, since Gunicorn would retry for five seconds and report less.
 
     Raises:
-        ConfigError: the port can't be bound.
+        ConfigError: it can't be bound.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((ADDRESS, port))
+            probe.bind((host, port))
         except OSError as error:
             raise ConfigError(
                 f"can't listen on port {port}: {(error.strerror or str(error)).lower()}. Stop the program that uses "
