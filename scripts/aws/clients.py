@@ -1,16 +1,17 @@
 """AWS clients with retries, and checks of the bucket and role that a command is given."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from aws.errors import CloudError, translate_errors
+from aws.errors import CloudError, UnreachableError, translate_errors
 
 _MAX_ATTEMPTS = 8
 _OPTIONAL_CONNECT_S, _OPTIONAL_READ_S = 3, 10
 # As messages name the services.
-_TITLES = {"s3": "S3", "sagemaker": "SageMaker", "iam": "IAM", "ecr": "ECR", "logs": "CloudWatch Logs"}
+_TITLES = {"s3": "S3", "sagemaker": "SageMaker", "iam": "IAM", "ecr": "ECR", "logs": "CloudWatch Logs", "sts": "STS"}
 
 
 def s3_client(*, num_connections: int) -> Any:
@@ -138,5 +139,23 @@ def role_arn(name: str, region: str | None = None) -> str:
     Raises:
         CloudError: IAM has no role of this name, or can't be asked.
     """
+    return describe_role(name, region)["Arn"]
+
+
+def describe_role(name: str, region: str | None = None) -> Mapping[str, Any]:
+    """Return IAM's description of a role, with its trust policy.
+
+    Raises:
+        CloudError: IAM has no role of this name, or can't be asked.
+    """
     with translate_errors(f"role {name}"):
-        return client("iam", region=region).get_role(RoleName=name)["Role"]["Arn"]
+        try:
+            return client("iam", region=region).get_role(RoleName=name)["Role"]
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "AccessDenied":
+                raise
+            # The code is also S3's, which has other advice.
+            raise UnreachableError(
+                f"role {name}: your user may not look roles up, which needs iam:GetRole; give the role's ARN instead: "
+                f"--role arn:aws:iam::ACCOUNT:role/{name}"
+            ) from None
