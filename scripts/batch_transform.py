@@ -12,14 +12,27 @@ Examples:
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from classifier.errors import ConfigError
 from launch.cli import add_common, add_resource, container_options, create_parser, platform_options, run_command
+from launch.platform.clients import PlatformOptions
 from launch.platform.models import artifact_version, resolve_artifact
 from launch.platform.places import check_places
+from launch.platform.prices import print_cost
 from launch.terminal import as_json
-from launch.transform import DEFAULT_INSTANCE, TransformOptions, check_transform, run, stop, transform_requests
+from launch.transform import (
+    DEFAULT_INSTANCE,
+    TransformOptions,
+    check_transform,
+    describe_cost,
+    find_job,
+    run,
+    stop,
+    transform_requests,
+    watch,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +63,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-payload", type=int, default=6, metavar="MB", help="size limit of a photo (default: %(default)s)"
     )
+    parser.add_argument("--watch", metavar="JOB", help="follow this running job instead of creating one")
     parser.add_argument("--stop", metavar="JOB", help="stop this job instead of creating one")
     add_common(parser)
     add_resource(parser)
@@ -61,6 +75,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.stop:
         stop(platform.connect(), options.stop)
         return 0
+    if options.watch:
+        clients = platform.connect()
+        return watch(clients, find_job(clients, options.watch), local=platform.local)
     container = container_options(options)
     if not (options.model and options.photos and options.output):
         raise ConfigError("MODEL, PHOTOS and --output are required; see --help for an example")
@@ -79,13 +96,21 @@ def _run(options: argparse.Namespace) -> int:
     check_transform(options.model, transform)
     data = resolve_artifact(options.model, platform)
     requests = transform_requests(transform, data, artifact_version(data, platform))
+    job = requests["CreateTransformJob"]
     if options.dry_run:
         print(as_json(requests))
+        _print_cost(job, platform, is_request=True)
         return 0
-    job = requests["CreateTransformJob"]
     source, output = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"], job["TransformOutput"]
     check_places([source], [output["S3OutputPath"]], platform)
-    return run(platform.connect(), requests, local=platform.local)
+    clients = platform.connect()
+    _print_cost(job, platform)
+    return run(clients, requests, local=platform.local)
+
+
+def _print_cost(job: Mapping[str, Any], platform: PlatformOptions, *, is_request: bool = False) -> None:
+    if not platform.local:
+        print_cost(describe_cost(job, platform.region), is_request=is_request)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,11 @@ from launch.cli import (
     run_command,
     training_options,
 )
-from launch.platform.clients import Platform
+from launch.platform.clients import Platform, PlatformOptions
+from launch.platform.prices import print_cost
 from launch.terminal import as_json, read_hyperparameters
-from launch.training.options import check_training, check_training_places, training_spec
-from launch.training.request import Monitoring, training_request
+from launch.training.options import check_training, check_training_places, describe_cost, training_spec
+from launch.training.request import Monitoring, TrainingSpec, training_request
 from launch.training.watch import TrainingWatch, find_job, stop
 
 
@@ -116,9 +117,11 @@ def _run(options: argparse.Namespace) -> int:
     request = training_request(spec)
     if options.dry_run:
         print(as_json(request))
+        _print_cost(spec, requested.platform, is_request=True)
         return 0
     platform = requested.platform.connect()
     check_training_places(spec, requested.platform)
+    _print_cost(spec, requested.platform)
     return _watch(platform, spec.job_name, options).run(request, is_followed=not options.no_wait)
 
 
@@ -126,6 +129,11 @@ def _interrupt_after_s(options: argparse.Namespace) -> float:
     if options.interrupt_after is not None and not 0 < options.interrupt_after < inf:
         raise ConfigError(f"--interrupt-after {options.interrupt_after:g}: more than 0 seconds")
     return options.interrupt_after or 0
+
+
+def _print_cost(spec: TrainingSpec, platform: PlatformOptions, *, is_request: bool = False) -> None:
+    if not platform.local:
+        print_cost(describe_cost(spec, platform), is_request=is_request)
 
 
 def _watch(platform: Platform, name: str, options: argparse.Namespace) -> TrainingWatch:

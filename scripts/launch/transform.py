@@ -1,6 +1,6 @@
 """Batch transform jobs: options of the command line → specification → requests → create, stop, follow to the end."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from launch.platform.clients import Platform, PlatformOptions
 from launch.platform.jobs import Job
 from launch.platform.models import named_model_request, resolve_artifact
 from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail
-from launch.platform.prices import describe_instances
+from launch.platform.price_list import Use
+from launch.platform.prices import Rate, describe_spent, find_rate
 from launch.platform.references import CreatedResources, is_refusal
 from launch.platform.resources import NO_OPTIONS, ContainerOptions, has_gpu, tag_list
 from launch.terminal import command, print_status, unique_name
@@ -157,6 +158,21 @@ def transform_request(spec: TransformSpec) -> dict[str, Any]:
     }
 
 
+def describe_cost(request: Mapping[str, Any], region: str | None) -> str:
+    """Return what a job costs on AWS.
+
+    Args:
+        request: the CreateTransformJob request.
+        region: default: that of the environment.
+    """
+    return f"{_rate(request, region)}, until all photos are answered; there is no time limit"
+
+
+def _rate(request: Mapping[str, Any], region: str | None) -> Rate:
+    resources = request["TransformResources"]
+    return find_rate(Use.TRANSFORM, resources["InstanceType"], resources["InstanceCount"], region)
+
+
 def stop(platform: Platform, name: str) -> None:
     """Stop a job.
 
@@ -176,26 +192,57 @@ def run(platform: Platform, requests: Mapping[str, Mapping[str, Any]], *, local:
         local: whether the job runs on this machine, where nothing is billed.
 
     Returns:
-        The exit code: 0 if the job completed or was stopped, 1 if it failed, 130 after Ctrl-C.
+        The exit code, as of :func:`watch`.
 
     Raises:
-        CloudError: AWS refused a request, and a model that was created for the job was deleted; or it can't be
-            reached, and how to stop a job that may run is printed.
+        CloudError: AWS refused a request, and a model that was created for the job was deleted; or as of
+            :func:`watch`.
         KeyboardInterrupt: Ctrl-C was pressed before the job was created.
     """
     created, request = CreatedResources(platform.sagemaker), requests["CreateTransformJob"]
-    name = request["TransformJobName"]
-    tail = LogTail(platform.logs, TRANSFORM_JOBS, f"{name}/")
-    monitor = JobMonitor(tail, lambda line: print(line, flush=True), status_key="TransformJobStatus")
     try:
         created.ensure("model", requests["CreateModel"])
-        record = _job(platform, request, local=local).run(monitor, lambda: _send(platform, request, created))
+        return watch(platform, request, local=local, send=lambda: _send(platform, request, created))
     except KeyboardInterrupt:
         with interrupts.finishing():
             created.undo()
         raise
+
+
+def find_job(platform: Platform, name: str) -> Mapping[str, Any]:
+    """Return a transform job's description.
+
+    Raises:
+        CloudError: there is no such job, or AWS can't be asked.
+    """
+    with translate_errors(f"transform job {name}"):
+        return platform.sagemaker.describe_transform_job(TransformJobName=name)
+
+
+def watch(platform: Platform, job: Mapping[str, Any], *, local: bool, send: Callable[[], object] | None = None) -> int:
+    """Follow a job to its end.
+
+    Args:
+        job: the CreateTransformJob request, or the job's description.
+        local: whether the job runs on this machine, where nothing is billed.
+        send: sends the request that creates the job; None if it exists.
+
+    Returns:
+        The exit code: 0 if the job completed or was stopped, 1 if it failed, 130 after Ctrl-C.
+
+    Raises:
+        CloudError: AWS refused a request or can't be reached; how to stop a job that may run is printed.
+        KeyboardInterrupt: Ctrl-C was pressed before the job was created.
+    """
+    name = job["TransformJobName"]
+    tail = LogTail(platform.logs, TRANSFORM_JOBS, f"{name}/")
+    monitor = JobMonitor(tail, lambda line: print(line, flush=True), status_key="TransformJobStatus")
+    record = _job(platform, job, local=local).run(monitor, send)
     if record is None:
         return 130
+    if not local and "TransformStartTime" in record and "TransformEndTime" in record:
+        seconds = (record["TransformEndTime"] - record["TransformStartTime"]).total_seconds()
+        print(f"cost        {describe_spent(_rate(job, platform.region), seconds)}", flush=True)
     if record["TransformJobStatus"] == "Failed":
         print_status(f"batch_transform: {name} failed: {record.get('FailureReason', 'no reason was given')}")
         return 1
@@ -217,8 +264,7 @@ def _send(platform: Platform, request: Mapping[str, Any], created: CreatedResour
 
 
 def _job(platform: Platform, request: Mapping[str, Any], *, local: bool) -> Job:
-    name, resources = request["TransformJobName"], request["TransformResources"]
-    cost = "this machine" if local else describe_instances(resources["InstanceType"], resources["InstanceCount"])
+    name = request["TransformJobName"]
     return Job(
         program="batch_transform",
         kind="transform",
@@ -226,6 +272,10 @@ def _job(platform: Platform, request: Mapping[str, Any], *, local: bool) -> Job:
         status_key="TransformJobStatus",
         describe=lambda: platform.sagemaker.describe_transform_job(TransformJobName=name),
         interval_s=platform.interval_s,
-        describe_cost=lambda _: cost,
-        commands={"stop it": f"{command('batch_transform', '--stop', name)}{platform.flags}"},
+        describe_cost=lambda _: "this machine" if local else str(_rate(request, platform.region)),
+        commands={
+            "stop it": f"{command('batch_transform', '--stop', name)}{platform.flags}",
+            "watch it": f"{command('batch_transform', '--watch', name)}{platform.flags}",
+        },
+        latest=request,
     )

@@ -133,9 +133,9 @@ class Job:
             monitor.close()
 
     def _print_state(self) -> None:
-        cost = self.describe_cost(self.latest)
+        cost = f": {self.describe_cost(self.latest)}" if self.latest else ""
         if self._is_accepted:
-            print_status(f"{self.program}: stopped watching; the job keeps running: {cost}")
+            print_status(f"{self.program}: stopped watching; the job keeps running{cost}")
         else:
-            print_status(f"{self.program}: job {self.name} may have been created, and would run: {cost}")
+            print_status(f"{self.program}: job {self.name} may have been created, and would run{cost}")
         self.print_commands()

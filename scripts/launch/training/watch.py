@@ -18,7 +18,8 @@ from launch.local.storage import is_local, local_path
 from launch.platform.clients import Platform
 from launch.platform.jobs import Job
 from launch.platform.monitoring import TRAINING_JOBS, JobMonitor, LogTail, Record, describe_last_lines
-from launch.platform.prices import describe_instances
+from launch.platform.price_list import Use
+from launch.platform.prices import Rate, describe_billed, find_rate
 from launch.terminal import command, is_terminal, print_status
 
 _REPORT = "report.html"
@@ -86,6 +87,7 @@ class TrainingWatch:
             return 0
         reports = self._fetch_reports(record)
         if record["TrainingJobStatus"] == "Failed":
+            self._print_billed(record)
             _show(reports)
             reason = record.get("FailureReason", "no reason was given").strip().partition("\n")[0]
             print_status(f"train: {self.name} failed: {reason}{describe_last_lines(tail)}")
@@ -101,7 +103,7 @@ class TrainingWatch:
             status_key="TrainingJobStatus",
             describe=lambda: self.platform.sagemaker.describe_training_job(TrainingJobName=self.name),
             interval_s=self.platform.interval_s,
-            describe_cost=self._describe_cost,
+            describe_cost=lambda record: "this machine" if self.local else str(self._rate(record)),
             commands={
                 "stop it": f"{command('train', '--stop', self.name)}{self.platform.flags}",
                 "watch it": f"{command('train', '--watch', self.name)}{self.platform.flags}",
@@ -109,17 +111,10 @@ class TrainingWatch:
             latest=latest,
         )
 
-    def _describe_cost(self, record: Record) -> str:
-        if self.local:
-            return "this machine"
-        resources = record.get("ResourceConfig", {})
-        return describe_instances(resources.get("InstanceType"), resources.get("InstanceCount", 1))
-
     def _print_results(self, record: Record, reports: Path | None) -> None:
         for metric in record.get("FinalMetricDataList", ()):
             print(f"metric      {metric['MetricName']}={metric['Value']:.4g}")
-        if "BillableTimeInSeconds" in record and not self.local:
-            print(f"billed      {record['BillableTimeInSeconds']} s")
+        self._print_billed(record)
         if record["TrainingJobStatus"] == "Stopped":
             timed_out = record["SecondaryStatus"] == "MaxRuntimeExceeded"
             print(f"stopped     {'--max-run exceeded' if timed_out else 'on request'}")
@@ -128,6 +123,19 @@ class TrainingWatch:
         _show(reports)
         if artifact:
             print(f"next        {command('deploy', artifact)}{self.platform.flags}")
+
+    def _print_billed(self, record: Record) -> None:
+        if "BillableTimeInSeconds" in record and not self.local:
+            ran_s = record.get("TrainingTimeInSeconds") if record.get("EnableManagedSpotTraining") else None
+            print(
+                f"billed      {describe_billed(self._rate(record), record['BillableTimeInSeconds'], ran_s)}", flush=True
+            )
+
+    def _rate(self, record: Record) -> Rate:
+        resources = record["ResourceConfig"]
+        return find_rate(
+            Use.TRAINING, resources["InstanceType"], resources.get("InstanceCount", 1), self.platform.region
+        )
 
     def _fetch_reports(self, record: Record) -> Path | None:
         """Unpack the job's ``output.tar.gz`` and return its folder, or None if there is none.

@@ -33,7 +33,7 @@ class Response(HTTPResponse):
         pass
 
     @property
-    def closed(self) -> bool:
+    def closed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         press_ctrl_c()
         return True
 
@@ -59,6 +59,7 @@ def make_job(describe: Callable[[], Mapping[str, Any]] = lambda: RUNNING, interv
         interval_s=interval_s,
         describe_cost=lambda _: "$1 an hour",
         commands={"stop it": "STOP", "watch it": "WATCH"},
+        latest={"TrainingJobName": "dogs"},
     )
 
 
