@@ -10,6 +10,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from support.raw_http import chunked_request, head, read_reply, request
 from support.servers import ServerProcess, drawn_photos, free_port, running, scrape, start
 
@@ -42,6 +44,8 @@ def test_accepted_requests_are_answered_after_sigterm(opt_ml: Path, tmp_path: Pa
         assert server.wait(15) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_requests_sent_before_sigterm_are_answered_under_load(opt_ml: Path, tmp_path: Path) -> None:
     stopping, lost, num_answered = threading.Event(), [], []
 
