@@ -38,9 +38,11 @@ def _sockets(server: ServerProcess, count: int) -> Iterator[list[socket.socket]]
 
 def _status(sock: socket.socket) -> int | str:
     try:
-        return read_reply(sock).status
+        reply = read_reply(sock)
     except OSError:
         return "closed"
+    is_complete = reply.status != 503 or "retry-after" in reply.headers
+    return reply.status if is_complete else "503 without Retry-After"
 
 
 def _at_once(server: ServerProcess, bodies: list[bytes], content_type: str) -> Statuses:
