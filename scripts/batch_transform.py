@@ -12,14 +12,26 @@ Examples:
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from classifier.errors import ConfigError
 from launch.cli import add_common, add_resource, container_options, create_parser, platform_options, run_command
+from launch.platform.clients import PlatformOptions
 from launch.platform.models import artifact_version, resolve_artifact
 from launch.platform.places import check_places
+from launch.platform.prices import print_cost
 from launch.terminal import as_json
-from launch.transform import DEFAULT_INSTANCE, TransformOptions, check_transform, start, stop, transform_requests, watch
+from launch.transform import (
+    DEFAULT_INSTANCE,
+    TransformOptions,
+    check_transform,
+    describe_cost,
+    start,
+    stop,
+    transform_requests,
+    watch,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,15 +91,22 @@ def _run(options: argparse.Namespace) -> int:
     check_transform(options.model, transform)
     data = resolve_artifact(options.model, platform)
     requests = transform_requests(transform, data, artifact_version(data, platform))
+    job = requests["CreateTransformJob"]
     if options.dry_run:
         print(as_json(requests))
+        _print_cost(job, platform, is_request=True)
         return 0
-    job = requests["CreateTransformJob"]
     source, output = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"], job["TransformOutput"]
     check_places([source], [output["S3OutputPath"]], platform)
     clients = platform.connect()
+    _print_cost(job, platform)
     start(clients, requests)
-    return watch(clients, requests["CreateTransformJob"], local=platform.local)
+    return watch(clients, job, local=platform.local)
+
+
+def _print_cost(job: Mapping[str, Any], platform: PlatformOptions, *, is_request: bool = False) -> None:
+    if not platform.local:
+        print_cost(describe_cost(job, platform.region), is_request=is_request)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ from launch.platform.autoscaling import Autoscaling
 from launch.platform.clients import Platform
 from launch.platform.models import artifact_version, resolve_artifact
 from launch.platform.places import check_places
-from launch.platform.prices import describe_hourly
+from launch.platform.price_list import Use
+from launch.platform.prices import PRICING_PAGE, describe_standing, find_rate, print_cost
 from launch.platform.references import CreatedResources
 from launch.terminal import as_json, command, print_status
 
@@ -191,10 +192,13 @@ def _run(options: argparse.Namespace, retry: str) -> int:
     requests = endpoint_requests(endpoint, data, version)
     if options.dry_run:
         print(as_json(requests))
+        _print_planned(endpoint, is_request=True)
         return 0
     places = [place for place in (options.asynchronous, options.capture) if place]
     check_places([data] if endpoint.multi_model else [], places, endpoint.platform)
-    return _deploy(endpoint.platform.connect(), requests, endpoint, retry)
+    platform = endpoint.platform.connect()
+    _print_planned(endpoint)
+    return _deploy(platform, requests, endpoint, retry)
 
 
 def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOptions, retry: str) -> int:
@@ -261,16 +265,35 @@ def _print_cost(deployment: Deployment, options: EndpointOptions) -> None:
     elif options.serverless:
         cost = "it costs nothing while there are no requests"
     else:
-        price = describe_hourly(options.instance_type or DEFAULT_INSTANCE, _num_instances(deployment, options))
-        cost = f"it costs {price}, even without requests"
+        cost = f"it costs, even without requests, {_standing(options, _num_instances(deployment, options))}"
     print_status(f"{cost}; remove it with {command('teardown', '--name', options.name)}{deployment.platform.flags}")
+
+
+def _print_planned(options: EndpointOptions, *, is_request: bool = False) -> None:
+    """Print what the endpoint costs; the number of instances of an existing one may be another."""
+    if options.platform.local:
+        return
+    if options.serverless:
+        cost = f"by the request and its duration, see {PRICING_PAGE}; nothing while there are none"
+    else:
+        cost = f"{_standing(options, _planned_instances(options))}, until it is removed"
+    print_cost(cost, is_request=is_request)
+
+
+def _standing(options: EndpointOptions, num_instances: int) -> str:
+    use = Use.ASYNCHRONOUS if options.asynchronous else Use.HOSTING
+    rate = find_rate(use, options.instance_type or DEFAULT_INSTANCE, num_instances, options.platform.region)
+    return describe_standing(rate, max_instances=options.scaling.max_instances)
+
+
+def _planned_instances(options: EndpointOptions) -> int:
+    return 1 if options.num_instances is None else options.num_instances
 
 
 def _num_instances(deployment: Deployment, options: EndpointOptions) -> int:
     """Return the number that the endpoint runs, which an update may have retained."""
     variants = (deployment.latest or {}).get("ProductionVariants") or [{}]
-    requested = 1 if options.num_instances is None else options.num_instances
-    return variants[0].get("DesiredInstanceCount", requested)
+    return variants[0].get("DesiredInstanceCount", _planned_instances(options))
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ from launch.cli import (
     run_command,
     training_options,
 )
-from launch.platform.clients import Platform
+from launch.platform.clients import Platform, PlatformOptions
+from launch.platform.prices import print_cost
 from launch.terminal import as_json, command, print_status, read_hyperparameters
-from launch.training.options import check_training, check_training_places, training_spec
-from launch.training.request import Monitoring, training_request
+from launch.training.options import check_training, check_training_places, describe_cost, training_spec
+from launch.training.request import Monitoring, TrainingSpec, training_request
 from launch.training.watch import TrainingWatch, find_job, start, stop
 
 
@@ -102,15 +103,22 @@ def _run(options: argparse.Namespace) -> int:
     request = training_request(spec)
     if options.dry_run:
         print(as_json(request))
+        _print_cost(spec, requested.platform, is_request=True)
         return 0
     platform = requested.platform.connect()
     check_training_places(spec, requested.platform)
+    _print_cost(spec, requested.platform)
     start(platform, request)
     if options.no_wait:
         print(f"job         {spec.job_name}", flush=True)
         print_status(f"watch it: {command('train', '--watch', spec.job_name)}{platform.flags}")
         return 0
     return _watch(platform, spec.job_name, options)
+
+
+def _print_cost(spec: TrainingSpec, platform: PlatformOptions, *, is_request: bool = False) -> None:
+    if not platform.local:
+        print_cost(describe_cost(spec, platform), is_request=is_request)
 
 
 def _watch(platform: Platform, name: str, options: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ from classifier.errors import ConfigError, DataError
 from launch.platform.clients import Platform, PlatformOptions
 from launch.platform.models import named_model_request, resolve_artifact
 from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail, follow_job
-from launch.platform.prices import describe_instances
+from launch.platform.price_list import Use
+from launch.platform.prices import Rate, describe_spent, find_rate
 from launch.platform.references import CreatedResources, is_refusal
 from launch.platform.resources import NO_OPTIONS, ContainerOptions, has_gpu, tag_list
 from launch.terminal import command, print_status, unique_name
@@ -155,6 +156,21 @@ def transform_request(spec: TransformSpec) -> dict[str, Any]:
     }
 
 
+def describe_cost(request: Mapping[str, Any], region: str | None) -> str:
+    """Return what a job costs on AWS.
+
+    Args:
+        request: the CreateTransformJob request.
+        region: default: that of the environment.
+    """
+    return f"{_rate(request, region)}, until all photos are answered; there is no time limit"
+
+
+def _rate(request: Mapping[str, Any], region: str | None) -> Rate:
+    resources = request["TransformResources"]
+    return find_rate(Use.TRANSFORM, resources["InstanceType"], resources["InstanceCount"], region)
+
+
 def start(platform: Platform, requests: Mapping[str, Mapping[str, Any]]) -> None:
     """Create the model unless it exists, and the job.
 
@@ -203,8 +219,7 @@ def watch(platform: Platform, request: Mapping[str, Any], *, local: bool) -> int
     name = request["TransformJobName"]
 
     def print_detached(_: Mapping[str, Any]) -> None:
-        resources = request["TransformResources"]
-        cost = "this machine" if local else describe_instances(resources["InstanceType"], resources["InstanceCount"])
+        cost = "this machine" if local else _rate(request, platform.region)
         print_status(f"batch_transform: stopped watching; the job keeps running: {cost}")
         print_status(f"  stop it: {command('batch_transform', '--stop', name)}{platform.flags}")
 
@@ -219,6 +234,9 @@ def watch(platform: Platform, request: Mapping[str, Any], *, local: bool) -> int
     )
     if record is None:
         return 130
+    if not local and "TransformStartTime" in record and "TransformEndTime" in record:
+        seconds = (record["TransformEndTime"] - record["TransformStartTime"]).total_seconds()
+        print(f"cost        {describe_spent(_rate(request, platform.region), seconds)}", flush=True)
     if record["TransformJobStatus"] == "Failed":
         print_status(f"batch_transform: {name} failed: {record.get('FailureReason', 'no reason was given')}")
         return 1

@@ -13,7 +13,8 @@ from botocore.exceptions import ClientError
 from aws.errors import CloudError, translate_errors
 from launch.platform.autoscaling import Autoscaling
 from launch.platform.clients import Platform
-from launch.platform.prices import describe_instances
+from launch.platform.price_list import Use
+from launch.platform.prices import find_rate
 from launch.platform.references import References
 from launch.platform.resources import all_pages, describe, has_project_tag, is_missing, scalable_target
 
@@ -119,7 +120,7 @@ class _Inventory:
             described = sagemaker.describe_training_job(TrainingJobName=name)
             if "TuningJobArn" in described:
                 continue
-            cost = self._cost(described["ResourceConfig"])
+            cost = self._cost(Use.TRAINING, described["ResourceConfig"])
             remove = partial(sagemaker.stop_training_job, TrainingJobName=name)
             yield Resource("training", name, "InProgress", cost, remove)
 
@@ -136,13 +137,15 @@ class _Inventory:
             limits = described["HyperParameterTuningJobConfig"]["ResourceLimits"]
             count = resources["InstanceCount"] * limits["MaxParallelTrainingJobs"]
             remove = partial(sagemaker.stop_hyper_parameter_tuning_job, HyperParameterTuningJobName=name)
-            yield Resource("tuning", name, "InProgress", self._cost({**resources, "InstanceCount": count}), remove)
+            cost = self._cost(Use.TRAINING, {**resources, "InstanceCount": count})
+            yield Resource("tuning", name, "InProgress", cost, remove)
 
     def transforms(self) -> Iterator[Resource]:
         sagemaker = self.platform.sagemaker
         for item in self._tagged("list_transform_jobs", "TransformJobSummaries", "TransformJobArn", **_RUNNING):
             name = item["TransformJobName"]
-            cost = self._cost(sagemaker.describe_transform_job(TransformJobName=name)["TransformResources"])
+            described = sagemaker.describe_transform_job(TransformJobName=name)
+            cost = self._cost(Use.TRANSFORM, described["TransformResources"])
             remove = partial(sagemaker.stop_transform_job, TransformJobName=name)
             yield Resource("transform", name, "InProgress", cost, remove)
 
@@ -172,12 +175,13 @@ class _Inventory:
         # The number that autoscaling has chosen, rather than the initial one.
         current = (described.get("ProductionVariants") or [{}])[0].get("CurrentInstanceCount")
         count = current if current is not None else variant["InitialInstanceCount"]
-        return self._cost({"InstanceType": variant["InstanceType"], "InstanceCount": count})
+        use = Use.ASYNCHRONOUS if "AsyncInferenceConfig" in config else Use.HOSTING
+        return self._cost(use, {"InstanceType": variant["InstanceType"], "InstanceCount": count})
 
-    def _cost(self, resources: Mapping[str, Any]) -> str:
+    def _cost(self, use: Use, resources: Mapping[str, Any]) -> str:
         if self.local:
             return "this machine"
-        return describe_instances(resources["InstanceType"], resources.get("InstanceCount", 1))
+        return str(find_rate(use, resources["InstanceType"], resources.get("InstanceCount", 1), self.platform.region))
 
     def _deregister_scaling(self, name: str) -> None:
         if self.local:

@@ -14,6 +14,8 @@ from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import PlatformOptions
 from launch.platform.places import check_places
+from launch.platform.price_list import Use
+from launch.platform.prices import describe_limit, find_rate
 from launch.platform.resources import NO_OPTIONS, ContainerOptions
 from launch.terminal import command, unique_name
 from launch.training.request import (
@@ -131,6 +133,13 @@ def check_training_places(spec: TrainingSpec, platform: PlatformOptions) -> None
         CloudError: as :func:`launch.platform.places.check_places`.
     """
     check_places(spec.channels.values(), [spec.output, *([spec.checkpoints] if spec.checkpoints else [])], platform)
+
+
+def describe_cost(spec: TrainingSpec, platform: PlatformOptions) -> str:
+    """Return what a training job costs on AWS that runs to its time limit."""
+    resources = spec.resources
+    rate = find_rate(Use.TRAINING, resources.instance_type, resources.num_instances, platform.region)
+    return describe_limit(rate, resources.max_run_s, spot=resources.spot)
 
 
 def _channel_uri(name: str, place: str, *, local: bool) -> str:

@@ -14,7 +14,8 @@ from classifier.archives import ArchiveError, unpack_tar
 from launch.local.storage import is_local, local_path
 from launch.platform.clients import Platform
 from launch.platform.monitoring import TRAINING_JOBS, JobMonitor, LogTail, Record, describe_last_lines, follow_job
-from launch.platform.prices import describe_instances
+from launch.platform.price_list import Use
+from launch.platform.prices import Rate, describe_billed, find_rate
 from launch.terminal import command, is_terminal, print_status
 
 _REPORT = "report.html"
@@ -89,6 +90,7 @@ class TrainingWatch:
             return 130
         reports = self._fetch_reports(record)
         if record["TrainingJobStatus"] == "Failed":
+            self._print_billed(record)
             _show(reports)
             reason = record.get("FailureReason", "no reason was given").strip().partition("\n")[0]
             print_status(f"train: {self.name} failed: {reason}{describe_last_lines(tail)}")
@@ -97,19 +99,16 @@ class TrainingWatch:
         return 0
 
     def _print_detached(self, record: Record) -> None:
-        cost = "this machine"
-        if not self.local:
-            resources = record.get("ResourceConfig", {})
-            cost = describe_instances(resources.get("InstanceType"), resources.get("InstanceCount", 1))
-        print_status(f"train: stopped watching; the job keeps running: {cost}")
+        # Before its first description, the cost is on the screen.
+        cost = f": {'this machine' if self.local else self._rate(record)}" if record else ""
+        print_status(f"train: stopped watching; the job keeps running{cost}")
         print_status(f"  stop it:        {command('train', '--stop', self.name)}{self.platform.flags}")
         print_status(f"  watch it again: {command('train', '--watch', self.name)}{self.platform.flags}")
 
     def _print_results(self, record: Record, reports: Path | None) -> None:
         for metric in record.get("FinalMetricDataList", ()):
             print(f"metric      {metric['MetricName']}={metric['Value']:.4g}")
-        if "BillableTimeInSeconds" in record and not self.local:
-            print(f"billed      {record['BillableTimeInSeconds']} s")
+        self._print_billed(record)
         if record["TrainingJobStatus"] == "Stopped":
             timed_out = record["SecondaryStatus"] == "MaxRuntimeExceeded"
             print(f"stopped     {'--max-run exceeded' if timed_out else 'on request'}")
@@ -118,6 +117,19 @@ class TrainingWatch:
         _show(reports)
         if artifact:
             print(f"next        {command('deploy', artifact)}{self.platform.flags}")
+
+    def _print_billed(self, record: Record) -> None:
+        if "BillableTimeInSeconds" in record and not self.local:
+            ran_s = record.get("TrainingTimeInSeconds") if record.get("EnableManagedSpotTraining") else None
+            print(
+                f"billed      {describe_billed(self._rate(record), record['BillableTimeInSeconds'], ran_s)}", flush=True
+            )
+
+    def _rate(self, record: Record) -> Rate:
+        resources = record["ResourceConfig"]
+        return find_rate(
+            Use.TRAINING, resources["InstanceType"], resources.get("InstanceCount", 1), self.platform.region
+        )
 
     def _fetch_reports(self, record: Record) -> Path | None:
         """Unpack the job's ``output.tar.gz`` and return its folder, or None if there is none.

@@ -7,9 +7,12 @@ import io
 import json
 import tarfile
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from support.price_list import product
 
 if TYPE_CHECKING:
     from support.cloud_script import Cloud
@@ -36,10 +39,19 @@ def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, 
     # Moto drops events older than two weeks.
     event = {"timestamp": int(time.time() * 1000), "message": "epoch   1/3  validation:accuracy=0.9"}
     logs.put_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName="one/algo-1-170", logEvents=[event])
+    cloud.answer("GetProducts", {"PriceList": [product("USE1-Train:ml.g5.xlarge", "2")]})
+    times = {"BillableTimeInSeconds": 900, "TrainingTimeInSeconds": 3600}
+    cloud.change("DescribeTrainingJob", lambda job: {**job, **times}, always=True)
     done = shell.run(
         "train", *arguments(bucket, "--name", "one", "--spot", "--tag", "team=dogs", "epochs=3", "lr=0.01")
     )
     assert done.returncode == 0, done.stderr
+    source = f"AWS price list of {datetime.now(UTC):%Y-%m-%d}, us-east-1"
+    limit = f"at most 6 h × $2.00 = at most $12.00 (ml.g5.xlarge; {source})"
+    assert done.stdout.startswith(
+        f"cost        {limit}; Spot capacity is usually up to 70-90 % less\njob         one\n"
+    )
+    assert f"billed      900 s × $2.00 an hour = $0.50 ({source}); Spot saved 75% of 3,600 s\n" in done.stdout
     assert "status      Starting" in done.stdout
     assert "epoch   1/3  validation:accuracy=0.9" in done.stdout
     assert f"artifact    s3://{bucket}/models/one/output/model.tar.gz" in done.stdout
@@ -75,7 +87,8 @@ def test_dry_run_prints_the_request_and_sends_nothing(shell: Any, cloud: "Cloud"
     assert request["TrainingJobName"] == "dry"
     assert request["DebugHookConfig"]["LocalPath"] == "/opt/ml/output/tensors"
     assert request["ProfilerConfig"]["S3OutputPath"] == "s3://none/models"
-    assert cloud.requests == []
+    assert cloud.changes() == []
+    assert dry.stderr.startswith("cost        at most 6 h × $1.41 = at most $8.45 (ml.g5.xlarge; built-in table")
 
 
 def put(shell: Any, bucket: str, *keys: str) -> list[str]:
@@ -268,7 +281,7 @@ def test_ctrl_c_stops_following_and_prints_the_cost_and_how_to_stop_the_job(
     cloud.change("DescribeTrainingJob", _in_progress, always=True)
     code, errors = shell.interrupt("train", "status", *arguments(bucket, "--name", "long", "--instances", "2"))
     assert code == 130
-    assert "the job keeps running: 2 × ml.g5.xlarge, about $2.82 an hour" in errors
+    assert "the job keeps running: 2 × ml.g5.xlarge, $2.82 an hour (built-in table" in errors
     assert "stop it:        .venv/bin/python scripts/train.py --stop long" in errors
     cloud.answer("StopTrainingJob", {})
     assert shell.run("train", "--stop", "long").returncode == 0

@@ -9,7 +9,6 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from aws.errors import QUOTAS_PAGE, CloudError, translate_errors
 from launch.platform.monitoring import JobMonitor, LogTail, describe_last_lines, follow_job, wait
-from launch.platform.prices import describe_hourly
 
 
 def refusal(code: str, message: str = "") -> ClientError:
@@ -131,11 +130,6 @@ def test_monitor_prints_each_status_once_and_a_progress_line_on_a_terminal() -> 
     assert printed == ["status      Starting", "x", "status      Training: on it"]
     assert "Starting  1:05" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r")
-
-
-def test_prices_are_approximate_and_dated_or_unknown() -> None:
-    assert describe_hourly("ml.g5.xlarge", 2).startswith("about $2.82 an hour (us-east-1, ")
-    assert describe_hourly("ml.x99.large").startswith("hourly price unknown, see https://")
 
 
 def test_last_lines_are_part_of_an_error_message_if_there_are_any() -> None:
