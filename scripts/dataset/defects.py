@@ -21,7 +21,7 @@ KINDS: Mapping[str, Kind] = {
     "tiny": Kind("a side shorter than --min-side", ("drop", "keep")),
     "conflict": Kind("the same bytes in two classes", ("drop", "keep")),
     "leak": Kind("the same bytes in two splits", ("drop", "keep")),
-    "repeat": Kind("the same bytes again in the same class and split", ("keep", "drop")),
+    "repeat": Kind("the same bytes again in the same class and split", ("drop", "keep")),
     "misplaced": Kind("a photo outside of the class folders", ("drop",)),
     "missing": Kind("listed by the source, but not found or not readable", ("drop",)),
     "unsafe": Kind("an archive entry that is a link, a device or has an unsafe path", ("drop",)),

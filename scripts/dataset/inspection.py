@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from classifier.contract.channels import EXTENSIONS_BY_FORMAT
 from classifier.errors import DataError, ImageError
-from classifier.vision.images import EXTENSIONS_BY_FORMAT, FORMATS, decode, tolerate_truncated_images
+from classifier.vision.images import FORMATS, decode, tolerate_truncated_images
 from dataset.listing import Listing
 from dataset.progress import progress
 

@@ -23,20 +23,6 @@ from classifier.errors import ImageError
 
 # Photographic formats only: Pillow also reads formats that run programs (EPS) or are not used for photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-# File name suffixes that training, data preparation and the prediction client take for images, by Pillow's name of the
-# format; the first is the one to write.
-EXTENSIONS_BY_FORMAT = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),  # several JPEGs in one file, opened as JPEG
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm"),
-    "AVIF": (".avif",),
-}
-EXTENSIONS = frozenset(extension for extensions in EXTENSIONS_BY_FORMAT.values() for extension in extensions)
 MIB = 1024 * 1024
 MAX_DECODED = 1024 * MIB
 

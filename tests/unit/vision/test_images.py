@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageFile
 
+from classifier.contract.channels import EXTENSIONS
 from classifier.errors import ImageError
-from classifier.vision.images import EXTENSIONS, FORMATS, MIB, decode, is_image, open_image, tolerate_truncated_images
+from classifier.vision.images import FORMATS, MIB, decode, is_image, open_image, tolerate_truncated_images
 from support.drawing import draw_photo, encode
 
 SIZE = (64, 48)
