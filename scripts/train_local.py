@@ -49,7 +49,7 @@ def _train(options: argparse.Namespace) -> int:
     lay_out(staged, channels, hyperparameters, links=engine is None)
     code = _run_image(engine, options.image, staged, channels) if engine else _run_train(staged)
     if code == 0 and publish(output):
-        print(f"renamed     {staged} to {output}", flush=True)
+        print(f"renamed     {staged} to {output}: see {output / 'output' / 'data' / 'report.html'}", flush=True)
     else:
         kept = f"{output} is unchanged; " if output.exists() else ""
         print_status(f"train_local: {kept}the files of this training are in {staged}")

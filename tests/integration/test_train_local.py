@@ -44,7 +44,7 @@ def test_class_folders_become_a_model(image_folder: Path, tmp_path: Path) -> Non
     assert done.stderr == "", "no progress bar without a terminal"
     assert "epoch   2/2  train:loss=" in done.stdout, "the command line overrides the file"
     assert f"artifact    {output}.part/model\n" in done.stdout
-    assert done.stdout.endswith(f"\nrenamed     {output}.part to {output}\n")
+    assert done.stdout.splitlines()[-1].startswith(f"renamed     {output}.part to {output}: see {output}/output/")
     written = json.loads((output / "input" / "config" / "hyperparameters.json").read_text())
     assert written == {**TINY, "epochs": "2", "lr": "0.01"}
     assert (output / "model" / "model.safetensors").stat().st_size > 1000
