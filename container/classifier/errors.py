@@ -4,6 +4,7 @@ UserError             the message says what was wrong, where, and what to do
 |-- ConfigError       a hyperparameter, a channel or another file of input/config
 |-- DataError         the image folders
 |-- ImageError        one image
+|   `-- ImageTooLargeError  its decoding needs too much memory
 |-- WeightsError      pretrained weights
 |-- ArtifactError     the folder of a trained model
 `-- MediaTypeError    a content type that is not read or written
@@ -31,6 +32,10 @@ class DataError(UserError):
 
 class ImageError(UserError):
     """One image can't be read."""
+
+
+class ImageTooLargeError(ImageError):
+    """Decoding one image would need too much memory, even at the smallest scale that suffices."""
 
 
 class WeightsError(UserError):

@@ -11,14 +11,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_pascal
 
-from classifier.contract.channels import CHANNELS
+from classifier.contract.channels import CHANNELS, photo_channel
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
-
-_CHANNEL_SYNONYMS = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 
 
 class _PlatformModel(BaseModel):
@@ -182,7 +180,7 @@ def _read_channels(path: Path) -> dict[str, Channel]:
 
 def _check_channel(name: str, channel: Channel) -> None:
     if name not in CHANNELS:
-        synonym = _CHANNEL_SYNONYMS.get(name)
+        synonym = photo_channel(name)
         hint = f" (did you mean {synonym!r}?)" if synonym else did_you_mean(name, CHANNELS)
         if hint:
             raise ConfigError(f"unknown channel {name!r}{hint}; choose from {', '.join(CHANNELS)}")
