@@ -44,7 +44,7 @@ class FeatureLoader:
         """Yield batches in the given order; ``seed`` and ``epoch`` determine the views."""
         num_views = self.features.shape[1]
         for indices in batches:
-            chosen = torch.from_numpy(indices)
+            chosen = torch.tensor(indices)
             views = torch.zeros_like(chosen)
             if num_views > 1:
                 views = torch.from_numpy((draws(seed, epoch, indices)[:, MIRROR] * num_views).astype(np.int64))
