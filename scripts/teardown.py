@@ -4,10 +4,14 @@ Only resources with the tag project=image-classifier are listed: endpoints, thei
 With --name they are those of exactly this name, and the configs and models that the endpoints among them use. A config
 or a model that another endpoint uses is kept, whoever created that endpoint. Files in S3 and images in ECR are kept.
 
+With --local --jobs, jobs that have ended are listed, too, with their sizes, and deleted with their models, checkpoints,
+reports and logs, except for what --output has placed elsewhere.
+
 Examples:
   .venv/bin/python scripts/teardown.py
   .venv/bin/python scripts/teardown.py --name dogs
   .venv/bin/python scripts/teardown.py --local --name 'dogs*' --yes
+  .venv/bin/python scripts/teardown.py --local --jobs
 """
 
 import argparse
@@ -16,11 +20,13 @@ from collections.abc import Callable, Sequence
 
 from aws.errors import translate_errors
 from classifier.errors import UserError
-from launch.cli import add_common, create_parser, platform_options, run_command
+from launch.cli import add_common, check_needs, create_parser, platform_options, run_command
 from launch.platform.clients import Platform
 from launch.platform.inventory import Resource, find_resources, select
 from launch.platform.references import find_references
 from launch.terminal import print_status
+
+_RUNNING = "InProgress"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,15 +41,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--name", metavar="NAME", help="only resources of exactly this name; a trailing * matches a prefix"
     )
     parser.add_argument("--yes", action="store_true", help="remove without asking for confirmation")
+    parser.add_argument("--jobs", action="store_true", help="with --local: also delete ended jobs, to free the disk")
     add_common(parser)
     return parser.parse_args(arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
+    check_needs(options, jobs="local")
     platform = platform_options(options).connect()
     with translate_errors("SageMaker"):
         references = find_references(platform.sagemaker)
-    resources = find_resources(platform, local=options.local, region=options.region)
+    resources = find_resources(platform, local=options.local, region=options.region, ended_jobs=options.jobs)
     resources, kept = select(resources, references, options.name)
     for one, user in kept.items():
         print_status(f"teardown: kept {one}: endpoint {user} uses it")
@@ -77,13 +85,16 @@ def _remove_all(platform: Platform, resources: Sequence[Resource]) -> int:
     """Remove the resources, endpoints first; an error is printed, and the others are removed all the same."""
     endpoints = [one for one in resources if one.kind == "endpoint"]
     parts = [one for one in resources if one.kind in ("config", "model")]
-    jobs = [one for one in resources if one not in endpoints and one not in parts]
+    running = [one for one in resources if one.state == _RUNNING]
+    ended = [one for one in resources if one not in (*endpoints, *parts, *running)]
     deleted = [one for one in endpoints if _remove(one)]
     # Not before all endpoints were tried: what costs money comes first.
     are_clean = [_try(one, one.clean_up) for one in deleted]
-    are_stopped = [_remove(one) for one in jobs]
+    are_stopped = [_remove(one) for one in running]
     are_removed = _remove_parts(platform, parts, [one.name for one in deleted])
-    return int(len(deleted) < len(endpoints) or not all([*are_clean, *are_stopped, are_removed]))
+    # After the models, which may refer to their artifacts.
+    are_deleted = [_remove(one) for one in ended]
+    return int(len(deleted) < len(endpoints) or not all([*are_clean, *are_stopped, are_removed, *are_deleted]))
 
 
 def _remove_parts(platform: Platform, parts: Sequence[Resource], deleted: Sequence[str]) -> bool:
@@ -112,7 +123,7 @@ def _remove_parts(platform: Platform, parts: Sequence[Resource], deleted: Sequen
 def _remove(resource: Resource) -> bool:
     if not _try(resource, resource.remove):
         return False
-    done = "stopping" if resource.kind in ("tuning", "training", "transform") else "removed"
+    done = "stopping" if resource.state == _RUNNING else "removed"
     print(f"{done:<10}{resource.kind} {resource.name}", flush=True)
     return True
 

@@ -25,7 +25,6 @@ from classifier.signals import STOP_SIGNALS
 # What a worker needs beyond its drain to end.
 SHUTDOWN_S = 4
 BACKLOG = 1024
-ADDRESS = "0.0.0.0"
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -40,7 +39,7 @@ class GunicornApplication(BaseApplication):
     def load_config(self) -> None:
         """Configure Gunicorn; called by its constructor."""
         options: dict[str, Any] = {
-            "bind": f"{ADDRESS}:{self._settings.port}",
+            "bind": f"{self._settings.host}:{self._settings.port}",
             "workers": 1,
             "worker_class": "classifier.serving.worker.ServerWorker",
             "backlog": BACKLOG,
@@ -106,16 +105,16 @@ def heartbeat_folder(preferred: Path = SHARED_MEMORY) -> Path:
         return Path(tempfile.gettempdir())
 
 
-def check_port(port: int) -> None:
-    """Check that the port is free, since Gunicorn would retry for five seconds and report less.
+def check_port(host: str, port: int) -> None:
+    """Check that the address is free, since Gunicorn would retry for five seconds and report less.
 
     Raises:
-        ConfigError: the port can't be bound.
+        ConfigError: it can't be bound.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((ADDRESS, port))
+            probe.bind((host, port))
         except OSError as error:
             raise ConfigError(
                 f"can't listen on port {port}: {(error.strerror or str(error)).lower()}. Stop the program that uses "
