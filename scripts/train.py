@@ -125,15 +125,15 @@ def _run(options: argparse.Namespace) -> int:
     return _watch(platform, spec.job_name, options).run(request, is_followed=not options.no_wait)
 
 
+def _print_cost(spec: TrainingSpec, platform: PlatformOptions, *, is_request: bool = False) -> None:
+    if not platform.local:
+        print_cost(describe_cost(spec, platform), is_request=is_request)
+
+
 def _interrupt_after_s(options: argparse.Namespace) -> float:
     if options.interrupt_after is not None and not 0 < options.interrupt_after < inf:
         raise ConfigError(f"--interrupt-after {options.interrupt_after:g}: more than 0 seconds")
     return options.interrupt_after or 0
-
-
-def _print_cost(spec: TrainingSpec, platform: PlatformOptions, *, is_request: bool = False) -> None:
-    if not platform.local:
-        print_cost(describe_cost(spec, platform), is_request=is_request)
 
 
 def _watch(platform: Platform, name: str, options: argparse.Namespace) -> TrainingWatch:
