@@ -150,7 +150,8 @@ def requests_in(command: str, text: str) -> Iterator[tuple[str, Mapping[str, Any
     if command == "predict":
         yield from (("InvokeEndpoint", request) for request in printed)
     else:
-        yield from {SINGLE[command]: printed}.items() if command in SINGLE else printed.items()
+        for operation, given in {SINGLE[command]: printed}.items() if command in SINGLE else printed.items():
+            yield from ((operation, request) for request in (given if isinstance(given, list) else [given]))
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -342,7 +343,7 @@ def test_patterns_mean_in_python_what_they_mean_in_java() -> None:
     [
         *("CreateTrainingJob", "CreateHyperParameterTuningJob", "CreateModel", "CreateEndpointConfig"),
         *("CreateEndpoint", "UpdateEndpoint", "CreateTransformJob", "RegisterScalableTarget", "PutScalingPolicy"),
-        *("InvokeEndpoint", "CreateRepository"),
+        *("InvokeEndpoint", "InvokeEndpointAsync", "PutMetricAlarm", "CreateRepository"),
     ],
 )
 def test_all_patterns_of_the_requests_are_checked(operation: str) -> None:
