@@ -113,7 +113,12 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
     scaling.add_argument(
         "--max-instances", type=int, metavar="N", help="scale with the load, up to N instances; without it, no more"
     )
-    scaling.add_argument("--min-instances", type=int, metavar="N", help="with --max-instances (default: 1)")
+    scaling.add_argument(
+        "--min-instances",
+        type=int,
+        metavar="N",
+        help="with --max-instances (default: 1); with --asynchronous also 0, and a request starts an instance",
+    )
     scaling.add_argument(
         "--requests-each",
         type=float,

@@ -247,7 +247,8 @@ def watch(platform: Platform, job: Mapping[str, Any], *, local: bool, send: Call
         print_status(f"batch_transform: {name} failed: {record.get('FailureReason', 'no reason was given')}")
         return 1
     if record["TransformJobStatus"] == "Stopped":
-        print(f"stopped     {record.get('FailureReason') or 'on request; SageMaker keeps no answers of a stopped job'}")
+        reason = record.get("FailureReason", "").removeprefix("stopped ")
+        print(f"stopped     {reason or 'on request; SageMaker keeps no answers of a stopped job'}")
     else:
         print(f"output      {record['TransformOutput']['S3OutputPath']}")
     return 0

@@ -150,7 +150,8 @@ def requests_in(command: str, text: str) -> Iterator[tuple[str, Mapping[str, Any
     if command == "predict":
         yield from (("InvokeEndpoint", request) for request in printed)
     else:
-        yield from {SINGLE[command]: printed}.items() if command in SINGLE else printed.items()
+        for operation, given in {SINGLE[command]: printed}.items() if command in SINGLE else printed.items():
+            yield from ((operation, request) for request in (given if isinstance(given, list) else [given]))
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -181,13 +182,13 @@ def test_every_option_gives_requests_that_the_service_accepts(
         ("tune", ["--role", "Trainer"], [("role Trainer: ", "; the account number below is made up")]),
         ("deploy", [], [(f"{ARTIFACT}: ", "; the names below differ from those of a real run")]),
         ("batch_transform", [], [(f"{ARTIFACT}: ", "; the names below differ from those of a real run")]),
-        ("predict", [], []),
+        ("predict", [], [("endpoint dogs: ", "; a real-time endpoint is assumed")]),
     ],
 )
 def test_dry_run_needs_no_credentials_and_says_what_it_did_not_check(
     command: str, given: list[str], assumptions: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert dry_run(command, *given, *([] if command == "predict" else ["--region", "us-east-1"])) == 0
+    assert dry_run(command, *given, "--region", "us-east-1") == 0
     out, error = capsys.readouterr()
     lines = error.splitlines()
     assert len(lines) == len(assumptions)
@@ -213,7 +214,10 @@ def test_no_option_is_left_out_above(command: str, monkeypatch: pytest.MonkeyPat
     assert known - {"--help"} == OPTIONS[command].keys()
 
 
-def test_request_of_a_prediction_is_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_request_of_a_prediction_is_accepted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PlatformOptions, "look_up", lambda _, __, assumed, ___: assumed)
     assert dry_run("predict", "--target-model", "dogs.tar.gz") == 0
     for operation, request in requests_in("predict", capsys.readouterr().out):
         assert list(faults(operation, request)) == []
@@ -339,7 +343,7 @@ def test_patterns_mean_in_python_what_they_mean_in_java() -> None:
     [
         *("CreateTrainingJob", "CreateHyperParameterTuningJob", "CreateModel", "CreateEndpointConfig"),
         *("CreateEndpoint", "UpdateEndpoint", "CreateTransformJob", "RegisterScalableTarget", "PutScalingPolicy"),
-        *("InvokeEndpoint", "CreateRepository"),
+        *("InvokeEndpoint", "InvokeEndpointAsync", "PutMetricAlarm", "CreateRepository"),
     ],
 )
 def test_all_patterns_of_the_requests_are_checked(operation: str) -> None:
