@@ -64,6 +64,8 @@ def test_requests_sent_before_sigterm_are_answered_under_load(opt_ml: Path, tmp_
                 if is_early:
                     lost.append(error)
                 if stopping.is_set():
+                    if sock is not None:
+                        sock.close()
                     break
             sock, closing = None, sock
             if closing is not None:
