@@ -33,6 +33,7 @@ from launch.cli import (
 )
 from launch.platform.prices import print_cost
 from launch.terminal import as_json, print_status, read_hyperparameters
+from launch.training.options import print_unchecked_places
 from launch.tuning.local import LocalTuning
 from launch.tuning.options import TuningOptions, check_tuning, resolve_search, results_folder, trial_training
 from launch.tuning.remote import RemoteTuning, describe_cost
@@ -61,10 +62,12 @@ def _tune(arguments: argparse.Namespace) -> int:
     folder = results_folder(options, spec.name)
     shared = replace(options.training, data=str(_sample_data())) if uses_sample else options.training
     check_tuning(shared, search, folder)
+    shared = replace(shared, container=shared.container.with_owner(platform))
     training = trial_training(shared, search, folder)
     if arguments.dry_run:
         print(as_json(tuning_request(spec, training)))
         if not platform.local:
+            print_unchecked_places(training)
             print_cost(describe_cost(spec, training, platform.region), is_request=True)
         return 0
     if platform.local:

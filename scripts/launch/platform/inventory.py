@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from aws.errors import CloudError, translate_errors
 from launch.platform.autoscaling import Autoscaling, wake_name
 from launch.platform.clients import Platform
 from launch.platform.price_list import Use
 from launch.platform.prices import find_rate
 from launch.platform.references import References
-from launch.platform.resources import all_pages, describe, has_project_tag, is_missing, scalable_target
+from launch.platform.resources import all_pages, describe, scalable_target
+from launch.platform.tagged import TaggedResources
 
 _RUNNING = {"StatusEquals": "InProgress"}
 
@@ -70,17 +69,23 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def find_resources(
-    platform: Platform, *, local: bool, region: str | None = None, ended_jobs: bool = False
+    platform: Platform,
+    *,
+    local: bool,
+    region: str | None = None,
+    owner: str | None = None,
+    ended_jobs: bool = False,
 ) -> list[Resource]:
     """List the project's endpoints, configs, models and running jobs, in an order in which they can be removed.
 
     Args:
+        owner: only those with this tag ``owner``; None for all.
         ended_jobs: list local jobs that have ended as well, with the disk space that they take.
 
     Raises:
         CloudError: AWS refused a request.
     """
-    inventory = _Inventory(platform, local, region)
+    inventory = _Inventory(platform, local, region, TaggedResources(platform.sagemaker, platform.region, owner))
     with translate_errors("SageMaker"):
         return [
             *inventory.endpoints(),
@@ -98,6 +103,7 @@ class _Inventory:
     platform: Platform
     local: bool
     region: str | None
+    ours: TaggedResources
 
     def endpoints(self) -> Iterator[Resource]:
         for item in self._tagged("list_endpoints", "Endpoints", "EndpointArn"):
@@ -173,17 +179,9 @@ class _Inventory:
     def _tagged(self, operation: str, key: str, arn: str, **request: str) -> Iterator[Mapping[str, Any]]:
         sagemaker = self.platform.sagemaker
         for item in all_pages(getattr(sagemaker, operation), key, **request):
-            if self._is_ours(item[arn]):
+            times = [item[key] for key in ("CreationTime", "LastModifiedTime") if key in item]
+            if self.ours.has(item[arn], max(times, default=None)):
                 yield item
-
-    def _is_ours(self, arn: str) -> bool:
-        try:
-            return has_project_tag(self.platform.sagemaker.list_tags(ResourceArn=arn)["Tags"])
-        except ClientError as error:
-            # Deleted by somebody else since it was listed.
-            if is_missing(error):
-                return False
-            raise
 
     def _endpoint_cost(self, described: Mapping[str, Any], config: Mapping[str, Any] | None) -> str:
         if config is None:

@@ -5,6 +5,7 @@ answers are scripted.
 """
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -255,7 +256,7 @@ def test_a_running_training_is_listed_with_its_price_and_stopped(
     summary = {
         "TrainingJobName": name,
         "TrainingJobArn": f"arn:aws:sagemaker:us-east-1:123456789012:training-job/{name}",
-        "CreationTime": 0,
+        "CreationTime": time.time(),
         "TrainingJobStatus": "InProgress",
     }
     cloud.answer("ListTrainingJobs", {"TrainingJobSummaries": [summary]})
@@ -306,7 +307,9 @@ def test_dry_run_of_a_transform_prints_its_requests_and_sends_nothing(
         "key",
     )
     assert cloud.changes() == []
-    assert dry.stderr.startswith("cost        1 × ml.m5.xlarge, $0.23 an hour (")
+    unchecked, cost = dry.stderr.splitlines(keepends=True)
+    assert unchecked == "not checked in a dry run: whether there are objects to read and buckets: bucket\n"
+    assert cost.startswith("cost        1 × ml.m5.xlarge, $0.23 an hour (")
     assert dry.stderr.endswith("), until all photos are answered; there is no time limit\n")
 
 
