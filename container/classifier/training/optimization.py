@@ -61,7 +61,7 @@ def build_schedule(
 
 def lr_at(schedule: LambdaLR, step: int) -> float:
     """Return the learning rate of a step, counted from 0."""
-    return schedule.base_lrs[0] * schedule.lr_lambdas[0](step)
+    return float(schedule.base_lrs[0] * schedule.lr_lambdas[0](step))
 
 
 def _lr_factor(scheduler: str, progress: float) -> float:

@@ -239,8 +239,10 @@ class Checkpointing:
         before, now = (one.hyperparameters["epochs"] for one in (header.identity, self._identity))
         if before != now:
             self._console.log(f"epochs      {before} → {now}: the learning-rate schedule is stretched")
-        where = f"epoch {position.epoch}, step {position.step} of {steps_per_epoch}"
-        self._console.log(f"resumed     at {where}, from {position.file_name}")
+        where = f"at epoch {position.epoch}, step {position.step} of {steps_per_epoch}"
+        if position.epoch > now:
+            where = "after the last epoch"
+        self._console.log(f"resumed     {where}, from {position.file_name}")
         self._saved = position
         return checkpoint, header
 
