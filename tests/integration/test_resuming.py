@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,10 @@ def kill() -> None:
     raise Killed
 
 
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def kill_before_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     before_call(monkeypatch, "classifier.training.loop.Trainer._train_step", number, Trainer._train_step, kill)
 
@@ -94,12 +100,12 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     shutil.rmtree(platform.paths.tensorboard)
 
     # Killed in the second epoch, while all files stay, and some of them are ahead of the checkpoint.
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         kill_before_step(patch, 6)
-        platform.run()
+        with pytest.raises(Killed):
+            platform.run()
     # Stopped in the validation of the second epoch.
     with monkeypatch.context() as patch:
-        stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
         before_call(patch, "classifier.training.epochs.evaluate", 1, evaluate, stop)
         stopped = platform.run()
     assert stopped.exit_code == 0, stopped.log
@@ -149,10 +155,36 @@ def test_a_stop_in_the_first_epoch_leaves_a_checkpoint_at_its_step(
     lay_out(platform, image_folder, checkpoint_interval_s="600")
     with monkeypatch.context() as patch:
         step = Trainer._train_step
-        stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
         before_call(patch, "classifier.training.loop.Trainer._train_step", 2, step, stop)
         job = platform.run()
     assert job.exit_code == 0, job.log
     assert (platform.paths.model / "model.safetensors").exists()
     names = [path.name for path in (platform.paths.base / "checkpoints").iterdir()]
     assert names == ["checkpoint-0001-00000002.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.gate
+def test_twenty_kills_at_random_moments_change_no_byte(platform: Platform, image_folder: Path) -> None:
+    parameters = {"epochs": "8", "model": "resnet18", "batch_size": "4"}
+    lay_out(platform, image_folder, **parameters)
+    expected = results(platform.run())
+    shutil.rmtree(platform.paths.base / "checkpoints")
+    for folder in (platform.paths.model, platform.paths.output_data.parent):
+        shutil.rmtree(folder)
+
+    command = [sys.executable, "-m", "support.kills", str(platform.paths.base), "--kills", "20", "--seed", "1"]
+    folder = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, folder.parent / "scripts")))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, done.stderr
+    attempts = [json.loads(line) for line in done.stdout.splitlines()]
+    logs = "\n".join(f"{one['moment']}\n{one['log']}" for one in attempts)
+    assert [one["status"] for one in attempts if not one["killed"]] == [0] * sum(not one["killed"] for one in attempts)
+    assert sum(one["killed"] for one in attempts) >= 10, logs
+    assert "warning" not in logs, logs
+    # An attempt never starts before the position of the one before it.
+    positions = re.findall(r"from checkpoint-(\d+-\d+)", logs)
+    assert len(positions) >= 5
+    assert positions == sorted(positions)
+    assert results(Job(platform.paths, 0, logs)) == expected, logs
