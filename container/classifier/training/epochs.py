@@ -12,6 +12,7 @@ from classifier.callbacks import Callback, EpochResult, Mode, TrainingContext
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS, format_metrics
 from classifier.contract.paths import Paths
+from classifier.engine.base import remove_graphs
 from classifier.errors import ConfigError, Stopped
 from classifier.training.augmentation import PRESETS
 from classifier.training.batches import ImageLoader, load_in_order
@@ -309,6 +310,7 @@ class Training:
 
     def _save(self, metrics: Mapping[str, float]) -> None:
         self.result.add_metrics(metrics)
+        remove_graphs(self.paths.model)
         artifact.save(self.paths.model, self.classifier.network, self.result.manifest)
 
     def _is_over(self) -> bool:

@@ -17,6 +17,7 @@ from classifier.training.scan import Sample
 from classifier.vision.artifact import Classifier
 from classifier.vision.models import build
 from classifier.vision.preprocessing import Preprocessing
+from support.marks import GATE
 
 PREPROCESSING = Preprocessing(resize=36, crop=32)
 FULL = Precision(torch.device("cpu"), "fp32")
@@ -75,7 +76,7 @@ def set_running_averages(module: nn.Module, batch: Batch) -> None:
         module(batch.inputs)
 
 
-@pytest.mark.parametrize("name", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["fp32", pytest.param("bf16", marks=GATE)])
 def test_eight_images_can_be_memorized(samples: list[Sample], name: str) -> None:
     classifier = classifier_of()
     batches = list(load_in_order(ImageLoader(samples[::3], PREPROCESSING), 8))
@@ -86,7 +87,7 @@ def test_eight_images_can_be_memorized(samples: list[Sample], name: str) -> None
     assert evaluate_all(classifier, batches).accuracy == 1
 
 
-@pytest.mark.parametrize("preset", ["none", "strong"])
+@pytest.mark.parametrize("preset", [pytest.param("none", marks=GATE), "strong"])
 def test_the_same_seed_gives_the_same_weights(batches: list[Batch], preset: str) -> None:
     runs = []
     for _ in range(2):
