@@ -62,7 +62,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def failure_as_warning(warn: Callable[[str], None], message: str) -> Iterator[None]:
-    """Report any exception as a warning: a step after the training must not cost the user the trained model.
+    """Report any exception but Stopped as a warning: a step after the training must not cost the user the model.
 
     Args:
         warn: called with ``message`` and the traceback.
@@ -70,5 +70,7 @@ def failure_as_warning(warn: Callable[[str], None], message: str) -> Iterator[No
     """
     try:
         yield
+    except Stopped:
+        raise
     except Exception:
         warn(f"{message}; the model is not affected\n{traceback.format_exc()}")

@@ -168,7 +168,9 @@ def read_training_config(paths: Paths, environment: Mapping[str, str] = os.envir
 
 
 def _read_channels(path: Path) -> dict[str, Channel]:
-    content = _read_json(path) or {}
+    content = _read_json(path)
+    if content is None:
+        raise ConfigError(f"{path} is missing: it lists the job's channels, of which 'train' is required")
     channels = {name: _validate(Channel, value, f"{path}: channel {name!r}") for name, value in content.items()}
     for name, channel in channels.items():
         _check_channel(name, channel)

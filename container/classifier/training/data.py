@@ -57,7 +57,7 @@ def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, 
     """List the photo channels of a job, ``train`` first.
 
     Raises:
-        DataError: a channel's folder is missing or empty, has one class, or other classes than ``train``.
+        DataError: a channel's folder is empty, has one class, or other classes than ``train``.
     """
     folders = tuple(list_channel(name, paths.channel(name)) for name in PHOTO_CHANNELS if name in config.channels)
     train, *others = folders

@@ -35,10 +35,8 @@ def list_channel(name: str, root: Path) -> ChannelFolder:
     """List a channel's class folders. Each folder is listed once, since listing is slow in FastFile mode.
 
     Raises:
-        DataError: the folder is missing, empty, holds no class folders, or holds the folders of several channels.
+        DataError: the folder is empty, holds no class folders, or holds the folders of several channels.
     """
-    if not root.is_dir():
-        raise DataError(f"channel {name!r}: its folder {root} does not exist")
     with os.scandir(root) as entries:
         top = sorted(entries, key=lambda entry: entry.name)
     folders = [entry for entry in top if entry.is_dir() and not is_junk_file(entry.name)]

@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError
 from classifier.errors import UserError
 from launch.local.errors import api_error, check_request, in_use, invalid
 from launch.local.records import Record, Records, now
-from launch.local.servers import LocalServer, remove_server, start_server, unpack_model
-from launch.local.storage import local_path
+from launch.local.servers import LOOPBACK, LocalServer, remove_server, start_server, unpack_model
+from launch.local.storage import local_path, write_file
 
 _START_LIMIT = timedelta(minutes=8)
 _MAX_REASON = 1024
@@ -29,9 +29,11 @@ class Endpoints:
 
     Args:
         folder: the local client's folder.
+        bind: the address on which new servers listen, ``0.0.0.0`` for all interfaces.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bind: str = LOOPBACK) -> None:
+        self._bind = bind
         self.models = Records(folder, "model")
         self.configs = Records(folder, "endpoint-config")
         self.records = Records(folder, "endpoint")
@@ -130,10 +132,10 @@ class Endpoints:
         Raises:
             ClientError: there is no such endpoint.
         """
-        record = self.records.read(name)
-        for key in ("Server", "Next"):
-            if key in record:
-                remove_server(LocalServer.from_record(record[key]))
+        self.records.read(name)
+        # Also one that a killed command has started and not recorded.
+        for folder in self.records.folder(name).glob("server-*"):
+            remove_server(folder)
         self.records.delete(name)
 
     def server(self, name: str) -> LocalServer:
@@ -166,8 +168,8 @@ class Endpoints:
         with self.records.edit(name) as record:
             record["PendingDeploymentSummary"] = {"EndpointConfigName": config}
             try:
-                record["Next"] = start_server(container, folder, log, {}).to_record()
-            except (UserError, ClientError) as error:
+                record["Next"] = start_server(container, folder, log, {}, host=self._bind).to_record()
+            except (UserError, ClientError, OSError) as error:
                 _fail(record, str(error))
 
     def _refresh(self, name: str, record: Record) -> None:
@@ -177,10 +179,10 @@ class Endpoints:
                 _switch(record, new)
             elif not new.is_running:
                 _fail(record, f"the server ended before it was ready: {self._last_log_line(name)}")
-                remove_server(new)
+                remove_server(Path(new.folder))
             elif now() - record["LastModifiedTime"] > _START_LIMIT:
                 _fail(record, "the server did not pass its health check within 8 minutes")
-                remove_server(new)
+                remove_server(Path(new.folder))
         elif record["EndpointStatus"] == "InService" and not LocalServer.from_record(record["Server"]).is_running:
             record["EndpointStatus"] = "Failed"
             record["FailureReason"] = f"the server has ended: {self._last_log_line(name)}"
@@ -204,7 +206,7 @@ def _switch(record: Record, new: LocalServer) -> None:
     record["EndpointConfigName"] = record.pop("PendingDeploymentSummary")["EndpointConfigName"]
     del record["Next"]
     if old:
-        remove_server(LocalServer.from_record(old))
+        remove_server(Path(old["folder"]))
 
 
 def _fail(record: Record, reason: str) -> None:
@@ -223,6 +225,8 @@ def invoke(endpoints: Endpoints, request: Mapping[str, Any]) -> dict[str, Any]:
     """
     name = request["EndpointName"]
     server = endpoints.server(name)
+    if "AsyncInferenceConfig" in endpoints.config_of(name):
+        raise invalid(f"endpoint {name!r} is asynchronous: use InvokeEndpointAsync")
     path = "/invocations"
     if "TargetModel" in request:
         path = f"/models/{_load_model(endpoints, name, server, request['TargetModel'])}/invoke"
@@ -239,23 +243,50 @@ def invoke(endpoints: Endpoints, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def invoke_async(endpoints: Endpoints, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer an ``InvokeEndpointAsync`` request: by now the response is at OutputLocation, or at FailureLocation.
+    """Answer an ``InvokeEndpointAsync`` request: by now there is a file at OutputLocation, or at FailureLocation.
+
+    The files are named as the platform's: ``ID.out`` below S3OutputPath, ``ID-error.out`` below S3FailurePath.
 
     Raises:
+        ParamValidationError: the request is not the API's.
         ClientError: the endpoint is not in service, or is not asynchronous.
     """
-    config = endpoints.config_of(request["EndpointName"]).get("AsyncInferenceConfig")
+    check_request("InvokeEndpointAsync", dict(request))
+    name = request["EndpointName"]
+    server = endpoints.server(name)
+    config = endpoints.config_of(name).get("AsyncInferenceConfig")
     if config is None:
-        raise invalid(f"endpoint {request['EndpointName']!r} is not asynchronous")
-    body = local_path(request["InputLocation"], "InputLocation").read_bytes()
-    identity = request.get("InferenceId", uuid.uuid4().hex)
-    output = local_path(config["OutputConfig"]["S3OutputPath"], "S3OutputPath") / f"{identity}.out"
-    failure = output.with_suffix(".error")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    server = endpoints.server(request["EndpointName"])
-    status, _, answer = _post(server, "/invocations", body, _headers(request))
-    (output if status == http.client.OK else failure).write_bytes(answer)
-    return {"InferenceId": identity, "OutputLocation": output.as_uri(), "FailureLocation": failure.as_uri()}
+        raise invalid(f"endpoint {name!r} is not asynchronous: use InvokeEndpoint")
+    if "InputLocation" not in request:
+        raise invalid("the local client needs an InputLocation")
+    source = local_path(request["InputLocation"], "InputLocation")
+    # Not the caller's InferenceId, in which any character is allowed.
+    file, places = uuid.uuid4().hex, config["OutputConfig"]
+    output = local_path(places["S3OutputPath"], "S3OutputPath") / f"{file}.out"
+    locations = {"OutputLocation": output.as_uri()}
+    failure = None
+    if "S3FailurePath" in places:
+        failure = local_path(places["S3FailurePath"], "S3FailurePath") / f"{file}-error.out"
+        locations["FailureLocation"] = failure.as_uri()
+    status, answer = _answer_file(server, source, _headers(request))
+    if status == http.client.OK:
+        write_file(output, answer)
+    elif failure:
+        write_file(failure, answer)
+    return {"InferenceId": request.get("InferenceId", file), **locations}
+
+
+def _answer_file(server: LocalServer, source: Path, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """Return the status and the content of the object for one input file; the platform encloses a server's error."""
+    try:
+        status, _, answer = _post(server, "/invocations", source.read_bytes(), headers)
+    except (ClientError, OSError) as error:
+        # The request was accepted, so that this is no answer to it.
+        return 0, str(error).encode()
+    if status == http.client.OK:
+        return status, answer
+    kind = "client" if status < http.client.INTERNAL_SERVER_ERROR else "server"
+    return status, b'Received %s error (%d) from model with message "%s"' % (kind.encode(), status, answer)
 
 
 def _headers(request: Mapping[str, Any]) -> dict[str, str]:

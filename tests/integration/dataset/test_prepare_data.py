@@ -20,6 +20,7 @@ from PIL import Image
 from dataset.output import stage_output
 from prepare_data import main
 from support.drawing import draw_photo, draw_scene, encode, write_classes
+from support.marks import GATE
 
 PREPARE = Path(__file__).resolve().parents[3] / "scripts" / "prepare_data.py"
 
@@ -336,7 +337,7 @@ class TestOut:
             assert not (part / "staging").exists()
         assert list(out.iterdir()) == []
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=GATE)])
     def test_a_stopped_run_leaves_no_out_and_the_next_one_succeeds(
         self, tmp_path: Path, out: Path, number: signal.Signals, code: int
     ) -> None:
