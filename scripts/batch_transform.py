@@ -13,13 +13,14 @@ Examples:
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from classifier.errors import ConfigError
 from launch.cli import add_common, add_resource, container_options, create_parser, platform_options, run_command
 from launch.platform.clients import PlatformOptions
 from launch.platform.models import artifact_version, resolve_artifact
-from launch.platform.places import check_places
+from launch.platform.places import check_places, print_unchecked
 from launch.platform.prices import print_cost
 from launch.terminal import as_json
 from launch.transform import (
@@ -49,9 +50,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="the job's name (default: one with the time in it)")
     parser.add_argument(
         "--accept",
-        default="application/json",
         metavar="TYPE",
-        help="content type of answers (default: %(default)s)",
+        help="content type of answers (default: application/json)",
+    )
+    parser.add_argument(
+        "--manifest", action="store_true", help="PHOTOS is the address of a manifest, a JSON list of S3 objects"
+    )
+    parser.add_argument(
+        "--join-input",
+        action="store_true",
+        help="PHOTOS are JSON Lines, a photo in base64 on each; each line is repeated with its answer",
     )
     parser.add_argument(
         "--instance", default=DEFAULT_INSTANCE, metavar="TYPE", help="instance type (default: %(default)s)"
@@ -87,6 +95,8 @@ def _run(options: argparse.Namespace) -> int:
         photos=options.photos,
         output=options.output,
         name=options.name,
+        manifest=options.manifest,
+        join_input=options.join_input,
         accept=options.accept,
         instance_type=options.instance,
         num_instances=options.instances,
@@ -94,15 +104,18 @@ def _run(options: argparse.Namespace) -> int:
         max_payload_mb=options.max_payload,
     )
     check_transform(options.model, transform)
+    transform = replace(transform, container=container.with_owner(platform))
     data = resolve_artifact(options.model, platform)
     requests = transform_requests(transform, data, artifact_version(data, platform))
     job = requests["CreateTransformJob"]
+    source = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+    output = job["TransformOutput"]["S3OutputPath"]
     if options.dry_run:
         print(as_json(requests))
+        print_unchecked([source, output])
         _print_cost(job, platform, is_request=True)
         return 0
-    source, output = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"], job["TransformOutput"]
-    check_places([source], [output["S3OutputPath"]], platform)
+    check_places([source], [output], platform)
     clients = platform.connect()
     _print_cost(job, platform)
     return run(clients, requests, local=platform.local)

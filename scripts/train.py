@@ -32,7 +32,13 @@ from launch.cli import (
 from launch.platform.clients import Platform, PlatformOptions
 from launch.platform.prices import print_cost
 from launch.terminal import as_json, read_hyperparameters
-from launch.training.options import check_training, check_training_places, describe_cost, training_spec
+from launch.training.options import (
+    check_training,
+    check_training_places,
+    describe_cost,
+    print_unchecked_places,
+    training_spec,
+)
 from launch.training.request import Monitoring, TrainingSpec, training_request
 from launch.training.watch import TrainingWatch, find_job, stop
 
@@ -60,6 +66,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     resources = parser.add_argument_group("instances and time limits")
     add_training_resources(resources)
+    resources.add_argument(
+        "--keep-alive",
+        type=int,
+        metavar="SECONDS",
+        help="keep the instances for another job, at their cost (warm pool)",
+    )
     resources.add_argument("--checkpoints", metavar="PLACE", help="where checkpoints are saved and resumed from")
     resources.add_argument(
         "--interrupt-after",
@@ -78,6 +90,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     monitoring.add_argument(
         "--save-interval", type=int, metavar="STEPS", help="with --aws-debugger: steps between saves"
+    )
+    monitoring.add_argument(
+        "--remote-debug", action="store_true", help="let `aws ssm start-session` open a shell in the container"
     )
     monitoring.add_argument("--no-wait", action="store_true", help="exit once the job is created")
     monitoring.add_argument("--reports", type=Path, metavar="DIR", help="where output.tar.gz is unpacked")
@@ -104,19 +119,23 @@ def _run(options: argparse.Namespace) -> int:
         aws_debugger=options.aws_debugger,
         save_interval=options.save_interval,
     )
-    requested = training_options(options)
+    shared = training_options(options)
     requested = replace(
-        requested,
-        platform=replace(requested.platform, interrupt_after_s=_interrupt_after_s(options)),
+        shared,
+        platform=replace(shared.platform, interrupt_after_s=_interrupt_after_s(options)),
         name=options.name,
         checkpoints=options.checkpoints,
+        remote_debug=options.remote_debug,
+        resources=replace(shared.resources, keep_alive_s=options.keep_alive),
         monitoring=monitoring,
     )
     check_training(requested, values)
+    requested = replace(requested, container=requested.container.with_owner(requested.platform))
     spec = training_spec(requested, values)
     request = training_request(spec)
     if options.dry_run:
         print(as_json(request))
+        print_unchecked_places(spec)
         _print_cost(spec, requested.platform, is_request=True)
         return 0
     platform = requested.platform.connect()

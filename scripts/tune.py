@@ -35,7 +35,7 @@ from launch.cli import (
 from launch.platform.clients import PlatformOptions
 from launch.platform.prices import print_cost
 from launch.terminal import as_json, print_status, read_hyperparameters
-from launch.training.options import check_training_places
+from launch.training.options import check_training_places, print_unchecked_places
 from launch.tuning.options import (
     TuningOptions,
     check_tuning,
@@ -73,11 +73,13 @@ def _tune(arguments: argparse.Namespace) -> int:
     folder = results_folder(options, search.spec.name)
     shared = replace(options.training, data=str(_sample_data())) if uses_sample else options.training
     check_tuning(shared, search, folder)
+    shared = replace(shared, container=shared.container.with_owner(platform))
     training = trial_training(shared, search, folder)
     request = tuning_request(search.spec, training)
     if arguments.dry_run:
         print(as_json(request))
         if not platform.local:
+            print_unchecked_places(training)
             print_cost(describe_cost(request, platform.region), is_request=True)
         return 0
     connected = platform.connect()

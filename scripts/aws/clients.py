@@ -118,6 +118,17 @@ def check_prefix(s3: Any, uri: str) -> None:
         raise CloudError(f"{uri} also means s3://{bucket}/{others[0]}: end it with a slash")
 
 
+def caller_name(region: str | None = None) -> str:
+    """Return the name of who calls: a user's, or that of a role's session, which single sign-on sets to the user's.
+
+    Raises:
+        CloudError: AWS can't be asked.
+    """
+    with translate_errors("identity"):
+        arn = client("sts", region=region).get_caller_identity()["Arn"]
+    return arn.rpartition(":")[2].rpartition("/")[2]
+
+
 def given_role(text: str | None) -> str:
     """Return the role that was given, an ARN or a name; by default the value of SAGEMAKER_ROLE.
 

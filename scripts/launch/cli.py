@@ -45,7 +45,9 @@ def add_resource(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every resource that runs an image: image, role, tags, environment and security."""
     parser.add_argument("--image", metavar="URI", help="image, as printed by build_and_push.sh (default: $IMAGE_URI)")
     parser.add_argument("--role", metavar="NAME", help="execution role, name or ARN (default: $SAGEMAKER_ROLE)")
-    parser.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="resource tag; repeatable")
+    parser.add_argument(
+        "--tag", action="append", default=[], metavar="KEY=VALUE", help="resource tag; repeatable (default: owner=YOU)"
+    )
     parser.add_argument(
         "--env", action="append", default=[], metavar="KEY=VALUE", help="environment variable; repeatable"
     )
@@ -76,6 +78,12 @@ def add_training_resources(group: argparse._ArgumentGroup) -> None:
         default=DEFAULTS.max_run_s,
         metavar="SECONDS",
         help="time limit of a job (default: %(default)s)",
+    )
+    group.add_argument(
+        "--retry", type=int, metavar="N", help="start a job again up to N times after an internal error of SageMaker"
+    )
+    group.add_argument(
+        "--encrypt-between-hosts", action="store_true", help="encrypt the traffic between hosts, which slows it down"
     )
     group.add_argument("--fast-file", action="store_true", help="stream photos from S3 instead of copying them first")
     group.add_argument("--spot", action="store_true", help="use spot capacity: cheaper, may be interrupted")
@@ -136,6 +144,8 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
             max_run_s=options.max_run,
             spot=options.spot,
             max_wait_s=options.max_wait,
+            retries=options.retry,
+            encrypt_between_hosts=options.encrypt_between_hosts,
         ),
     )
 

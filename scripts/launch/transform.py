@@ -24,6 +24,7 @@ from launch.terminal import command, print_status, unique_name
 
 DEFAULT_INSTANCE = "ml.m5.xlarge"
 _BASE_NAME = "image-classifier"
+_JSON_LINES = "application/jsonlines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,8 @@ class TransformOptions:
 
     Attributes:
         photos: an ``s3://`` prefix, or a folder for a local job.
+        manifest: whether ``photos`` is the address of a manifest, a JSON file that lists objects.
+        join_input: whether ``photos`` has JSON Lines instead of photos, and each line is to be joined with its answer.
         output: where the answers go, likewise.
         name: the job's name; default: one with the time in it.
         accept: content type of the answers.
@@ -44,7 +47,9 @@ class TransformOptions:
     output: str
     container: ContainerOptions = NO_OPTIONS
     name: str | None = None
-    accept: str = "application/json"
+    manifest: bool = False
+    join_input: bool = False
+    accept: str | None = None
     instance_type: str = DEFAULT_INSTANCE
     num_instances: int = 1
     max_concurrent: int = 4
@@ -55,7 +60,10 @@ class TransformOptions:
 class TransformSpec:
     """A batch transform job: every object below ``photos`` is one request, answered by ``NAME.out`` below ``output``.
 
+    With ``join_input``, every line of these objects is one, and the output repeats it with its answer.
+
     Attributes:
+        manifest: whether ``photos`` is the address of a manifest.
         max_concurrent: requests in flight per instance.
         max_payload_mb: size limit of a request, MB.
     """
@@ -64,6 +72,8 @@ class TransformSpec:
     model_name: str
     photos: str
     output: str
+    manifest: bool = False
+    join_input: bool = False
     content_type: str = "application/x-image"
     accept: str = "application/json"
     instance_type: str = DEFAULT_INSTANCE
@@ -93,18 +103,22 @@ def transform_requests(options: TransformOptions, data: str, version: str) -> di
         version: the artifact's version.
 
     Raises:
-        ConfigError: a local folder is given for a job on AWS, or no image is given.
+        ConfigError: a local folder is given for a job on AWS, or no image is given, or options exclude each other.
         DataError: the folder of photos does not exist.
         CloudError: no role is given, or IAM has none of that name.
     """
     model = named_model_request(_BASE_NAME, options.container, options.platform, data, version)
     local = options.platform.local
+    _check_input(options)
     spec = TransformSpec(
         job_name=options.name or unique_name(_BASE_NAME),
         model_name=model["ModelName"],
         photos=_photos_uri(options.photos, local=local),
         output=options.output if options.output.startswith("s3://") or not local else _file_uri(options.output),
-        accept=options.accept,
+        manifest=options.manifest,
+        join_input=options.join_input,
+        content_type=_JSON_LINES if options.join_input else "application/x-image",
+        accept=options.accept or (_JSON_LINES if options.join_input else "application/json"),
         instance_type=options.instance_type,
         num_instances=options.num_instances,
         max_concurrent=options.max_concurrent,
@@ -113,6 +127,16 @@ def transform_requests(options: TransformOptions, data: str, version: str) -> di
         tags=options.container.tags,
     )
     return {"CreateModel": model, "CreateTransformJob": transform_request(spec)}
+
+
+def _check_input(options: TransformOptions) -> None:
+    if options.platform.local and (options.manifest or options.join_input):
+        flag = "--manifest" if options.manifest else "--join-input"
+        raise ConfigError(f"{flag} is for jobs on AWS; with --local give a folder of photos")
+    if options.join_input and options.accept not in (None, _JSON_LINES):
+        raise ConfigError(
+            f"--accept {options.accept} can't be joined with JSON Lines: leave --accept or --join-input out"
+        )
 
 
 def _photos_uri(place: str, *, local: bool) -> str:
@@ -136,6 +160,7 @@ def transform_request(spec: TransformSpec) -> dict[str, Any]:
         resources["TransformAmiVersion"] = TRANSFORM_AMI
     if spec.kms_key:
         resources["VolumeKmsKeyId"] = spec.kms_key
+    kind = "ManifestFile" if spec.manifest else "S3Prefix"
     return {
         "TransformJobName": spec.job_name,
         "ModelName": spec.model_name,
@@ -143,17 +168,18 @@ def transform_request(spec: TransformSpec) -> dict[str, Any]:
         "MaxPayloadInMB": spec.max_payload_mb,
         "BatchStrategy": "SingleRecord",
         "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": spec.photos}},
+            "DataSource": {"S3DataSource": {"S3DataType": kind, "S3Uri": spec.photos}},
             "ContentType": spec.content_type,
-            "SplitType": "None",
+            "SplitType": "Line" if spec.join_input else "None",
         },
         "TransformOutput": {
             "S3OutputPath": spec.output,
             "Accept": spec.accept,
-            "AssembleWith": "None",
+            "AssembleWith": "Line" if spec.join_input else "None",
             **({"KmsKeyId": spec.kms_key} if spec.kms_key else {}),
         },
         "TransformResources": resources,
+        **({"DataProcessing": {"JoinSource": "Input"}} if spec.join_input else {}),
         "Tags": tag_list(spec.tags),
     }
 
@@ -247,7 +273,8 @@ def watch(platform: Platform, job: Mapping[str, Any], *, local: bool, send: Call
         print_status(f"batch_transform: {name} failed: {record.get('FailureReason', 'no reason was given')}")
         return 1
     if record["TransformJobStatus"] == "Stopped":
-        print(f"stopped     {record.get('FailureReason') or 'on request; SageMaker keeps no answers of a stopped job'}")
+        reason = record.get("FailureReason", "").removeprefix("stopped ")
+        print(f"stopped     {reason or 'on request; SageMaker keeps no answers of a stopped job'}")
     else:
         print(f"output      {record['TransformOutput']['S3OutputPath']}")
     return 0

@@ -18,6 +18,8 @@ from launch.endpoint.request import (
     policy_request,
     target_request,
     update_request,
+    wake_alarm_request,
+    wake_policy_request,
 )
 from launch.platform.clients import PlatformOptions
 from launch.platform.models import content_name, named_model_request, resolve_artifact
@@ -36,11 +38,13 @@ class ScalingOptions:
 
     Attributes:
         target: concurrent requests per instance.
+        cooldown_s: time between two removals of instances, seconds.
     """
 
     min_instances: int | None = None
     max_instances: int | None = None
     target: float = 4.0
+    cooldown_s: int = 300
 
 
 ALL_AT_ONCE, NO_SCALING = Update(), ScalingOptions()
@@ -56,6 +60,8 @@ class EndpointOptions:
         num_instances: default: as many as the endpoint has, or one.
         ami: the hosts' image, for instances with a GPU; default: one that suits the instance type.
         asynchronous: where the answers of an asynchronous endpoint go.
+        max_invocations: requests that its instances get at a time.
+        topic: an SNS topic that it notifies.
         take_over: whether the endpoint may be one that another program has created.
     """
 
@@ -68,6 +74,8 @@ class EndpointOptions:
     multi_model: bool = False
     serverless: Serverless | None = None
     asynchronous: str | None = None
+    max_invocations: int | None = None
+    topic: str | None = None
     capture: Capture | None = None
     scaling: ScalingOptions = NO_SCALING
     update: Update = ALL_AT_ONCE
@@ -105,7 +113,7 @@ def check_endpoint(model: str, options: EndpointOptions) -> None:
 
 
 def endpoint_requests(options: EndpointOptions, data: str, version: str) -> dict[str, Any]:
-    """Return the requests of a deployment by operation, in the order in which they are sent.
+    """Return the requests of a deployment by operation, in the order in which they are sent; a list if there are many.
 
     Models and configs are named after their contents, so that the same options always give the same requests.
 
@@ -183,6 +191,8 @@ def _check_scaling(scaling: ScalingOptions, *, asynchronous: bool) -> None:
         if low is not None:
             raise ConfigError("--min-instances needs --max-instances")
         return
+    if scaling.cooldown_s < 0:
+        raise ConfigError(f"--cooldown {scaling.cooldown_s}: at least 0 seconds")
     if high < max(low or 1, 1):
         raise ConfigError("--max-instances has to be at least --min-instances, and at least 1")
     if low == 0 and not asynchronous:
@@ -200,6 +210,8 @@ def _endpoint_spec(options: EndpointOptions, model_name: str) -> EndpointSpec:
         ami=options.ami,
         serverless=options.serverless,
         asynchronous=_output_uri(options.asynchronous, local=local) if options.asynchronous else None,
+        max_invocations=options.max_invocations,
+        topic=options.topic,
         capture=Capture(place=_output_uri(capture.place, local=local), percent=capture.percent) if capture else None,
         kms_key=options.container.security.kms_key,
         tags=options.container.tags,
@@ -219,6 +231,11 @@ def _scaling_requests(options: EndpointOptions) -> dict[str, Any]:
         min_instances=1 if scaling.min_instances is None else scaling.min_instances,
         max_instances=scaling.max_instances,
         target=scaling.target,
+        cooldown_s=scaling.cooldown_s,
         asynchronous=options.asynchronous is not None,
     )
-    return {"RegisterScalableTarget": target_request(spec), "PutScalingPolicy": policy_request(spec)}
+    requests = {"RegisterScalableTarget": target_request(spec), "PutScalingPolicy": [policy_request(spec)]}
+    if spec.min_instances > 0:
+        return requests
+    policies = [*requests["PutScalingPolicy"], wake_policy_request(spec)]
+    return {**requests, "PutScalingPolicy": policies, "PutMetricAlarm": wake_alarm_request(spec)}

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from aws.errors import CloudError, translate_errors
-from launch.platform.autoscaling import Autoscaling
+from launch.platform.autoscaling import Autoscaling, wake_name
 from launch.platform.clients import Platform
 from launch.platform.price_list import Use
 from launch.platform.prices import find_rate
 from launch.platform.references import References
-from launch.platform.resources import all_pages, describe, has_project_tag, is_missing, scalable_target
+from launch.platform.resources import all_pages, describe, scalable_target
+from launch.platform.tagged import TaggedResources
 
 _RUNNING = {"StatusEquals": "InProgress"}
 
@@ -70,17 +69,23 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def find_resources(
-    platform: Platform, *, local: bool, region: str | None = None, ended_jobs: bool = False
+    platform: Platform,
+    *,
+    local: bool,
+    region: str | None = None,
+    owner: str | None = None,
+    ended_jobs: bool = False,
 ) -> list[Resource]:
     """List the project's endpoints, configs, models and running jobs, in an order in which they can be removed.
 
     Args:
+        owner: only those with this tag ``owner``; None for all.
         ended_jobs: list local jobs that have ended as well, with the disk space that they take.
 
     Raises:
         CloudError: AWS refused a request.
     """
-    inventory = _Inventory(platform, local, region)
+    inventory = _Inventory(platform, local, region, TaggedResources(platform.sagemaker, platform.region, owner))
     with translate_errors("SageMaker"):
         return [
             *inventory.endpoints(),
@@ -98,13 +103,17 @@ class _Inventory:
     platform: Platform
     local: bool
     region: str | None
+    ours: TaggedResources
 
     def endpoints(self) -> Iterator[Resource]:
         for item in self._tagged("list_endpoints", "Endpoints", "EndpointArn"):
             name = item["EndpointName"]
-            cost = self._endpoint_cost(name)
+            described = describe(self.platform.sagemaker, "endpoint", name) or {}
+            config = describe(self.platform.sagemaker, "config", described.get("EndpointConfigName", "none"))
+            cost = self._endpoint_cost(described, config)
             remove = partial(self.platform.sagemaker.delete_endpoint, EndpointName=name)
-            clean_up = partial(self._deregister_scaling, name)
+            is_async = "AsyncInferenceConfig" in (config or described)
+            clean_up = partial(self._remove_scaling, name, has_alarm=is_async)
             yield Resource("endpoint", name, item["EndpointStatus"], cost, remove, clean_up)
 
     def configs(self) -> Iterator[Resource]:
@@ -167,21 +176,11 @@ class _Inventory:
     def _tagged(self, operation: str, key: str, arn: str, **request: str) -> Iterator[Mapping[str, Any]]:
         sagemaker = self.platform.sagemaker
         for item in all_pages(getattr(sagemaker, operation), key, **request):
-            if self._is_ours(item[arn]):
+            times = [item[key] for key in ("CreationTime", "LastModifiedTime") if key in item]
+            if self.ours.has(item[arn], max(times, default=None)):
                 yield item
 
-    def _is_ours(self, arn: str) -> bool:
-        try:
-            return has_project_tag(self.platform.sagemaker.list_tags(ResourceArn=arn)["Tags"])
-        except ClientError as error:
-            # Deleted by somebody else since it was listed.
-            if is_missing(error):
-                return False
-            raise
-
-    def _endpoint_cost(self, name: str) -> str:
-        described = describe(self.platform.sagemaker, "endpoint", name) or {}
-        config = describe(self.platform.sagemaker, "config", described.get("EndpointConfigName", "none"))
+    def _endpoint_cost(self, described: Mapping[str, Any], config: Mapping[str, Any] | None) -> str:
         if config is None:
             return "unknown"
         variant = config["ProductionVariants"][0]
@@ -198,16 +197,29 @@ class _Inventory:
             return "this machine"
         return str(find_rate(use, resources["InstanceType"], resources.get("InstanceCount", 1), self.platform.region))
 
-    def _deregister_scaling(self, name: str) -> None:
+    def _remove_scaling(self, name: str, *, has_alarm: bool) -> None:
+        """Deregister an endpoint, and delete the alarm that an asynchronous one may have; each is tried.
+
+        Raises:
+            CloudError: AWS refused one of them; the message has the command that removes it.
+        """
         if self.local:
             return
-        try:
-            Autoscaling(name, self.region).deregister()
-        except CloudError as error:
-            target = scalable_target(name)
-            remove = (
-                "aws application-autoscaling deregister-scalable-target "
-                f"--service-namespace {target['ServiceNamespace']} --resource-id {target['ResourceId']} "
-                f"--scalable-dimension {target['ScalableDimension']}"
-            )
-            raise CloudError(f"{error}; its registration is left, at no cost; remove it with {remove}") from None
+        autoscaling, target = Autoscaling(name, self.region), scalable_target(name)
+        deregister = (
+            "aws application-autoscaling deregister-scalable-target "
+            f"--service-namespace {target['ServiceNamespace']} --resource-id {target['ResourceId']} "
+            f"--scalable-dimension {target['ScalableDimension']}"
+        )
+        steps = [(autoscaling.deregister, "its registration is left, at no cost", deregister)]
+        if has_alarm:
+            delete = f"aws cloudwatch delete-alarms --alarm-names {wake_name(name)}"
+            steps.append((autoscaling.delete_alarm, "its alarm is left, if it has one, at $0.10 a month", delete))
+        left: list[str] = []
+        for step, consequence, command in steps:
+            try:
+                step()
+            except CloudError as error:
+                left.append(f"{error}; {consequence}; remove it with {command}")
+        if left:
+            raise CloudError("; ".join(left))

@@ -4,17 +4,18 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from aws.clients import given_role, role_arn
+from aws.clients import caller_name, given_role, role_arn
 from classifier.errors import ConfigError
 from launch.local.opt_ml import NO_IMAGE
 from launch.platform.clients import PlatformOptions
 
 PROJECT_KEY, PROJECT = "project", "image-classifier"
+OWNER_KEY = "owner"
 LOCAL_ROLE = "arn:aws:iam::000000000000:role/local"
 VARIANT = "AllTraffic"
 # Names of the operations without their verb, and the field of their requests that has the resource's name.
@@ -84,6 +85,17 @@ class ContainerOptions:
             "the account number below is made up",
         )
 
+    def with_owner(self, platform: PlatformOptions) -> "ContainerOptions":
+        """Return the same options with the tag ``owner``, the caller's name unless another is given; none locally.
+
+        Raises:
+            CloudError: AWS can't be asked who calls.
+        """
+        if platform.local or OWNER_KEY in self.tags:
+            return self
+        owner = platform.look_up(lambda: caller_name(platform.region), "", "the tag owner is left out")
+        return replace(self, tags={OWNER_KEY: owner, **self.tags}) if owner else self
+
 
 NO_OPTIONS = ContainerOptions()
 
@@ -96,6 +108,11 @@ def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
 def has_project_tag(tags: list[dict[str, str]]) -> bool:
     """Whether the tags of a resource include the project's, so that one of these commands created it."""
     return {"Key": PROJECT_KEY, "Value": PROJECT} in tags
+
+
+def has_owner(tags: list[dict[str, str]], owner: str | None) -> bool:
+    """Whether the tags of a resource include this owner; any will do if it is None."""
+    return owner is None or {"Key": OWNER_KEY, "Value": owner} in tags
 
 
 def has_gpu(instance_type: str) -> bool:

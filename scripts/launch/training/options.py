@@ -13,9 +13,9 @@ from classifier.contract.channels import find_channels, is_junk_file, photo_chan
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import PlatformOptions
-from launch.platform.places import check_places
+from launch.platform.places import check_places, print_unchecked
 from launch.platform.price_list import Use
-from launch.platform.prices import describe_limit, find_rate
+from launch.platform.prices import describe_limit, find_rate, hours
 from launch.platform.resources import NO_OPTIONS, ContainerOptions
 from launch.terminal import command, unique_name
 from launch.training.request import (
@@ -39,6 +39,7 @@ class TrainingOptions:
         output: where the artifacts go; default for local jobs: a folder beside the jobs.
         checkpoints: where to resume from; with spot capacity there is a default below ``output``.
         fast_file: stream the channels from S3.
+        remote_debug: let Systems Manager open a shell in the running container.
     """
 
     platform: PlatformOptions
@@ -49,6 +50,7 @@ class TrainingOptions:
     output: str | None = None
     checkpoints: str | None = None
     fast_file: bool = False
+    remote_debug: bool = False
     resources: Resources = DEFAULT_RESOURCES
     monitoring: Monitoring = NO_MONITORING
 
@@ -81,6 +83,7 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
         hyperparameters=_with_monitoring(hyperparameters, monitoring),
         input_mode="FastFile" if options.fast_file else "File",
         checkpoints=checkpoints or (f"{output}/{name}/checkpoints" if options.resources.spot else None),
+        remote_debug=options.remote_debug,
         resources=options.resources,
         monitoring=replace(monitoring, profiler=monitoring.profiler or parsed.profile),
         security=container.security,
@@ -132,14 +135,25 @@ def check_training_places(spec: TrainingSpec, platform: PlatformOptions) -> None
     Raises:
         CloudError: as :func:`launch.platform.places.check_places`.
     """
-    check_places(spec.channels.values(), [spec.output, *([spec.checkpoints] if spec.checkpoints else [])], platform)
+    check_places(spec.channels.values(), _written(spec), platform)
+
+
+def print_unchecked_places(spec: TrainingSpec) -> None:
+    """Print which places of a training job a dry run has not checked."""
+    print_unchecked([*spec.channels.values(), *_written(spec)])
+
+
+def _written(spec: TrainingSpec) -> list[str]:
+    return [spec.output, *([spec.checkpoints] if spec.checkpoints else [])]
 
 
 def describe_cost(spec: TrainingSpec, platform: PlatformOptions) -> str:
     """Return what a training job costs on AWS that runs to its time limit."""
     resources = spec.resources
     rate = find_rate(Use.TRAINING, resources.instance_type, resources.num_instances, platform.region)
-    return describe_limit(rate, resources.max_run_s, spot=resources.spot)
+    keep_s = resources.keep_alive_s or 0
+    limit = describe_limit(rate, resources.max_run_s + keep_s, spot=resources.spot)
+    return f"{limit}; {hours(keep_s)} of warm pool included" if keep_s else limit
 
 
 def _channel_uri(name: str, place: str, *, local: bool) -> str:

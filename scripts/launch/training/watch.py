@@ -19,7 +19,7 @@ from launch.platform.clients import Platform
 from launch.platform.jobs import Job
 from launch.platform.monitoring import TRAINING_JOBS, JobMonitor, LogTail, Record, describe_last_lines
 from launch.platform.price_list import Use
-from launch.platform.prices import Rate, describe_billed, find_rate
+from launch.platform.prices import Rate, describe_billed, find_rate, hours
 from launch.terminal import command, is_terminal, print_status
 
 _REPORT = "report.html"
@@ -130,6 +130,16 @@ class TrainingWatch:
             print(
                 f"billed      {describe_billed(self._rate(record), record['BillableTimeInSeconds'], ran_s)}", flush=True
             )
+
+        self._print_warm_pool(record)
+
+    def _print_warm_pool(self, record: Record) -> None:
+        keep_s = record.get("ResourceConfig", {}).get("KeepAlivePeriodInSeconds")
+        if keep_s and record.get("WarmPoolStatus", {}).get("Status") == "Available":
+            end = "--resource-config KeepAlivePeriodInSeconds=0"
+            region = self.platform.flags
+            print(f"warm pool   {self._rate(record)}, for at most {hours(keep_s)}", flush=True)
+            print(f"end it      aws sagemaker update-training-job --training-job-name {self.name} {end}{region}")
 
     def _rate(self, record: Record) -> Rate:
         resources = record["ResourceConfig"]

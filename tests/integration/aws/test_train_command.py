@@ -64,6 +64,7 @@ def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, 
     assert sent["CheckpointConfig"]["S3Uri"] == f"s3://{bucket}/models/one/checkpoints"
     assert {"Key": "project", "Value": "image-classifier"} in sent["Tags"]
     assert {"Key": "team", "Value": "dogs"} in sent["Tags"]
+    assert {"Key": "owner", "Value": "moto"} in sent["Tags"]
 
 
 def test_reports_that_are_refused_leave_nothing(shell: Any, bucket: str) -> None:
@@ -98,7 +99,9 @@ def test_dry_run_prints_the_request_and_sends_nothing(shell: Any, cloud: "Cloud"
     assert request["DebugHookConfig"]["LocalPath"] == "/opt/ml/output/tensors"
     assert request["ProfilerConfig"]["S3OutputPath"] == "s3://none/models"
     assert cloud.changes() == []
-    assert dry.stderr.startswith("cost        at most 6 h × $1.41 = at most $8.45 (ml.g5.xlarge; built-in table")
+    unchecked, cost = dry.stderr.splitlines()
+    assert unchecked == "not checked in a dry run: whether there are objects to read and buckets: none"
+    assert cost.startswith("cost        at most 6 h × $1.41 = at most $8.45 (ml.g5.xlarge; built-in table")
 
 
 def put(shell: Any, bucket: str, *keys: str) -> list[str]:
@@ -359,3 +362,16 @@ def test_expired_credentials_stop_following_and_print_how_to_watch_the_job_again
     assert done.stderr.endswith(
         "training job expired: the credentials have expired: renew them, e.g. with `aws sso login`\n"
     )
+
+
+def test_a_warm_pool_is_part_of_the_cost_and_can_be_ended(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    pool = {"WarmPoolStatus": {"Status": "Available"}}
+    cloud.change("DescribeTrainingJob", lambda job: {**job, **pool}, always=True)
+    done = shell.run("train", *arguments(bucket, "--name", "warm", "--keep-alive", "1800", "--max-run", "3600"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("cost        at most 1.5 h × $1.41 = at most $2.11 (")
+    assert "; 30 min of warm pool included\n" in done.stdout
+    assert "warm pool   1 × ml.g5.xlarge, $1.41 an hour (built-in table" in done.stdout
+    assert "), for at most 30 min\n" in done.stdout
+    end = "aws sagemaker update-training-job --training-job-name warm --resource-config KeepAlivePeriodInSeconds=0\n"
+    assert end in done.stdout

@@ -74,7 +74,9 @@ def test_dry_run_shows_the_request_that_aws_receives(ranges: Path, name: str) ->
     assert f"job         {name}\n" in done.stdout
     cost = "cost        7 jobs × at most 6 h × $1.41 = at most $59.14 (ml.g5.xlarge; built-in table, us-east-1, 2026)\n"
     assert done.stdout.startswith(cost)
-    assert shown.stderr == cost
+    unchecked = "not checked in a dry run: whether there are objects to read and buckets: photos\n"
+    assert shown.stderr == unchecked + cost
+    assert {"Key": "owner", "Value": "moto"} in request["Tags"]
     assert f"stop it:  .venv/bin/python scripts/tune.py --stop {name}" in done.stderr
     kept = describe(name)
     for part in ("HyperParameterTuningJobConfig", "TrainingJobDefinition"):

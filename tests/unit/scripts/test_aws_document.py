@@ -95,7 +95,8 @@ def services(nodes: list[ast.AST]) -> set[str]:
 def service_actions(service: str, names: set[str]) -> set[str]:
     if service == "s3":
         return {f"s3:{action}" for name in names & set(S3_ACTIONS) for action in S3_ACTIONS[name]}
-    operations = {xform_name(one): one for one in service_model(service).operation_names}
+    model: Any = service_model(service)
+    operations = {xform_name(one): one for one in model.operation_names}
     prefix = PREFIXES.get(service, service)
     return {f"{prefix}:{operations[name]}" for name in names & set(operations) if (service, name) not in NO_CALLS}
 
