@@ -22,6 +22,7 @@ from classifier.errors import ConfigError
 from launch.cli import create_parser, run_command
 from launch.platform.ecr import (
     BUILD_OPTIONS,
+    ImageUri,
     build_options,
     check_image,
     ensure_repository,
@@ -81,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
         run_docker(["docker", "push", f"{address}:{tag}"])
         digest = find_digest(ecr, options.repository, tag)
     try:
-        check_image(ecr, options.repository, tag)
+        check_image(ecr, ImageUri.parse(f"{address}:{tag}"))
     except UnreachableError as error:
         print_status(f"build_and_push: not checked whether SageMaker can run it: {error}")
     print(f"{address}@{digest}" if digest else f"{address}:{tag}")

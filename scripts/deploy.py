@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from classifier.errors import UserError
+from commands import interrupts
 from launch.cli import (
     add_common,
     add_resource,
@@ -45,8 +46,9 @@ from launch.local.servers import LOOPBACK
 from launch.platform.autoscaling import Autoscaling
 from launch.platform.clients import Platform
 from launch.platform.models import artifact_version, resolve_artifact
-from launch.platform.places import check_places
-from launch.platform.prices import describe_hourly
+from launch.platform.places import check_places, print_unchecked
+from launch.platform.price_list import Use
+from launch.platform.prices import PRICING_PAGE, describe_standing, find_rate, print_cost
 from launch.platform.references import CreatedResources
 from launch.terminal import as_json, command, print_status
 
@@ -104,6 +106,16 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument(
         "--concurrency", type=int, metavar="N", help=f"with --serverless (default: {SERVERLESS.max_concurrency})"
     )
+    kinds.add_argument(
+        "--provisioned", type=int, metavar="N", help="with --serverless: keep containers for N requests, at their cost"
+    )
+    kinds.add_argument(
+        "--max-concurrent-invocations",
+        type=int,
+        metavar="N",
+        help="with --asynchronous: requests per instance at a time (default: chosen by AWS)",
+    )
+    kinds.add_argument("--sns", metavar="ARN", help="with --asynchronous: topic notified of each answer and failure")
 
 
 def _add_scaling(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +134,12 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="N",
         help=f"with --max-instances: concurrent requests per instance to scale for (default: {NO_SCALING.target:g})",
+    )
+    scaling.add_argument(
+        "--cooldown",
+        type=int,
+        metavar="SECONDS",
+        help=f"with --max-instances: time between two removals of instances (default: {NO_SCALING.cooldown_s})",
     )
     scaling.add_argument(
         "--update",
@@ -160,10 +178,15 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
         capture_percent="capture",
         requests_each="max_instances",
         bind="local",
+        cooldown="max_instances",
+        provisioned="serverless",
+        max_concurrent_invocations="asynchronous",
+        sns="asynchronous",
     )
     serverless = Serverless(
         memory_mb=_either(options.memory, SERVERLESS.memory_mb),
         max_concurrency=_either(options.concurrency, SERVERLESS.max_concurrency),
+        provisioned=options.provisioned,
     )
     capture_percent = _either(options.capture_percent, 100)
     return EndpointOptions(
@@ -176,11 +199,14 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
         multi_model=options.multi_model,
         serverless=serverless if options.serverless else None,
         asynchronous=options.asynchronous or None,
+        max_invocations=options.max_concurrent_invocations,
+        topic=options.sns,
         capture=Capture(place=options.capture, percent=capture_percent) if options.capture else None,
         scaling=ScalingOptions(
             min_instances=options.min_instances,
             max_instances=options.max_instances,
             target=_either(options.requests_each, NO_SCALING.target),
+            cooldown_s=_either(options.cooldown, NO_SCALING.cooldown_s),
         ),
         take_over=options.take_over,
         update=Update(
@@ -199,15 +225,20 @@ def _either(given: T | None, default: T) -> T:
 def _run(options: argparse.Namespace, retry: str) -> int:
     endpoint = _endpoint_options(options)
     check_endpoint(options.model, endpoint)
+    endpoint = replace(endpoint, container=endpoint.container.with_owner(endpoint.platform))
     data = resolve_artifact(options.model, endpoint.platform)
     version = "" if endpoint.multi_model else artifact_version(data, endpoint.platform)
     requests = endpoint_requests(endpoint, data, version)
+    places = [place for place in (options.asynchronous, options.capture) if place]
     if options.dry_run:
         print(as_json(requests))
+        print_unchecked([*([data] if endpoint.multi_model else []), *places])
+        _print_planned(endpoint, is_request=True)
         return 0
-    places = [place for place in (options.asynchronous, options.capture) if place]
     check_places([data] if endpoint.multi_model else [], places, endpoint.platform)
-    return _deploy(endpoint.platform.connect(), requests, endpoint, retry)
+    platform = endpoint.platform.connect()
+    _print_planned(endpoint)
+    return _deploy(platform, requests, endpoint, retry)
 
 
 def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOptions, retry: str) -> int:
@@ -229,11 +260,13 @@ def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOp
         is_interrupt = isinstance(error, KeyboardInterrupt)
         is_without_effect = not (deployment.pending or deployment.is_in_service)
         stopped = "stopped; nothing was deployed" if is_without_effect else "stopped waiting"
-        print_status(f"deploy: {stopped if is_interrupt else error}")
-        _report(deployment, options, retry)
+        with interrupts.finishing():
+            print_status(f"deploy: {stopped if is_interrupt else error}")
+            _report(deployment, options, retry)
         return 130 if is_interrupt else 1
     except Exception:
-        _report(deployment, options, retry)
+        with interrupts.finishing():
+            _report(deployment, options, retry)
         raise
     print(f"next        {command('predict', options.name, 'PHOTO')}{platform.flags}", flush=True)
     _print_cost(deployment, options)
@@ -272,18 +305,44 @@ def _print_cost(deployment: Deployment, options: EndpointOptions) -> None:
     if options.platform.local:
         cost = "it runs on this machine"
     elif options.serverless:
-        cost = "it costs nothing while there are no requests"
+        cost = f"it is billed {_describe_serverless(options.serverless)}"
     else:
-        price = describe_hourly(options.instance_type or DEFAULT_INSTANCE, _num_instances(deployment, options))
-        cost = f"it costs {price}, even without requests"
+        cost = f"it costs, even without requests, {_standing(options, _num_instances(deployment, options))}"
     print_status(f"{cost}; remove it with {command('teardown', '--name', options.name)}{deployment.platform.flags}")
+
+
+def _print_planned(options: EndpointOptions, *, is_request: bool = False) -> None:
+    """Print what the endpoint costs; the number of instances of an existing one may be another."""
+    if options.platform.local:
+        return
+    if options.serverless:
+        cost = _describe_serverless(options.serverless)
+    else:
+        cost = f"{_standing(options, _planned_instances(options))}, until it is removed"
+    print_cost(cost, is_request=is_request)
+
+
+def _describe_serverless(serverless: Serverless) -> str:
+    idle = "nothing while there are none"
+    if serverless.provisioned:
+        idle = f"and day and night for {serverless.provisioned} provisioned, hourly price unknown"
+    return f"by the request and its duration, {idle}, see {PRICING_PAGE}"
+
+
+def _standing(options: EndpointOptions, num_instances: int) -> str:
+    use = Use.ASYNCHRONOUS if options.asynchronous else Use.HOSTING
+    rate = find_rate(use, options.instance_type or DEFAULT_INSTANCE, num_instances, options.platform.region)
+    return describe_standing(rate, max_instances=options.scaling.max_instances)
+
+
+def _planned_instances(options: EndpointOptions) -> int:
+    return 1 if options.num_instances is None else options.num_instances
 
 
 def _num_instances(deployment: Deployment, options: EndpointOptions) -> int:
     """Return the number that the endpoint runs, which an update may have retained."""
     variants = (deployment.latest or {}).get("ProductionVariants") or [{}]
-    requested = 1 if options.num_instances is None else options.num_instances
-    return variants[0].get("DesiredInstanceCount", requested)
+    return variants[0].get("DesiredInstanceCount", _planned_instances(options))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """List what these commands left running on SageMaker (with --local, on this machine) and its cost; remove it.
 
 Only resources with the tag project=image-classifier are listed: endpoints, their configs and models, running jobs.
-With --name they are those of exactly this name, and the configs and models that the endpoints among them use. A config
-or a model that another endpoint uses is kept, whoever created that endpoint. Files in S3 and images in ECR are kept.
+With --name they are those of exactly this name, and the configs and models that the endpoints among them use; with
+--owner those of one person, by the tag owner that the commands set to the name of who calls them. A config or a model
+that another endpoint uses is kept, whoever created that endpoint. Files in S3 and images in ECR are kept.
 
 With --local --jobs, jobs that have ended are listed, too, with their sizes, and deleted with their models, checkpoints,
 reports and logs, except for what --output has placed elsewhere.
@@ -10,6 +11,7 @@ reports and logs, except for what --output has placed elsewhere.
 Examples:
   .venv/bin/python scripts/teardown.py
   .venv/bin/python scripts/teardown.py --name dogs
+  .venv/bin/python scripts/teardown.py --owner --region eu-west-1
   .venv/bin/python scripts/teardown.py --local --name 'dogs*' --yes
   .venv/bin/python scripts/teardown.py --local --jobs
 """
@@ -18,12 +20,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from aws.clients import caller_name
 from aws.errors import translate_errors
-from classifier.errors import UserError
+from classifier.errors import ConfigError, UserError
+from commands import interrupts
 from launch.cli import add_common, check_needs, create_parser, platform_options, run_command
 from launch.platform.clients import Platform
 from launch.platform.inventory import Resource, find_resources, select
 from launch.platform.references import find_references
+from launch.platform.resources import ignore_missing
 from launch.terminal import print_status
 
 _RUNNING = "InProgress"
@@ -40,6 +45,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--name", metavar="NAME", help="only resources of exactly this name; a trailing * matches a prefix"
     )
+    parser.add_argument(
+        "--owner",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="only resources with the tag owner=NAME; without NAME, your own",
+    )
     parser.add_argument("--yes", action="store_true", help="remove without asking for confirmation")
     parser.add_argument("--jobs", action="store_true", help="with --local: also delete ended jobs, to free the disk")
     add_common(parser)
@@ -48,15 +60,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace) -> int:
     check_needs(options, jobs="local")
+    if options.local and options.owner is not None:
+        raise ConfigError("--owner is for AWS: resources on this machine have no owner")
     platform = platform_options(options).connect()
+    owner = caller_name(options.region) if options.owner == "" else options.owner
     with translate_errors("SageMaker"):
         references = find_references(platform.sagemaker)
-    resources = find_resources(platform, local=options.local, region=options.region, ended_jobs=options.jobs)
+    resources = find_resources(
+        platform, local=options.local, region=options.region, owner=owner, ended_jobs=options.jobs
+    )
     resources, kept = select(resources, references, options.name)
     for one, user in kept.items():
         print_status(f"teardown: kept {one}: endpoint {user} uses it")
     if not resources:
-        print("nothing is left" if options.name is None else f"nothing of the name {options.name} is left")
+        name = "" if options.name is None else f" of the name {options.name}"
+        print(f"nothing{name}{f' of the owner {owner}' if owner else ''} is left")
         return 0
     _print(resources)
     if options.dry_run:
@@ -129,9 +147,10 @@ def _remove(resource: Resource) -> bool:
 
 
 def _try(resource: Resource, action: Callable[[], object]) -> bool:
-    """Return whether an action succeeded; an error is printed."""
+    """Return whether an action succeeded, or somebody else had removed the resource; an error is printed."""
+    interrupts.check()
     try:
-        with translate_errors(f"{resource.kind} {resource.name}"):
+        with translate_errors(f"{resource.kind} {resource.name}"), ignore_missing():
             action()
     except UserError as error:
         print_status(f"teardown: {error}")

@@ -29,11 +29,18 @@ from launch.cli import (
     run_command,
     training_options,
 )
-from launch.platform.clients import Platform
-from launch.terminal import as_json, command, print_status, read_hyperparameters
-from launch.training.options import check_training, check_training_places, training_spec
-from launch.training.request import Monitoring, training_request
-from launch.training.watch import TrainingWatch, find_job, start, stop
+from launch.platform.clients import Platform, PlatformOptions
+from launch.platform.prices import print_cost
+from launch.terminal import as_json, read_hyperparameters
+from launch.training.options import (
+    check_training,
+    check_training_places,
+    describe_cost,
+    print_unchecked_places,
+    training_spec,
+)
+from launch.training.request import Monitoring, TrainingSpec, training_request
+from launch.training.watch import TrainingWatch, find_job, stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +66,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     resources = parser.add_argument_group("instances and time limits")
     add_training_resources(resources)
+    resources.add_argument(
+        "--keep-alive",
+        type=int,
+        metavar="SECONDS",
+        help="keep the instances for another job, at their cost (warm pool)",
+    )
     resources.add_argument("--checkpoints", metavar="PLACE", help="where checkpoints are saved and resumed from")
     resources.add_argument(
         "--interrupt-after",
@@ -78,6 +91,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     monitoring.add_argument(
         "--save-interval", type=int, metavar="STEPS", help="with --aws-debugger: steps between saves"
     )
+    monitoring.add_argument(
+        "--remote-debug", action="store_true", help="let `aws ssm start-session` open a shell in the container"
+    )
     monitoring.add_argument("--no-wait", action="store_true", help="exit once the job is created")
     monitoring.add_argument("--reports", type=Path, metavar="DIR", help="where output.tar.gz is unpacked")
     monitoring.add_argument("--watch", metavar="JOB", help="follow this running job instead of creating one")
@@ -92,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.watch:
         platform = platform_options(options).connect()
         find_job(platform, options.watch)
-        return _watch(platform, options.watch, options)
+        return _watch(platform, options.watch, options).run()
     values = read_hyperparameters(options.hyperparameters, options.hyperparameter)
     Hyperparameters.parse(values)
     check_needs(options, save_interval="aws_debugger", interrupt_after="spot")
@@ -103,28 +119,34 @@ def _run(options: argparse.Namespace) -> int:
         aws_debugger=options.aws_debugger,
         save_interval=options.save_interval,
     )
-    requested = training_options(options)
+    shared = training_options(options)
     requested = replace(
-        requested,
-        platform=replace(requested.platform, interrupt_after_s=_interrupt_after_s(options)),
+        shared,
+        platform=replace(shared.platform, interrupt_after_s=_interrupt_after_s(options)),
         name=options.name,
         checkpoints=options.checkpoints,
+        remote_debug=options.remote_debug,
+        resources=replace(shared.resources, keep_alive_s=options.keep_alive),
         monitoring=monitoring,
     )
     check_training(requested, values)
+    requested = replace(requested, container=requested.container.with_owner(requested.platform))
     spec = training_spec(requested, values)
     request = training_request(spec)
     if options.dry_run:
         print(as_json(request))
+        print_unchecked_places(spec)
+        _print_cost(spec, requested.platform, is_request=True)
         return 0
     platform = requested.platform.connect()
     check_training_places(spec, requested.platform)
-    start(platform, request)
-    if options.no_wait:
-        print(f"job         {spec.job_name}", flush=True)
-        print_status(f"watch it: {command('train', '--watch', spec.job_name)}{platform.flags}")
-        return 0
-    return _watch(platform, spec.job_name, options)
+    _print_cost(spec, requested.platform)
+    return _watch(platform, spec.job_name, options).run(request, is_followed=not options.no_wait)
+
+
+def _print_cost(spec: TrainingSpec, platform: PlatformOptions, *, is_request: bool = False) -> None:
+    if not platform.local:
+        print_cost(describe_cost(spec, platform), is_request=is_request)
 
 
 def _interrupt_after_s(options: argparse.Namespace) -> float:
@@ -133,9 +155,9 @@ def _interrupt_after_s(options: argparse.Namespace) -> float:
     return options.interrupt_after or 0
 
 
-def _watch(platform: Platform, name: str, options: argparse.Namespace) -> int:
+def _watch(platform: Platform, name: str, options: argparse.Namespace) -> TrainingWatch:
     reports = options.reports or options.folder / "reports" / name
-    return TrainingWatch(platform, name, local=options.local, reports=reports).run()
+    return TrainingWatch(platform, name, local=options.local, reports=reports)
 
 
 if __name__ == "__main__":

@@ -31,10 +31,12 @@ from launch.cli import (
     run_command,
     training_options,
 )
+from launch.platform.prices import print_cost
 from launch.terminal import as_json, print_status, read_hyperparameters
+from launch.training.options import print_unchecked_places
 from launch.tuning.local import LocalTuning
 from launch.tuning.options import TuningOptions, check_tuning, resolve_search, results_folder, trial_training
-from launch.tuning.remote import RemoteTuning
+from launch.tuning.remote import RemoteTuning, describe_cost
 from launch.tuning.request import STRATEGIES, tuning_request
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
@@ -60,9 +62,13 @@ def _tune(arguments: argparse.Namespace) -> int:
     folder = results_folder(options, spec.name)
     shared = replace(options.training, data=str(_sample_data())) if uses_sample else options.training
     check_tuning(shared, search, folder)
+    shared = replace(shared, container=shared.container.with_owner(platform))
     training = trial_training(shared, search, folder)
     if arguments.dry_run:
         print(as_json(tuning_request(spec, training)))
+        if not platform.local:
+            print_unchecked_places(training)
+            print_cost(describe_cost(spec, training, platform.region), is_request=True)
         return 0
     if platform.local:
         return LocalTuning(spec, training, folder, platform.folder).run()

@@ -20,7 +20,8 @@ from classifier.contract.driver import check_driver, read_host
 from classifier.contract.hyperparameters import Hyperparameters, describe
 from classifier.contract.paths import Paths
 from classifier.debugging import open_debugger
-from classifier.errors import Stopped, UserError, failure_as_warning
+from classifier.errors import ConfigError, DataError, Stopped, UserError, failure_as_warning
+from classifier.pipes import has_lost_reader, leave_closed_pipe
 from classifier.reporting.summary import (
     FAILURE_FILE,
     HISTORY_FILE,
@@ -41,12 +42,22 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``train`` and return its exit code."""
     options = _parse(arguments)
-    if options.describe:
-        print(describe())
-        return 0
-    if options.models:
-        return _list_models()
-    paths, console, stop = Paths.from_environment(), Console(), StopSignal()
+    paths = Paths.from_environment()
+    try:
+        if options.describe or options.models:
+            print(describe() if options.describe else _list_models(), flush=True)
+            return 0
+        return _run_job(paths)
+    except BrokenPipeError:
+        if not has_lost_reader():
+            raise
+        if not (options.describe or options.models):
+            _write_failure(paths, "standard output was closed")
+        return leave_closed_pipe()
+
+
+def _run_job(paths: Paths) -> int:
+    console, stop = Console(), StopSignal()
     stop.listen()
     code, reason = _run(paths, console, stop)
     if reason:
@@ -67,11 +78,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _list_models() -> int:
+def _list_models() -> str:
     from classifier.vision.models import architectures  # noqa: PLC0415
 
-    print("\n".join(architectures()))
-    return 0
+    return "\n".join(architectures())
 
 
 def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
@@ -80,6 +90,7 @@ def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
         _remove_earlier_outputs(paths)
         config = read_training_config(paths)
         check_driver(read_host(config.cluster.current_instance_type), "training")
+        _check(config, paths)
         from classifier.profiling.profiler import profiled  # noqa: PLC0415
 
         with profiled(config, paths, console) as callbacks:
@@ -89,9 +100,27 @@ def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
     except UserError as error:
         return 1, f"{type(error).__name__}: {error}"
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and has_lost_reader():
+            raise
         reason = f"internal error, please report it: {type(error).__name__}: {error}"
         return 2, f"{reason}\n\n{traceback.format_exc()}"
     return 0, ""
+
+
+def _check(config: TrainingConfig, paths: Paths) -> None:
+    """Check the hosts and the channels' folders.
+
+    Raises:
+        ConfigError: the job has several hosts.
+        DataError: a channel has no folder.
+    """
+    num_hosts = len(config.cluster.hosts)
+    if num_hosts > 1:
+        raise ConfigError(f"the job has {num_hosts} instances, and training runs on one: set InstanceCount to 1")
+    for name in config.channels:
+        folder = paths.channel(name)
+        if not folder.is_dir():
+            raise DataError(f"channel {name!r}: its folder {folder} does not exist")
 
 
 def _remove_earlier_outputs(paths: Paths) -> None:
@@ -112,7 +141,7 @@ def _train(config: TrainingConfig, paths: Paths, progress: Progress, callbacks: 
     callback = CallbackList([recorder, *callbacks, *([debugger] if debugger else [])], console.warn)
     with truncation_policy(config.hyperparameters):
         result = fit(config, paths, progress, callback)
-        engines = convert_for_cpu(result, paths, console)
+        engines = convert_for_cpu(result, paths, progress)
         with failure_as_warning(console.warn, "the reports are incomplete"):
             recorder.finish(
                 _summarize(config, result, started_s),

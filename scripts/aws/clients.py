@@ -1,15 +1,17 @@
 """AWS clients with retries, and checks of the bucket and role that a command is given."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from aws.errors import CloudError, translate_errors
+from aws.errors import CloudError, UnreachableError, translate_errors
 
 _MAX_ATTEMPTS = 8
+_OPTIONAL_CONNECT_S, _OPTIONAL_READ_S = 3, 10
 # As messages name the services.
-_TITLES = {"s3": "S3", "sagemaker": "SageMaker", "iam": "IAM", "ecr": "ECR", "logs": "CloudWatch Logs"}
+_TITLES = {"s3": "S3", "sagemaker": "SageMaker", "iam": "IAM", "ecr": "ECR", "logs": "CloudWatch Logs", "sts": "STS"}
 
 
 def s3_client(*, num_connections: int) -> Any:
@@ -21,7 +23,7 @@ def s3_client(*, num_connections: int) -> Any:
     return client("s3", num_connections=num_connections)
 
 
-def client(service: str, *, region: str | None = None, num_connections: int = 4) -> Any:
+def client(service: str, *, region: str | None = None, num_connections: int = 4, is_optional: bool = False) -> Any:
     """Create a service's client, with botocore's standard retries and backoff.
 
     Endpoint, region, profile, credentials and retries come from the environment and ``~/.aws``, as with the AWS CLI.
@@ -29,6 +31,7 @@ def client(service: str, *, region: str | None = None, num_connections: int = 4)
     Args:
         service: botocore's name of the service.
         region: overrides the region of the environment.
+        is_optional: whether the command can do without the answers: requests are not retried, and end within seconds.
 
     Raises:
         CloudError: there is no region, or AWS_PROFILE names no profile.
@@ -41,10 +44,29 @@ def client(service: str, *, region: str | None = None, num_connections: int = 4)
         retries["mode"] = "standard"
     if "AWS_MAX_ATTEMPTS" not in os.environ:
         retries["total_max_attempts"] = _MAX_ATTEMPTS
-    config = Config(max_pool_connections=num_connections, retries=retries, connect_timeout=10, read_timeout=60)  # pyright: ignore[reportArgumentType]
+    if is_optional:
+        retries["total_max_attempts"] = 1
+    connect_s, read_s = (_OPTIONAL_CONNECT_S, _OPTIONAL_READ_S) if is_optional else (10, 60)
+    config = Config(
+        max_pool_connections=num_connections,
+        retries=retries,  # pyright: ignore[reportArgumentType]
+        connect_timeout=connect_s,
+        read_timeout=read_s,
+    )
     with translate_errors(_TITLES.get(service, service)):
         # A new session: boto3's default session keeps the first credentials that it finds.
         return boto3.Session(region_name=region).client(service, config=config)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def region_name() -> str | None:
+    """Return the region of the environment or of ``~/.aws``, or None if there is none."""
+    import boto3  # noqa: PLC0415
+    from botocore.exceptions import ProfileNotFound  # noqa: PLC0415
+
+    try:
+        return boto3.Session().region_name
+    except ProfileNotFound:
+        return None
 
 
 def check_bucket(s3: Any, uri: str, *, same_region: bool = True) -> None:
@@ -96,6 +118,17 @@ def check_prefix(s3: Any, uri: str) -> None:
         raise CloudError(f"{uri} also means s3://{bucket}/{others[0]}: end it with a slash")
 
 
+def caller_name(region: str | None = None) -> str:
+    """Return the name of who calls: a user's, or that of a role's session, which single sign-on sets to the user's.
+
+    Raises:
+        CloudError: AWS can't be asked.
+    """
+    with translate_errors("identity"):
+        arn = client("sts", region=region).get_caller_identity()["Arn"]
+    return arn.rpartition(":")[2].rpartition("/")[2]
+
+
 def given_role(text: str | None) -> str:
     """Return the role that was given, an ARN or a name; by default the value of SAGEMAKER_ROLE.
 
@@ -117,5 +150,23 @@ def role_arn(name: str, region: str | None = None) -> str:
     Raises:
         CloudError: IAM has no role of this name, or can't be asked.
     """
+    return describe_role(name, region)["Arn"]
+
+
+def describe_role(name: str, region: str | None = None) -> Mapping[str, Any]:
+    """Return IAM's description of a role, with its trust policy.
+
+    Raises:
+        CloudError: IAM has no role of this name, or can't be asked.
+    """
     with translate_errors(f"role {name}"):
-        return client("iam", region=region).get_role(RoleName=name)["Role"]["Arn"]
+        try:
+            return client("iam", region=region).get_role(RoleName=name)["Role"]
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "AccessDenied":
+                raise
+            # The code is also S3's, which has other advice.
+            raise UnreachableError(
+                f"role {name}: your user may not look roles up, which needs iam:GetRole; give the role's ARN instead: "
+                f"--role arn:aws:iam::ACCOUNT:role/{name}"
+            ) from None

@@ -59,6 +59,8 @@ _OPTIONS = {
     "MaxRuntimeInSeconds": "--max-run",
     "ResourceLimits.MaxRuntimeInSeconds": "--max-runtime",
     "MaxWaitTimeInSeconds": "--max-wait",
+    "KeepAlivePeriodInSeconds": "--keep-alive",
+    "MaximumRetryAttempts": "--retry",
     "MaxNumberOfTrainingJobs": "--jobs",
     "MaxParallelTrainingJobs": "--parallel",
     "RandomSeed": "--seed",
@@ -73,11 +75,16 @@ _OPTIONS = {
     "Tags.Value": "--tag",
     "MemorySizeInMB": "--memory",
     "MaxConcurrency": "--concurrency",
+    "ProvisionedConcurrency": "--provisioned",
+    "MaxConcurrentInvocationsPerInstance": "--max-concurrent-invocations",
+    "SuccessTopic": "--sns",
+    "ErrorTopic": "--sns",
     "InitialSamplingPercentage": "--capture-percent",
     "WaitIntervalInSeconds": "--bake",
     "AlarmName": "--alarm",
     "Alarms": "--alarm",
     "MinCapacity": "--min-instances",
+    "ScaleInCooldown": "--cooldown",
     "MaxCapacity": "--max-instances",
     "MaxConcurrentTransforms": "--concurrent",
     "MaxPayloadInMB": "--max-payload",
@@ -96,6 +103,7 @@ _WORDS = {
     "(https|s3)://([^/])/?(.*)": _S3,
     r"arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+": "has to be a name, or arn:aws:iam::ACCOUNT:role/NAME",
     "[a-zA-Z0-9:/_-]*": "only letters, digits and the characters : / _ -",
+    r"arn:aws[a-z\-]*:sns:[a-z0-9\-]*:[0-9]{12}:[a-zA-Z0-9_.-]+": "has to be arn:aws:sns:REGION:ACCOUNT:TOPIC",
     "[-0-9a-zA-Z]+": "only letters, digits and hyphens",
     r"[A-Za-z0-9\.\-_]+": "only letters, digits and the characters . - _",
     r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)": "only letters, digits, spaces and the characters _ . : / = + - @",
@@ -316,11 +324,22 @@ def _config_rules(request: Mapping[str, Any]) -> _Found:
                 memory_mb,
                 "1024, 2048, 3072, 4096, 5120 or 6144 MB",
             )
+        yield from _provisioned(variant.get("ServerlessConfig", {}), f"{path}.ServerlessConfig")
         yield from _instances(variant, path)
 
 
+def _provisioned(serverless: Mapping[str, Any], path: str) -> _Found:
+    kept, most = serverless.get("ProvisionedConcurrency", 0), serverless.get("MaxConcurrency", 0)
+    if kept > most:
+        yield f"{path}.ProvisionedConcurrency", kept, f"at most the --concurrency, {most}"
+
+
 def _training_rules(request: Mapping[str, Any]) -> _Found:
-    yield from _instances(request.get("ResourceConfig", {}), "ResourceConfig")
+    resources = request.get("ResourceConfig", {})
+    yield from _instances(resources, "ResourceConfig")
+    if resources.get("KeepAlivePeriodInSeconds") and request.get("EnableManagedSpotTraining"):
+        path = "ResourceConfig.KeepAlivePeriodInSeconds"
+        yield path, resources["KeepAlivePeriodInSeconds"], "there are no warm pools of --spot capacity: leave one out"
 
 
 def _tuning_rules(request: Mapping[str, Any]) -> _Found:

@@ -12,13 +12,17 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
 from multiprocessing import resource_tracker
+from multiprocessing.synchronize import Lock
 from pathlib import Path
 from typing import NamedTuple
 
+import imagehash
+import numpy as np
 from PIL import Image
 
-from classifier.errors import DataError, ImageError
-from classifier.vision.images import EXTENSIONS_BY_FORMAT, FORMATS, decode, tolerate_truncated_images
+from classifier.contract.channels import EXTENSIONS_BY_FORMAT
+from classifier.errors import DataError, ImageError, ImageTooLargeError
+from classifier.vision.images import decode, open_image, share_large_slot, tolerate_truncated_images
 from dataset.listing import Listing
 from dataset.progress import progress
 
@@ -28,6 +32,11 @@ _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82
 _BATCH_SIZE = 64  # photos per task of a worker: few enough to share evenly, enough to hide the cost of passing them
 _QUEUED_PER_WORKER = 4  # batches
 _PHOTOS_PER_FOLDER = 1000
+_HASH_SIDE = 16  # frequencies of the hash in each direction
+HASH_BITS = _HASH_SIDE**2
+_HASHED_SIDE = 4 * _HASH_SIDE  # pixels to which a photo is scaled before
+# A forked process would inherit the locks of the progress bar's thread.
+_PROCESSES = multiprocessing.get_context("spawn")
 
 
 class InspectionOptions(NamedTuple):
@@ -56,6 +65,7 @@ class Inspection(NamedTuple):
         extension: the extension that the staged file should have, or empty if it has a right one.
         defect: the kind of defect, or empty.
         reencoded: whether the staged file was resized or repaired.
+        perceptual_hash: ``HASH_BITS`` bits, of which few differ between photos that look alike.
     """
 
     digest: bytes | None
@@ -66,6 +76,7 @@ class Inspection(NamedTuple):
     defect: str = ""
     reason: str = ""
     reencoded: bool = False
+    perceptual_hash: bytes = b""
 
 
 def staging_path(work: Path, number: int) -> Path:
@@ -103,15 +114,13 @@ def _run(
     batches: Iterator[Sequence[InspectionTask]], options: InspectionOptions, jobs: int
 ) -> Iterator[list[Inspection]]:
     if jobs <= 1:
-        yield from (_inspect_batch(batch, options) for batch in batches)
+        yield from (inspect_batch(batch, options) for batch in batches)
         return
-    # A forked process would inherit the locks of the progress bar's thread.
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
-        _start_workers(executor, jobs)
+    with open_pool(jobs, _PROCESSES.Lock()) as executor:
         queue: deque[Future[list[Inspection]]] = deque()
         try:
             for batch in batches:
-                queue.append(executor.submit(_inspect_batch, batch, options))
+                queue.append(executor.submit(inspect_batch, batch, options))
                 if len(queue) >= jobs * _QUEUED_PER_WORKER:
                     yield queue.popleft().result()
             while queue:
@@ -122,6 +131,14 @@ def _run(
             ) from None
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def open_pool(jobs: int, large_slot: Lock) -> Iterator[ProcessPoolExecutor]:
+    """Start processes that share ``large_slot`` for decoding large photos, so that one at a time takes the memory."""
+    with ProcessPoolExecutor(jobs, _PROCESSES, initializer=share_large_slot, initargs=(large_slot,)) as executor:
+        _start_workers(executor, jobs)
+        yield executor
 
 
 def _start_workers(executor: ProcessPoolExecutor, jobs: int) -> None:
@@ -135,7 +152,8 @@ def _start_workers(executor: ProcessPoolExecutor, jobs: int) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _inspect_batch(tasks: Sequence[InspectionTask], options: InspectionOptions) -> list[Inspection]:
+def inspect_batch(tasks: Sequence[InspectionTask], options: InspectionOptions) -> list[Inspection]:
+    """Inspect several photos; see ``inspect``."""
     return [inspect(task, options) for task in tasks]
 
 
@@ -164,63 +182,67 @@ def _inspect_bytes(data: bytes, extension: str, options: InspectionOptions) -> t
     """Return the result, and the encoded bytes to stage instead of those that were read, if the photo is changed."""
     size = len(data)
     try:
-        name, width, height = _read_header(data)
+        opened = open_image(data, cover=1)
     except ImageError as error:
-        return Inspection(None, size, defect=_header_defect(data, str(error)), reason=_reason(error)), None
+        return Inspection(None, size, defect=_header_defect(data, error), reason=_reason(error)), None
+    name, (width, height) = opened.format, opened.full_size
     defect = reason = ""
     image = None
     try:
         image = _decode(data, width, height, options.longer_side)
     except ImageError as error:
         reason = _reason(error)
-        defect = "truncated" if _is_truncated(data, name, reason) else "corrupt"
+        defect = _defect_of_pixels(data, name, error)
         if defect == "truncated" and options.repair_truncated:
             image = _decode_truncated(data)
     if image is None:
         return Inspection(None, size, width, height, defect=defect, reason=reason), None
-    digest = blake2b(data, digest_size=16).digest()
+    digest, looks = blake2b(data, digest_size=16).digest(), _hash_looks(image)
     right = _right_extension(name, extension)
     if min(width, height) < options.min_side and not (defect and options.keep_tiny):
         tiny = f"{width} × {height} pixels"
-        return Inspection(digest if options.keep_tiny else None, size, width, height, right, "tiny", tiny), None
+        kept = digest if options.keep_tiny else None
+        return Inspection(kept, size, width, height, right, "tiny", tiny, perceptual_hash=looks), None
     if right and not defect:
         defect, reason = "extension", _describe_wrong_extension(name, extension)
     if image is not None and (defect == "truncated" or _is_larger(width, height, options.longer_side)):
         encoded = _encode(image, options.longer_side)
         jpeg = "" if extension in EXTENSIONS_BY_FORMAT["JPEG"] else EXTENSIONS_BY_FORMAT["JPEG"][0]
-        return Inspection(digest, len(encoded), width, height, jpeg, defect, reason, reencoded=True), encoded
-    return Inspection(digest, size, width, height, right, defect, reason), None
+        inspection = Inspection(digest, len(encoded), width, height, jpeg, defect, reason, True, looks)
+        return inspection, encoded
+    return Inspection(digest, size, width, height, right, defect, reason, False, looks), None
+
+
+def _hash_looks(image: Image.Image) -> bytes:
+    return np.packbits(imagehash.phash(image, hash_size=_HASH_SIDE).hash).tobytes()
 
 
 def _is_larger(width: int, height: int, longer_side: int | None) -> bool:
     return longer_side is not None and max(width, height) > longer_side
 
 
-def _read_header(data: bytes) -> tuple[str, int, int]:
-    """Return the format's name, and width and height in pixels."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.format or "", image.width, image.height
-    except Exception:
-        # decode() raises the message that training would log.
-        decode(data)
-        raise ImageError("not an image") from None
-
-
 def _decode(data: bytes, width: int, height: int, longer_side: int | None) -> Image.Image:
     """Decode at the smallest scale that suffices: damage shows at JPEG's smallest scale as well as at full size."""
     if not _is_larger(width, height, longer_side) or longer_side is None:
-        return decode(data, cover=1)
-    return decode(data, cover=max(1, longer_side * min(width, height) // max(width, height)))
+        return decode(data, cover=_HASHED_SIDE)
+    return decode(data, cover=max(_HASHED_SIDE, longer_side * min(width, height) // max(width, height)))
+
+
+def _defect_of_pixels(data: bytes, name: str, error: ImageError) -> str:
+    if isinstance(error, ImageTooLargeError):
+        return "too-large"
+    return "truncated" if _is_truncated(data, name, str(error)) else "corrupt"
 
 
 def _reason(error: ImageError) -> str:
     return str(error).removeprefix("corrupt image: ")
 
 
-def _header_defect(data: bytes, reason: str) -> str:
+def _header_defect(data: bytes, error: ImageError) -> str:
     """Classify an image that can't be opened; WebP and AVIF are parsed as a whole when they are opened."""
-    if reason.startswith("not an image"):
+    if isinstance(error, ImageTooLargeError):
+        return "too-large"
+    if str(error).startswith("not an image"):
         return "not-image"
     return "truncated" if _is_truncated_webp(data) else "corrupt"
 

@@ -4,16 +4,16 @@ The only module of this package that sees ``argparse``; everything below it take
 """
 
 import argparse
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from aws.errors import translate_errors
-from classifier.errors import ConfigError, UserError
+from classifier.errors import ConfigError
+from commands import running
 from launch.local.client import DEFAULT_FOLDER
 from launch.platform.clients import Lookups, PlatformOptions
 from launch.platform.resources import ContainerOptions, Security
-from launch.terminal import parse_pairs, print_status
+from launch.terminal import parse_pairs
 from launch.training.options import TrainingOptions
 from launch.training.request import Resources
 
@@ -45,7 +45,9 @@ def add_resource(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of every resource that runs an image: image, role, tags, environment and security."""
     parser.add_argument("--image", metavar="URI", help="image, as printed by build_and_push.sh (default: $IMAGE_URI)")
     parser.add_argument("--role", metavar="NAME", help="execution role, name or ARN (default: $SAGEMAKER_ROLE)")
-    parser.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="resource tag; repeatable")
+    parser.add_argument(
+        "--tag", action="append", default=[], metavar="KEY=VALUE", help="resource tag; repeatable (default: owner=YOU)"
+    )
     parser.add_argument(
         "--env", action="append", default=[], metavar="KEY=VALUE", help="environment variable; repeatable"
     )
@@ -76,6 +78,12 @@ def add_training_resources(group: argparse._ArgumentGroup) -> None:
         default=DEFAULTS.max_run_s,
         metavar="SECONDS",
         help="time limit of a job (default: %(default)s)",
+    )
+    group.add_argument(
+        "--retry", type=int, metavar="N", help="start a job again up to N times after an internal error of SageMaker"
+    )
+    group.add_argument(
+        "--encrypt-between-hosts", action="store_true", help="encrypt the traffic between hosts, which slows it down"
     )
     group.add_argument("--fast-file", action="store_true", help="stream photos from S3 instead of copying them first")
     group.add_argument("--spot", action="store_true", help="use spot capacity: cheaper, may be interrupted")
@@ -136,6 +144,8 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
             max_run_s=options.max_run,
             spot=options.spot,
             max_wait_s=options.max_wait,
+            retries=options.retry,
+            encrypt_between_hosts=options.encrypt_between_hosts,
         ),
     )
 
@@ -161,19 +171,9 @@ def _flag(name: str) -> str:
 
 def run_command(name: str, run: Callable[[], int]) -> int:
     """Run a command and return its exit code; an error that the user can fix is printed in one line, no traceback."""
-    # Shell scripts start background commands with SIGINT ignored, and could not interrupt them.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+
+    def run_translated() -> int:
         with translate_errors(name):
             return run()
-    except UserError as error:
-        message = str(error).removeprefix(f"{name}: ")
-        print_status(f"{name}: {message}")
-        return 1
-    except OSError as error:
-        print_status(f"{name}: {error.filename or ''}: {error.strerror or error}")
-        return 1
-    except KeyboardInterrupt:
-        print_status(f"{name}: stopped")
-        return 130
+
+    return running.run_command(name, run_translated)

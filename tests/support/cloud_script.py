@@ -73,6 +73,10 @@ class Cloud:
         """Return the requests that were sent to an operation."""
         return [body for name, body in self.requests if name == operation]
 
+    def changes(self) -> list[str]:
+        """Return the operations that were asked for, other than the reading of prices, which every command may do."""
+        return [name for name, _ in self.requests if name != "GetProducts"]
+
     def scripted(self, operation: str) -> Scripted | None:
         """Return the answer for the next request, or None if it is to be forwarded."""
         self._actions.get(operation, lambda: None)()
@@ -180,6 +184,7 @@ def aws_environment(url: str, home: os.PathLike[str]) -> dict[str, str]:
     return {
         **kept,
         "HOME": os.fspath(home),
+        "XDG_CACHE_HOME": os.fspath(home),
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",

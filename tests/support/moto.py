@@ -48,6 +48,7 @@ def speak_to(url: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         "AWS_CONFIG_FILE": str(home / "none"),
         "AWS_SHARED_CREDENTIALS_FILE": str(home / "none"),
         "AWS_EC2_METADATA_DISABLED": "true",
+        "XDG_CACHE_HOME": str(home),
     }.items():
         monkeypatch.setenv(name, value)
 

@@ -1,8 +1,10 @@
 """Gunicorn around the application: its configuration, and what its worker builds after the fork."""
 
 import resource
+import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from classifier.serving.asgi import Adapter, Admission
 from classifier.serving.connections import Connections
 from classifier.serving.log import JsonHandler, log_line, redirect_logging
 from classifier.serving.settings import ServerSettings
+from classifier.signals import STOP_SIGNALS
 
 # What a worker needs beyond its drain to end.
 SHUTDOWN_S = 4
 BACKLOG = 1024
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class GunicornApplication(BaseApplication):
@@ -46,14 +50,17 @@ class GunicornApplication(BaseApplication):
             "asgi_loop": "asyncio",
             "asgi_lifespan": "off",
             "http_parser": "python",
-            # For the heartbeat's file; on a disk that stalls a healthy worker would look dead.
-            "worker_tmp_dir": "/dev/shm",
+            "worker_tmp_dir": str(heartbeat_folder()),
             "loglevel": "warning",
             "logger_class": JsonLogger,
             "control_socket_disable": True,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        """Serve until a signal stops the server."""
+        ServerArbiter(self).run()
 
     def load(self) -> Any:
         """Build what serves connections; called in the worker. Exits if there is no usable model."""
@@ -65,6 +72,18 @@ class GunicornApplication(BaseApplication):
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
+class ServerArbiter(Arbiter):
+    """Gunicorn's arbiter, which loses no signal to its worker."""
+
+    def spawn_worker(self) -> Any:
+        """Fork a worker with the stop signals blocked until it has handlers: its parent's would swallow them."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            return super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class JsonLogger(Logger):
     """Gunicorn's logger, in the format of all other lines and never blocked by the log's reader."""
 
@@ -72,6 +91,18 @@ class JsonLogger(Logger):
         """Configure; called by the constructor and whenever Gunicorn reloads its configuration."""
         super().setup(cfg)
         self.error_log.handlers = [JsonHandler()]
+
+
+def heartbeat_folder(preferred: Path = SHARED_MEMORY) -> Path:
+    """The folder for the worker's heartbeat: shared memory, since a disk that stalls makes a healthy worker look dead.
+
+    A container may have none (``docker run --ipc=none``), or not be allowed to write to it.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=preferred):
+            return preferred
+    except OSError:
+        return Path(tempfile.gettempdir())
 
 
 def check_port(host: str, port: int) -> None:

@@ -16,17 +16,19 @@ from classifier.callbacks import Callback
 from classifier.contract.config import TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
-from classifier.errors import ConfigError, failure_as_warning
+from classifier.errors import ConfigError, Stopped, failure_as_warning
 from classifier.host import num_cores, tune_malloc
+from classifier.training.checkpoints import CheckpointFolder, CheckpointSaver, digest_of
 from classifier.training.console import Console, Progress
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Training, TrainingResult
 from classifier.training.folders import class_labels
 from classifier.training.precision import Precision, choose_precision
 from classifier.training.stages import LoaderConfig, Stages, frozen_stages, full_stages
+from classifier.training.state import Checkpointing, Identity
 from classifier.vision.artifact import Classifier
 from classifier.vision.manifest import ModelManifest
-from classifier.vision.models import build, check_image_size, preprocessing_for
+from classifier.vision.models import build, check_image_size, head_name, preprocessing_for
 from classifier.vision.preprocessing import Preprocessing
 from classifier.vision.weights import load_pretrained
 
@@ -74,6 +76,7 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
         )
         module = Classifier(network, preprocessing).to(precision.device)
         manifest = _describe_model(parameters, data, preprocessing)
+        checkpoints = _open_checkpoints(config, paths, manifest, network, precision, console)
         training = Training(
             parameters=parameters,
             paths=paths,
@@ -85,6 +88,7 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
             progress=progress,
             callback=callback,
             result=TrainingResult(manifest, data, _describe_device(precision), source),
+            checkpoints=checkpoints,
         )
         return training.run()
 
@@ -101,9 +105,6 @@ def limit_threads() -> None:
 
 
 def _check(config: TrainingConfig, console: Console) -> None:
-    num_hosts = len(config.cluster.hosts)
-    if num_hosts > 1:
-        raise ConfigError(f"the job has {num_hosts} instances, and training runs on one: set InstanceCount to 1")
     if config.ignored_channels:
         console.warn(f"channels that are not used: {', '.join(config.ignored_channels)}")
     if "pretrained" in config.channels and not config.hyperparameters.pretrained:
@@ -133,6 +134,31 @@ def _stages(
     return full_stages(module, data, loading, parameters.augmentation)
 
 
+def _open_checkpoints(
+    config: TrainingConfig,
+    paths: Paths,
+    manifest: ModelManifest,
+    network: nn.Module,
+    precision: Precision,
+    console: Console,
+) -> Checkpointing | None:
+    """Return the checkpoints of the job, whose network still has its starting weights; None if it has none."""
+    if config.checkpoint is None:
+        return None
+    parameters, head = config.hyperparameters, head_name(network)
+    # The head, and a network from scratch, are determined by the seed.
+    given = {name: one for name, one in network.state_dict().items() if not name.startswith(f"{head}.")}
+    identity = Identity(
+        hyperparameters=parameters.model_dump(),
+        classes=tuple(label.folder for label in manifest.classes),
+        data=manifest.data_fingerprint,
+        weights=digest_of(given) if parameters.pretrained else "",
+    )
+    folder = CheckpointFolder(paths.relocate(config.checkpoint.local_path), console.warn)
+    saver = CheckpointSaver(folder, interval_s=parameters.checkpoint_interval_s, warn=console.warn)
+    return Checkpointing(folder, saver, identity, {**manifest.versions, "precision": precision.name}, console)
+
+
 @contextmanager
 def _decoding_threads(count: int) -> Iterator[Executor]:
     executor = ThreadPoolExecutor(count, thread_name_prefix="decode")
@@ -147,8 +173,8 @@ def _describe_model(parameters: Hyperparameters, data: Data, preprocessing: Prep
         architecture=parameters.model,
         classes=data.classes,
         preprocessing=preprocessing,
-        # Debugging and profiling do not change the model, so the artifact has the same bytes with and without them.
-        hyperparameters=parameters.model_dump(exclude={"debug", "profile"}),
+        # These do not change the model, so the artifact has the same bytes with and without them.
+        hyperparameters=parameters.model_dump(exclude={"debug", "profile", "checkpoint_interval_s"}),
         data_fingerprint=data.fingerprint,
         versions={
             "classifier": classifier.__version__,
@@ -177,21 +203,34 @@ def _describe_data(data: Data) -> str:
     return f"{counts} in {len(names)} classes: {shown}"
 
 
-def convert_for_cpu(result: TrainingResult, paths: Paths, console: Console) -> list[dict[str, object]]:
-    """Convert the artifact for serving on a CPU and report the engines. A failure is a warning: torch serves it then.
+def convert_for_cpu(result: TrainingResult, paths: Paths, progress: Progress) -> list[dict[str, object]]:
+    """Convert the artifact for serving on a CPU and report the engines.
+
+    A failure is a warning. A stop ends the conversion, since the platform waits only 120 s; ``serve`` converts then.
 
     Returns:
         One row for each engine that was compared, or nothing if there was no conversion.
     """
     if result.best is None or not result.manifest.hyperparameters["optimize_for_cpu"]:
         return []
+    console = progress.console
+    try:
+        return _convert(result, paths, progress)
+    except Stopped as stopped:
+        console.log(f"engines     not compared, because of {stopped}; serve converts the model when it starts")
+    return []
+
+
+def _convert(result: TrainingResult, paths: Paths, progress: Progress) -> list[dict[str, object]]:
+    console = progress.console
     with failure_as_warning(console.warn, "the model could not be converted for serving on a CPU"):
+        progress.check()
         from classifier.engine.selection import MAX_PHOTOS, export  # noqa: PLC0415 - imports OpenVINO
 
         # Every k-th photo, since they are sorted by class.
         photos = result.data.validation[:: -(-len(result.data.validation) // MAX_PHOTOS)]
         pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.path.read_bytes()) for photo in photos])
-        report = export(paths.model, pixels, np.array([photo.label for photo in photos]))
+        report = export(paths.model, pixels, np.array([photo.label for photo in photos]), check=progress.check)
         for line in report.lines():
             console.log(f"engines     {line}")
         return [asdict(row) for row in report.rows]

@@ -38,11 +38,13 @@ class ScalingOptions:
 
     Attributes:
         target: concurrent requests per instance.
+        cooldown_s: time between two removals of instances, seconds.
     """
 
     min_instances: int | None = None
     max_instances: int | None = None
     target: float = 4.0
+    cooldown_s: int = 300
 
 
 ALL_AT_ONCE, NO_SCALING = Update(), ScalingOptions()
@@ -58,6 +60,8 @@ class EndpointOptions:
         num_instances: default: as many as the endpoint has, or one.
         ami: the hosts' image, for instances with a GPU; default: one that suits the instance type.
         asynchronous: where the answers of an asynchronous endpoint go.
+        max_invocations: requests that its instances get at a time.
+        topic: an SNS topic that it notifies.
         take_over: whether the endpoint may be one that another program has created.
     """
 
@@ -70,6 +74,8 @@ class EndpointOptions:
     multi_model: bool = False
     serverless: Serverless | None = None
     asynchronous: str | None = None
+    max_invocations: int | None = None
+    topic: str | None = None
     capture: Capture | None = None
     scaling: ScalingOptions = NO_SCALING
     update: Update = ALL_AT_ONCE
@@ -185,6 +191,8 @@ def _check_scaling(scaling: ScalingOptions, *, asynchronous: bool) -> None:
         if low is not None:
             raise ConfigError("--min-instances needs --max-instances")
         return
+    if scaling.cooldown_s < 0:
+        raise ConfigError(f"--cooldown {scaling.cooldown_s}: at least 0 seconds")
     if high < max(low or 1, 1):
         raise ConfigError("--max-instances has to be at least --min-instances, and at least 1")
     if low == 0 and not asynchronous:
@@ -202,6 +210,8 @@ def _endpoint_spec(options: EndpointOptions, model_name: str) -> EndpointSpec:
         ami=options.ami,
         serverless=options.serverless,
         asynchronous=_output_uri(options.asynchronous, local=local) if options.asynchronous else None,
+        max_invocations=options.max_invocations,
+        topic=options.topic,
         capture=Capture(place=_output_uri(capture.place, local=local), percent=capture.percent) if capture else None,
         kms_key=options.container.security.kms_key,
         tags=options.container.tags,
@@ -221,6 +231,7 @@ def _scaling_requests(options: EndpointOptions) -> dict[str, Any]:
         min_instances=1 if scaling.min_instances is None else scaling.min_instances,
         max_instances=scaling.max_instances,
         target=scaling.target,
+        cooldown_s=scaling.cooldown_s,
         asynchronous=options.asynchronous is not None,
     )
     requests = {"RegisterScalableTarget": target_request(spec), "PutScalingPolicy": [policy_request(spec)]}

@@ -13,9 +13,9 @@ from botocore.exceptions import ClientError
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from aws.errors import CloudError, is_passing, translate_errors
-from classifier.contract.channels import is_junk_file
+from classifier.contract.channels import has_image_extension, is_junk_file
 from classifier.errors import DataError, UserError
-from classifier.vision.images import EXTENSIONS
+from commands import interrupts
 from launch.platform.clients import Platform
 from launch.platform.resources import describe
 from launch.terminal import command, print_status
@@ -77,7 +77,7 @@ def find_photos(paths: Iterable[Path], num: int | None) -> list[Path]:
 
 
 def _is_photo(file: Path, folder: Path) -> bool:
-    return file.suffix.lower() in EXTENSIONS and not any(map(is_junk_file, file.relative_to(folder).parts))
+    return has_image_extension(file) and not any(map(is_junk_file, file.relative_to(folder).parts))
 
 
 def invocation_request(endpoint: str, target_model: str | None = None) -> dict[str, Any]:
@@ -119,6 +119,7 @@ def classify(ask: Callable[[Path], Mapping[str, Any]], photos: Sequence[Path]) -
     width = max(len(_short(path)) for path in photos)
     predictions, num_failed = [], 0
     for path in photos:
+        interrupts.check()
         try:
             document = ask(path)
         except RejectedError as error:

@@ -15,10 +15,16 @@ _TERMINATION_WAIT_S = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Serverless:
-    """Memory in MB and concurrent requests of a serverless endpoint."""
+    """Memory and concurrent requests of a serverless endpoint.
+
+    Attributes:
+        memory_mb: MB, which also decides the share of a CPU.
+        provisioned: concurrent requests for which containers are kept running, at their cost.
+    """
 
     memory_mb: int = 4096
     max_concurrency: int = 5
+    provisioned: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,8 @@ class EndpointSpec:
     Attributes:
         ami: host image, which has the NVIDIA driver; default: one that suits the instance type.
         asynchronous: where an asynchronous endpoint writes its answers; its requests name photos in S3.
+        max_invocations: requests that an instance of it gets at a time; None for the platform's choice.
+        topic: an SNS topic that it notifies of each answer and failure.
     """
 
     config_name: str
@@ -50,6 +58,8 @@ class EndpointSpec:
     ami: str | None = None
     serverless: Serverless | None = None
     asynchronous: str | None = None
+    max_invocations: int | None = None
+    topic: str | None = None
     capture: Capture | None = None
     kms_key: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -78,12 +88,14 @@ class ScalingSpec:
 
     Attributes:
         target: concurrent requests per instance, or queued requests per instance of an asynchronous endpoint.
+        cooldown_s: time between two removals of instances, seconds.
     """
 
     endpoint: str
     min_instances: int
     max_instances: int
     target: float = 4.0
+    cooldown_s: int = 300
     asynchronous: bool = False
 
 
@@ -97,8 +109,7 @@ def config_request(spec: EndpointSpec) -> dict[str, Any]:
     if spec.kms_key and not spec.serverless:
         request["KmsKeyId"] = spec.kms_key
     if spec.asynchronous:
-        output = {"S3OutputPath": spec.asynchronous, "S3FailurePath": f"{spec.asynchronous.rstrip('/')}/failed"}
-        request["AsyncInferenceConfig"] = {"OutputConfig": output}
+        request["AsyncInferenceConfig"] = _asynchronous(spec, spec.asynchronous)
     if spec.capture:
         request["DataCaptureConfig"] = _capture(spec.capture)
     return request
@@ -181,7 +192,7 @@ def policy_request(spec: ScalingSpec) -> dict[str, Any]:
         "PolicyType": "TargetTrackingScaling",
         "TargetTrackingScalingPolicyConfiguration": {
             "TargetValue": spec.target,
-            "ScaleInCooldown": 300,
+            "ScaleInCooldown": spec.cooldown_s,
             "ScaleOutCooldown": 60,
             **_metric(spec),
         },
@@ -192,7 +203,8 @@ def _variant(spec: EndpointSpec) -> dict[str, Any]:
     variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": spec.model_name, "InitialVariantWeight": 1.0}
     if spec.serverless:
         size = {"MemorySizeInMB": spec.serverless.memory_mb, "MaxConcurrency": spec.serverless.max_concurrency}
-        return {**variant, "ServerlessConfig": size}
+        kept = {} if spec.serverless.provisioned is None else {"ProvisionedConcurrency": spec.serverless.provisioned}
+        return {**variant, "ServerlessConfig": {**size, **kept}}
     variant |= {
         "InstanceType": spec.instance_type,
         "InitialInstanceCount": spec.num_instances,
@@ -203,6 +215,16 @@ def _variant(spec: EndpointSpec) -> dict[str, Any]:
     if has_gpu(spec.instance_type):
         variant["InferenceAmiVersion"] = spec.ami or inference_ami(spec.instance_type)
     return variant
+
+
+def _asynchronous(spec: EndpointSpec, place: str) -> dict[str, Any]:
+    output: dict[str, Any] = {"S3OutputPath": place, "S3FailurePath": f"{place.rstrip('/')}/failed"}
+    if spec.topic is not None:
+        output["NotificationConfig"] = {"SuccessTopic": spec.topic, "ErrorTopic": spec.topic}
+    config: dict[str, Any] = {"OutputConfig": output}
+    if spec.max_invocations is not None:
+        config["ClientConfig"] = {"MaxConcurrentInvocationsPerInstance": spec.max_invocations}
+    return config
 
 
 def _capture(capture: Capture) -> dict[str, Any]:

@@ -1,23 +1,57 @@
-"""Processes that outlive their parent, and supervisors among them.
+"""Processes in the foreground, processes that outlive their parent, and supervisors among the latter.
 
-Each holds a file lock while it runs, which shows whether it is alive: PIDs are reused, locks are not. Its process ID is
-beside the lock, so that any process can end it, also after the one that started it was killed.
+Each that outlives its parent holds a file lock while it runs, which shows whether it is alive: PIDs are reused, locks
+are not. Its process ID is beside the lock, so that any process can end it, also after the one that started it was
+killed.
 """
 
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 _SCRIPTS = Path(__file__).resolve().parents[2]
 _LOCK_DESCRIPTOR = 3
 _POLL_S = 0.01
 # The program writes its own ID before it begins: written here, it would be unknown after a kill at the wrong moment.
 _START = 'echo $$ > "$0" && exec "$@"'
+
+
+def run_in_foreground(
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None, kill: Callable[[], object] | None = None
+) -> int:
+    """Run a program with this one's standard streams to its end, and return its exit code, 128 + n for a signal n.
+
+    The first Ctrl-C or SIGTERM is forwarded to the program, which decides how to end.
+
+    Args:
+        kill: called on the second signal, which otherwise is forwarded as well.
+    """
+    # In its own session, so that the terminal's Ctrl-C reaches the program once, from here.
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    received: list[int] = []
+
+    def forward(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        if kill is None or len(received) == 1:
+            process.send_signal(number)
+        else:
+            kill()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        code = process.wait()
+        return code if code >= 0 else 128 - code
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def start_process(command: Sequence[str], *, lock: Path, log: Path, environment: Mapping[str, str]) -> int:

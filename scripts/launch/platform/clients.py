@@ -26,6 +26,7 @@ class Platform:
         logs: boto3's ``logs`` client, or the local one.
         interval_s: seconds between two polls.
         flags: the options that select this platform, with a leading space, for commands printed to the user.
+        region: AWS's region; None on this machine.
     """
 
     sagemaker: Any
@@ -33,6 +34,7 @@ class Platform:
     logs: Any
     interval_s: float
     flags: str
+    region: str | None = None
 
 
 class Lookups(Enum):
@@ -106,10 +108,12 @@ def _local_platform(options: PlatformOptions) -> Platform:
 
 
 def _aws_platform(region: str | None) -> Platform:
+    sagemaker = client("sagemaker", region=region)
     return Platform(
-        sagemaker=client("sagemaker", region=region),
+        sagemaker=sagemaker,
         runtime=client("sagemaker-runtime", region=region),
         logs=client("logs", region=region),
         interval_s=float(os.environ.get("LAUNCH_POLL_S", "10")),
         flags=f" --region {region}" if region else "",
+        region=sagemaker.meta.region_name,
     )

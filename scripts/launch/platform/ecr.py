@@ -2,8 +2,10 @@
 
 import base64
 import json
+import re
 import subprocess
 import urllib.request
+from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -22,6 +24,48 @@ _INDEXES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.index.v1+json",
 )
+
+
+_URI = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/"
+    r"(?P<name>[a-z0-9._/-]+?)(?:@(?P<digest>sha256:[0-9a-f]+)|:(?P<tag>[\w.-]+))?"
+)
+
+
+@dataclass(frozen=True)
+class ImageUri:
+    """The address of an image in ECR, taken apart.
+
+    Attributes:
+        account: the registry's account, 12 digits.
+        name: the repository's name.
+        tag: the tag; ``latest`` without one.
+        digest: the digest, which takes precedence.
+    """
+
+    account: str
+    region: str
+    name: str
+    tag: str
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, uri: str) -> "ImageUri":
+        """Take an address apart.
+
+        Raises:
+            ConfigError: it is not an address in ECR, from which SageMaker takes images.
+        """
+        found = _URI.fullmatch(uri)
+        if not found:
+            raise ConfigError(
+                f"{uri} is not in ECR: SageMaker needs ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, which "
+                "scripts/build_and_push.sh prints"
+            )
+        return cls(found["account"], found["region"], found["name"], found["tag"] or "latest", found["digest"])
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
 
 
 def repository_request(name: str) -> dict[str, Any]:
@@ -63,32 +107,40 @@ def find_digest(ecr: Any, name: str, tag: str) -> str | None:
     return found[0]["imageDigest"] if found else None
 
 
-def check_image(ecr: Any, name: str, tag: str) -> None:
+def check_image(ecr: Any, uri: ImageUri) -> str:
     """Check that SageMaker can run a pushed image: one manifest, not an index of several, for linux/amd64.
+
+    Returns:
+        The manifest's media type.
 
     Raises:
         CloudError: ECR refused a request, or can't be asked.
-        ConfigError: SageMaker would refuse the image.
+        ConfigError: there is no such image, or SageMaker would refuse it.
     """
-    with translate_errors(f"ECR repository {name}"):
+    repository = {"registryId": uri.account, "repositoryName": uri.name}
+    with translate_errors(f"ECR repository {uri.name}"):
         wanted = [*_MANIFESTS, *_INDEXES]
-        answer = ecr.batch_get_image(repositoryName=name, imageIds=[{"imageTag": tag}], acceptedMediaTypes=wanted)
+        reference = {"imageDigest": uri.digest} if uri.digest else {"imageTag": uri.tag}
+        answer = ecr.batch_get_image(**repository, imageIds=[reference], acceptedMediaTypes=wanted)
+        if not answer["images"]:
+            raise ConfigError(f"{uri} is not in ECR: push it with scripts/build_and_push.sh, which prints its address")
         image = answer["images"][0]
         manifest = json.loads(image["imageManifest"])
         media_type = image.get("imageManifestMediaType") or manifest.get("mediaType")
         if media_type not in _MANIFESTS:
             raise ConfigError(
-                f"{name}:{tag} is pushed as {media_type}, which SageMaker refuses: build it with "
+                f"{uri} is pushed as {media_type}, which SageMaker refuses: build it with "
                 f"{' '.join(BUILD_OPTIONS)}, and push it as another TAG"
             )
         digest = manifest["config"]["digest"]
-        url = ecr.get_download_url_for_layer(repositoryName=name, layerDigest=digest)["downloadUrl"]
+        url = ecr.get_download_url_for_layer(**repository, layerDigest=digest)["downloadUrl"]
     config = _read_json(url)
     if (config.get("os"), config.get("architecture")) != ("linux", "amd64"):
         raise ConfigError(
-            f"{name}:{tag} is an image for {config.get('os')}/{config.get('architecture')}, and SageMaker runs "
+            f"{uri} is an image for {config.get('os')}/{config.get('architecture')}, and SageMaker runs "
             f"linux/amd64: build it with {BUILD_OPTIONS[0]}, and push it as another TAG"
         )
+    return media_type
 
 
 def _read_json(url: str) -> Any:

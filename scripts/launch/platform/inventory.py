@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from aws.errors import CloudError, translate_errors
 from launch.platform.autoscaling import Autoscaling, wake_name
 from launch.platform.clients import Platform
-from launch.platform.prices import describe_instances
+from launch.platform.price_list import Use
+from launch.platform.prices import find_rate
 from launch.platform.references import References
-from launch.platform.resources import all_pages, describe, has_project_tag, is_missing, scalable_target
+from launch.platform.resources import all_pages, describe, scalable_target
+from launch.platform.tagged import TaggedResources
 
 _RUNNING = {"StatusEquals": "InProgress"}
 
@@ -69,17 +69,23 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def find_resources(
-    platform: Platform, *, local: bool, region: str | None = None, ended_jobs: bool = False
+    platform: Platform,
+    *,
+    local: bool,
+    region: str | None = None,
+    owner: str | None = None,
+    ended_jobs: bool = False,
 ) -> list[Resource]:
     """List the project's endpoints, configs, models and running jobs, in an order in which they can be removed.
 
     Args:
+        owner: only those with this tag ``owner``; None for all.
         ended_jobs: list local jobs that have ended as well, with the disk space that they take.
 
     Raises:
         CloudError: AWS refused a request.
     """
-    inventory = _Inventory(platform, local, region)
+    inventory = _Inventory(platform, local, region, TaggedResources(platform.sagemaker, platform.region, owner))
     with translate_errors("SageMaker"):
         return [
             *inventory.endpoints(),
@@ -97,6 +103,7 @@ class _Inventory:
     platform: Platform
     local: bool
     region: str | None
+    ours: TaggedResources
 
     def endpoints(self) -> Iterator[Resource]:
         for item in self._tagged("list_endpoints", "Endpoints", "EndpointArn"):
@@ -128,7 +135,7 @@ class _Inventory:
             described = sagemaker.describe_training_job(TrainingJobName=name)
             if "TuningJobArn" in described:
                 continue
-            cost = self._cost(described["ResourceConfig"])
+            cost = self._cost(Use.TRAINING, described["ResourceConfig"])
             remove = partial(sagemaker.stop_training_job, TrainingJobName=name)
             yield Resource("training", name, "InProgress", cost, remove)
 
@@ -145,13 +152,15 @@ class _Inventory:
             limits = described["HyperParameterTuningJobConfig"]["ResourceLimits"]
             count = resources["InstanceCount"] * limits["MaxParallelTrainingJobs"]
             remove = partial(sagemaker.stop_hyper_parameter_tuning_job, HyperParameterTuningJobName=name)
-            yield Resource("tuning", name, "InProgress", self._cost({**resources, "InstanceCount": count}), remove)
+            cost = self._cost(Use.TRAINING, {**resources, "InstanceCount": count})
+            yield Resource("tuning", name, "InProgress", cost, remove)
 
     def transforms(self) -> Iterator[Resource]:
         sagemaker = self.platform.sagemaker
         for item in self._tagged("list_transform_jobs", "TransformJobSummaries", "TransformJobArn", **_RUNNING):
             name = item["TransformJobName"]
-            cost = self._cost(sagemaker.describe_transform_job(TransformJobName=name)["TransformResources"])
+            described = sagemaker.describe_transform_job(TransformJobName=name)
+            cost = self._cost(Use.TRANSFORM, described["TransformResources"])
             remove = partial(sagemaker.stop_transform_job, TransformJobName=name)
             yield Resource("transform", name, "InProgress", cost, remove)
 
@@ -170,17 +179,9 @@ class _Inventory:
     def _tagged(self, operation: str, key: str, arn: str, **request: str) -> Iterator[Mapping[str, Any]]:
         sagemaker = self.platform.sagemaker
         for item in all_pages(getattr(sagemaker, operation), key, **request):
-            if self._is_ours(item[arn]):
+            times = [item[key] for key in ("CreationTime", "LastModifiedTime") if key in item]
+            if self.ours.has(item[arn], max(times, default=None)):
                 yield item
-
-    def _is_ours(self, arn: str) -> bool:
-        try:
-            return has_project_tag(self.platform.sagemaker.list_tags(ResourceArn=arn)["Tags"])
-        except ClientError as error:
-            # Deleted by somebody else since it was listed.
-            if is_missing(error):
-                return False
-            raise
 
     def _endpoint_cost(self, described: Mapping[str, Any], config: Mapping[str, Any] | None) -> str:
         if config is None:
@@ -191,12 +192,13 @@ class _Inventory:
         # The number that autoscaling has chosen, rather than the initial one.
         current = (described.get("ProductionVariants") or [{}])[0].get("CurrentInstanceCount")
         count = current if current is not None else variant["InitialInstanceCount"]
-        return self._cost({"InstanceType": variant["InstanceType"], "InstanceCount": count})
+        use = Use.ASYNCHRONOUS if "AsyncInferenceConfig" in config else Use.HOSTING
+        return self._cost(use, {"InstanceType": variant["InstanceType"], "InstanceCount": count})
 
-    def _cost(self, resources: Mapping[str, Any]) -> str:
+    def _cost(self, use: Use, resources: Mapping[str, Any]) -> str:
         if self.local:
             return "this machine"
-        return describe_instances(resources["InstanceType"], resources.get("InstanceCount", 1))
+        return str(find_rate(use, resources["InstanceType"], resources.get("InstanceCount", 1), self.platform.region))
 
     def _remove_scaling(self, name: str, *, has_alarm: bool) -> None:
         """Deregister an endpoint, and delete the alarm that an asynchronous one may have; each is tried.

@@ -4,6 +4,16 @@ from collections.abc import Iterable
 
 from aws.clients import check_bucket, check_prefix, client
 from launch.platform.clients import PlatformOptions
+from launch.terminal import print_status
+
+
+def print_unchecked(places: Iterable[str]) -> None:
+    """Print that a dry run does not look whether places in S3 exist, if there are any."""
+    buckets = dict.fromkeys(
+        place.removeprefix("s3://").partition("/")[0] for place in places if place.startswith("s3://")
+    )
+    if buckets:
+        print_status(f"not checked in a dry run: whether there are objects to read and buckets: {', '.join(buckets)}")
 
 
 def check_places(read: Iterable[str], written: Iterable[str], platform: PlatformOptions) -> None:

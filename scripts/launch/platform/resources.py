@@ -3,17 +3,19 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from aws.clients import given_role, role_arn
+from aws.clients import caller_name, given_role, role_arn
 from classifier.errors import ConfigError
 from launch.local.opt_ml import NO_IMAGE
 from launch.platform.clients import PlatformOptions
 
 PROJECT_KEY, PROJECT = "project", "image-classifier"
+OWNER_KEY = "owner"
 LOCAL_ROLE = "arn:aws:iam::000000000000:role/local"
 VARIANT = "AllTraffic"
 # Names of the operations without their verb, and the field of their requests that has the resource's name.
@@ -83,6 +85,17 @@ class ContainerOptions:
             "the account number below is made up",
         )
 
+    def with_owner(self, platform: PlatformOptions) -> "ContainerOptions":
+        """Return the same options with the tag ``owner``, the caller's name unless another is given; none locally.
+
+        Raises:
+            CloudError: AWS can't be asked who calls.
+        """
+        if platform.local or OWNER_KEY in self.tags:
+            return self
+        owner = platform.look_up(lambda: caller_name(platform.region), "", "the tag owner is left out")
+        return replace(self, tags={OWNER_KEY: owner, **self.tags}) if owner else self
+
 
 NO_OPTIONS = ContainerOptions()
 
@@ -95,6 +108,11 @@ def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
 def has_project_tag(tags: list[dict[str, str]]) -> bool:
     """Whether the tags of a resource include the project's, so that one of these commands created it."""
     return {"Key": PROJECT_KEY, "Value": PROJECT} in tags
+
+
+def has_owner(tags: list[dict[str, str]], owner: str | None) -> bool:
+    """Whether the tags of a resource include this owner; any will do if it is None."""
+    return owner is None or {"Key": OWNER_KEY, "Value": owner} in tags
 
 
 def has_gpu(instance_type: str) -> bool:
@@ -147,11 +165,28 @@ def is_missing(error: ClientError) -> bool:
     return any(words in message for words in ("could not find", "not found", "does not exist"))
 
 
-def all_pages(operation: Callable[..., Mapping[str, Any]], key: str, **request: Any) -> Iterator[Any]:
-    """Yield the items of all pages of a list operation.
+@contextmanager
+def ignore_missing() -> Iterator[None]:
+    """Ignore that a resource does not exist, any more or yet.
+
+    Raises:
+        ClientError: AWS refused a request for another reason.
+    """
+    try:
+        yield
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+
+
+def all_pages(
+    operation: Callable[..., Mapping[str, Any]], key: str, *, token_key: str = "NextToken", **request: Any
+) -> Iterator[Any]:
+    """Yield the items of all pages of a list operation; a page without items does not end the list.
 
     Args:
         key: the field of the answers that has the items.
+        token_key: the field that has the token of the next page, as CloudWatch Logs spells it.
 
     Raises:
         ClientError: AWS refused a request.
@@ -160,6 +195,6 @@ def all_pages(operation: Callable[..., Mapping[str, Any]], key: str, **request: 
     while True:
         answer = operation(**request, **token)
         yield from answer[key]
-        if not answer.get("NextToken"):
+        if not answer.get(token_key):
             return
-        token = {"NextToken": answer["NextToken"]}
+        token = {token_key: answer[token_key]}

@@ -9,11 +9,13 @@ from aws.clients import client
 from aws.errors import translate_errors
 from aws.request_check import check
 from classifier.contract.architectures import check_name
-from classifier.contract.channels import PHOTO_CHANNELS, find_channels, is_junk_file, select_channels
+from classifier.contract.channels import find_channels, is_junk_file, photo_channel, select_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import PlatformOptions
-from launch.platform.places import check_places
+from launch.platform.places import check_places, print_unchecked
+from launch.platform.price_list import Use
+from launch.platform.prices import describe_limit, find_rate, hours
 from launch.platform.resources import NO_OPTIONS, ContainerOptions
 from launch.terminal import command, unique_name
 from launch.training.request import (
@@ -37,6 +39,7 @@ class TrainingOptions:
         output: where the artifacts go; default for local jobs: a folder beside the jobs.
         checkpoints: where to resume from; with spot capacity there is a default below ``output``.
         fast_file: stream the channels from S3.
+        remote_debug: let Systems Manager open a shell in the running container.
     """
 
     platform: PlatformOptions
@@ -47,6 +50,7 @@ class TrainingOptions:
     output: str | None = None
     checkpoints: str | None = None
     fast_file: bool = False
+    remote_debug: bool = False
     resources: Resources = DEFAULT_RESOURCES
     monitoring: Monitoring = NO_MONITORING
 
@@ -79,6 +83,7 @@ def training_spec(options: TrainingOptions, hyperparameters: Mapping[str, str]) 
         hyperparameters=_with_monitoring(hyperparameters, monitoring),
         input_mode="FastFile" if options.fast_file else "File",
         checkpoints=checkpoints or (f"{output}/{name}/checkpoints" if options.resources.spot else None),
+        remote_debug=options.remote_debug,
         resources=options.resources,
         monitoring=replace(monitoring, profiler=monitoring.profiler or parsed.profile),
         security=container.security,
@@ -130,7 +135,25 @@ def check_training_places(spec: TrainingSpec, platform: PlatformOptions) -> None
     Raises:
         CloudError: as :func:`launch.platform.places.check_places`.
     """
-    check_places(spec.channels.values(), [spec.output, *([spec.checkpoints] if spec.checkpoints else [])], platform)
+    check_places(spec.channels.values(), _written(spec), platform)
+
+
+def print_unchecked_places(spec: TrainingSpec) -> None:
+    """Print which places of a training job a dry run has not checked."""
+    print_unchecked([*spec.channels.values(), *_written(spec)])
+
+
+def _written(spec: TrainingSpec) -> list[str]:
+    return [spec.output, *([spec.checkpoints] if spec.checkpoints else [])]
+
+
+def describe_cost(spec: TrainingSpec, platform: PlatformOptions) -> str:
+    """Return what a training job costs on AWS that runs to its time limit."""
+    resources = spec.resources
+    rate = find_rate(Use.TRAINING, resources.instance_type, resources.num_instances, platform.region)
+    keep_s = resources.keep_alive_s or 0
+    limit = describe_limit(rate, resources.max_run_s + keep_s, spot=resources.spot)
+    return f"{limit}; {hours(keep_s)} of warm pool included" if keep_s else limit
 
 
 def _channel_uri(name: str, place: str, *, local: bool) -> str:
@@ -153,14 +176,16 @@ def _channels_in_s3(place: str, region: str | None) -> dict[str, str]:
     with translate_errors(place):
         s3 = client("s3", region=region)
         holds_folders = {
-            name: name in PHOTO_CHANNELS
+            name: photo_channel(name) is not None
             and any(not is_junk_file(child) for child in _folders_in_s3(s3, bucket, f"{start}{name}/"))
             for name in _folders_in_s3(s3, bucket, start)
         }
     if not holds_folders:
         raise DataError(f"{place} contains no folders; upload_data creates train/, validation/ and test/ there")
     names = select_channels(holds_folders, place)
-    return {name: f"s3://{bucket}/{start}{name}/" for name in names} or {"train": f"s3://{bucket}/{start}"}
+    return {channel: f"s3://{bucket}/{start}{name}/" for channel, name in names.items()} or {
+        "train": f"s3://{bucket}/{start}"
+    }
 
 
 def _folders_in_s3(s3: Any, bucket: str, start: str) -> Iterator[str]:

@@ -22,6 +22,9 @@ class Resources:
         max_run_s: time limit of the training, seconds.
         spot: use spot capacity.
         max_wait_s: with ``spot``, time limit that includes the wait for capacity; default: an hour over ``max_run_s``.
+        keep_alive_s: how long the instances are kept for a next job, as a warm pool, seconds; None for no longer.
+        retries: how often a job is started again after an internal error of the platform.
+        encrypt_between_hosts: encrypt the traffic between the hosts of a job.
     """
 
     instance_type: str = "ml.g5.xlarge"
@@ -30,6 +33,9 @@ class Resources:
     max_run_s: int = 6 * 3600
     spot: bool = False
     max_wait_s: int | None = None
+    keep_alive_s: int | None = None
+    retries: int | None = None
+    encrypt_between_hosts: bool = False
 
 
 DEFAULT_RESOURCES = Resources()
@@ -67,6 +73,7 @@ class TrainingSpec:
         output: where the artifacts go, ``s3://`` or ``file://``.
         input_mode: ``File`` copies the channels first, ``FastFile`` streams them.
         checkpoints: where checkpoints are saved and resumed from, ``s3://`` or ``file://``.
+        remote_debug: let Systems Manager open a shell in the running container.
     """
 
     job_name: str
@@ -77,6 +84,7 @@ class TrainingSpec:
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     input_mode: str = "File"
     checkpoints: str | None = None
+    remote_debug: bool = False
     resources: Resources = DEFAULT_RESOURCES
     monitoring: Monitoring = NO_MONITORING
     security: Security = NO_SECURITY
@@ -91,6 +99,7 @@ def training_request(spec: TrainingSpec) -> dict[str, Any]:
         "HyperParameters": dict(spec.hyperparameters),
         **_common_fields(spec),
         **_monitoring_fields(spec),
+        **({"RemoteDebugConfig": {"EnableRemoteDebug": True}} if spec.remote_debug else {}),
         "Tags": tag_list(spec.tags),
     }
 
@@ -122,10 +131,13 @@ def _common_fields(spec: TrainingSpec) -> dict[str, Any]:
             "InstanceCount": resources.num_instances,
             "VolumeSizeInGB": resources.volume_gb,
             **_optional("VolumeKmsKeyId", spec.security.kms_key),
+            **_given("KeepAlivePeriodInSeconds", resources.keep_alive_s),
         },
         "StoppingCondition": _stopping_condition(resources),
         "EnableNetworkIsolation": spec.security.network_isolation,
         "EnableManagedSpotTraining": resources.spot,
+        **_optional("EnableInterContainerTrafficEncryption", resources.encrypt_between_hosts),
+        **({} if resources.retries is None else {"RetryStrategy": {"MaximumRetryAttempts": resources.retries}}),
         **_optional("CheckpointConfig", checkpoints),
         **spec.security.vpc_config(),
         **_optional("Environment", dict(spec.environment)),
@@ -160,6 +172,11 @@ def _monitoring_fields(spec: TrainingSpec) -> dict[str, Any]:
             "ProfilingIntervalInMilliseconds": _PROFILER_INTERVAL_MS,
         }
     return fields
+
+
+def _given(name: str, value: int | None) -> dict[str, int]:
+    """Return a field unless it was not given; zero is checked as it is."""
+    return {} if value is None else {name: value}
 
 
 def _optional(name: str, value: Any) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from aws.errors import CloudError, translate_errors
 from classifier.errors import UserError
 from launch.platform.clients import PlatformOptions
 from launch.platform.monitoring import wait
-from launch.platform.prices import describe_hourly
+from launch.platform.price_list import Use
+from launch.platform.prices import Rate, describe_limit, describe_spent, find_rate, print_cost
 from launch.terminal import command, print_status
 from launch.training.options import check_training_places
 from launch.training.request import TrainingSpec
@@ -126,6 +127,7 @@ class RemoteTuning:
             self._print_instructions()
             raise
         print(f"ended       {status}", flush=True)
+        self._print_spent(trials)
         best = report_results(self.folder, self.spec, self.training.hyperparameters, trials)
         if best is None:
             raise UserError(f"tuning job {self.spec.name}: no trial has completed")
@@ -136,10 +138,13 @@ class RemoteTuning:
 
     def _create(self, tuner: RemoteTuner) -> None:
         check_training_places(self.training, PlatformOptions(region=self.region))
+        print_cost(describe_cost(self.spec, self.training, self.region))
         print(f"tuning job  {tuner.create(tuning_request(self.spec, self.training))}", flush=True)
-        resources = self.training.resources
-        price = describe_hourly(resources.instance_type, resources.num_instances * self.spec.parallel)
-        print(f"cost        {self.spec.parallel} trials at a time: {price}, until the job ends", flush=True)
+
+    def _print_spent(self, trials: Sequence[Trial]) -> None:
+        spot = self.training.resources.spot
+        seconds = sum(one.seconds or 0.0 for one in trials)
+        print_cost(describe_spent(_rate(self.training, self.region), seconds, spot=spot))
 
     def _print_instructions(self) -> None:
         name = self.spec.name
@@ -147,3 +152,23 @@ class RemoteTuning:
         print_status(f"tuning job {name} keeps running on AWS, at its cost")
         print_status(f"  stop it:        {stop}")
         print_status(f"  watch it again: the same command with --name {name} --watch")
+
+
+def describe_cost(spec: TuningSpec, training: TrainingSpec, region: str | None) -> str:
+    """Return what a tuning job costs on AWS at most.
+
+    Args:
+        region: default: that of the environment.
+    """
+    resources, rate = training.resources, _rate(training, region)
+    by_trials, by_time = spec.num_jobs() * resources.max_run_s, spec.parallel * (spec.max_runtime_s or 0)
+    if 0 < by_time < by_trials:
+        return describe_limit(
+            rate, by_time // spec.parallel, jobs=spec.parallel, word="trials at a time", spot=resources.spot
+        )
+    return describe_limit(rate, resources.max_run_s, jobs=spec.num_jobs(), spot=resources.spot)
+
+
+def _rate(training: TrainingSpec, region: str | None) -> Rate:
+    resources = training.resources
+    return find_rate(Use.TRAINING, resources.instance_type, resources.num_instances, region)

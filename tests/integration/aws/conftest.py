@@ -69,7 +69,11 @@ class Shell:
 
     def command(self, script: str, *arguments: str) -> list[str]:
         # Keeps jobs and reports out of the checkout.
-        own = [] if script in ("prepare_data", "upload_data") else ["--folder", str(self.folder / "sagemaker")]
+        own = (
+            []
+            if script in ("check_aws", "prepare_data", "upload_data")
+            else ["--folder", str(self.folder / "sagemaker")]
+        )
         return [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments, *own]
 
     def client(self, service: str) -> Any:

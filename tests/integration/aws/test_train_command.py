@@ -5,11 +5,15 @@ Moto completes every job at once and has no StopTrainingJob and no failing job, 
 
 import io
 import json
+import signal
 import tarfile
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from support.price_list import product
 
 if TYPE_CHECKING:
     from support.cloud_script import Cloud
@@ -36,10 +40,19 @@ def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, 
     # Moto drops events older than two weeks.
     event = {"timestamp": int(time.time() * 1000), "message": "epoch   1/3  validation:accuracy=0.9"}
     logs.put_log_events(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName="one/algo-1-170", logEvents=[event])
+    cloud.answer("GetProducts", {"PriceList": [product("USE1-Train:ml.g5.xlarge", "2")]})
+    times = {"BillableTimeInSeconds": 900, "TrainingTimeInSeconds": 3600}
+    cloud.change("DescribeTrainingJob", lambda job: {**job, **times}, always=True)
     done = shell.run(
         "train", *arguments(bucket, "--name", "one", "--spot", "--tag", "team=dogs", "epochs=3", "lr=0.01")
     )
     assert done.returncode == 0, done.stderr
+    source = f"AWS price list of {datetime.now(UTC):%Y-%m-%d}, us-east-1"
+    limit = f"at most 6 h × $2.00 = at most $12.00 (ml.g5.xlarge; {source})"
+    assert done.stdout.startswith(
+        f"cost        {limit}; Spot capacity is usually up to 70-90 % less\njob         one\n"
+    )
+    assert f"billed      900 s × $2.00 an hour = $0.50 ({source}); Spot saved 75% of 3,600 s\n" in done.stdout
     assert "status      Starting" in done.stdout
     assert "epoch   1/3  validation:accuracy=0.9" in done.stdout
     assert f"artifact    s3://{bucket}/models/one/output/model.tar.gz" in done.stdout
@@ -51,6 +64,7 @@ def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, 
     assert sent["CheckpointConfig"]["S3Uri"] == f"s3://{bucket}/models/one/checkpoints"
     assert {"Key": "project", "Value": "image-classifier"} in sent["Tags"]
     assert {"Key": "team", "Value": "dogs"} in sent["Tags"]
+    assert {"Key": "owner", "Value": "moto"} in sent["Tags"]
 
 
 def test_reports_that_are_refused_leave_nothing(shell: Any, bucket: str) -> None:
@@ -66,6 +80,15 @@ def test_reports_that_are_refused_leave_nothing(shell: Any, bucket: str) -> None
     assert not (shell.folder / "sagemaker" / "reports" / "evil").exists()
 
 
+def test_refused_download_of_the_reports_is_reported(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    key = "models/private/output/output.tar.gz"
+    cloud.refuse_query(f"/{bucket}/{key}", "AccessDenied")
+    done = shell.run("train", *arguments(bucket, "--name", "private"))
+    assert done.returncode == 0
+    assert f"train: the reports were not downloaded: s3://{bucket}/{key}: access is denied" in done.stderr
+    assert f"artifact    s3://{bucket}/models/private/output/model.tar.gz" in done.stdout
+
+
 def test_dry_run_prints_the_request_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
     dry = shell.run(
         "train", *arguments("none", "--name", "dry", "--profiler", "--aws-debugger", "--dry-run", "epochs=3")
@@ -75,7 +98,10 @@ def test_dry_run_prints_the_request_and_sends_nothing(shell: Any, cloud: "Cloud"
     assert request["TrainingJobName"] == "dry"
     assert request["DebugHookConfig"]["LocalPath"] == "/opt/ml/output/tensors"
     assert request["ProfilerConfig"]["S3OutputPath"] == "s3://none/models"
-    assert cloud.requests == []
+    assert cloud.changes() == []
+    unchecked, cost = dry.stderr.splitlines()
+    assert unchecked == "not checked in a dry run: whether there are objects to read and buckets: none"
+    assert cost.startswith("cost        at most 6 h × $1.41 = at most $8.45 (ml.g5.xlarge; built-in table")
 
 
 def put(shell: Any, bucket: str, *keys: str) -> list[str]:
@@ -139,6 +165,25 @@ def test_role_is_looked_up_by_name(shell: Any) -> None:
     refused = shell.run("train", *options, "--role", "Nobody")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "there is no such role" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("AccessDenied", "your user may not look roles up, which needs iam:GetRole; give the role's ARN instead"),
+        ("Throttling", "AWS still throttles requests after several retries (Throttling): run the same command again"),
+    ],
+)
+def test_role_that_iam_does_not_describe_is_an_error_that_says_what_to_do(
+    shell: Any, cloud: "Cloud", bucket: str, code: str, message: str
+) -> None:
+    cloud.refuse_query("GetRole", code)
+    given = arguments(bucket)
+    given[given.index(ROLE)] = "Trainer"
+    done = shell.run("train", *given, AWS_MAX_ATTEMPTS="1")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"role Trainer: {message}" in done.stderr
+    assert cloud.bodies("CreateTrainingJob") == []
 
 
 @pytest.mark.parametrize(
@@ -268,11 +313,34 @@ def test_ctrl_c_stops_following_and_prints_the_cost_and_how_to_stop_the_job(
     cloud.change("DescribeTrainingJob", _in_progress, always=True)
     code, errors = shell.interrupt("train", "status", *arguments(bucket, "--name", "long", "--instances", "2"))
     assert code == 130
-    assert "the job keeps running: 2 × ml.g5.xlarge, about $2.82 an hour" in errors
-    assert "stop it:        .venv/bin/python scripts/train.py --stop long" in errors
+    assert "the job keeps running: 2 × ml.g5.xlarge, $2.82 an hour (built-in table" in errors
+    assert "stop it:  .venv/bin/python scripts/train.py --stop long" in errors
     cloud.answer("StopTrainingJob", {})
     assert shell.run("train", "--stop", "long").returncode == 0
     assert cloud.bodies("StopTrainingJob") == [{"TrainingJobName": "long"}]
+
+
+def test_ctrl_c_during_the_creation_says_that_the_job_runs(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    cloud.change("DescribeTrainingJob", _in_progress, always=True)
+    command = shell.start("train", *arguments(bucket, "--name", "cut"))
+    cloud.when("CreateTrainingJob", lambda: command.send_signal(signal.SIGINT))
+    out, errors = command.communicate()
+    assert command.returncode == 130
+    assert out.endswith("job         cut\n")
+    assert "the job keeps running: 1 × ml.g5.xlarge" in errors
+    assert "stop it:  .venv/bin/python scripts/train.py --stop cut" in errors
+
+
+def test_reader_that_goes_ends_the_command_as_sigpipe_would(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    cloud.change("DescribeTrainingJob", _in_progress, always=True)
+    command = shell.start("train", *arguments(bucket, "--name", "piped"))
+    while not command.stdout.readline().startswith("job  "):
+        pass
+    command.stdout.close()
+    command.join()
+    assert command.returncode == 128 + signal.SIGPIPE
+    assert "the job keeps running" in command.errors
+    assert "Traceback" not in command.errors
 
 
 @pytest.mark.parametrize("more", [(), ("--local",)])
@@ -294,3 +362,16 @@ def test_expired_credentials_stop_following_and_print_how_to_watch_the_job_again
     assert done.stderr.endswith(
         "training job expired: the credentials have expired: renew them, e.g. with `aws sso login`\n"
     )
+
+
+def test_a_warm_pool_is_part_of_the_cost_and_can_be_ended(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    pool = {"WarmPoolStatus": {"Status": "Available"}}
+    cloud.change("DescribeTrainingJob", lambda job: {**job, **pool}, always=True)
+    done = shell.run("train", *arguments(bucket, "--name", "warm", "--keep-alive", "1800", "--max-run", "3600"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("cost        at most 1.5 h × $1.41 = at most $2.11 (")
+    assert "; 30 min of warm pool included\n" in done.stdout
+    assert "warm pool   1 × ml.g5.xlarge, $1.41 an hour (built-in table" in done.stdout
+    assert "), for at most 30 min\n" in done.stdout
+    end = "aws sagemaker update-training-job --training-job-name warm --resource-config KeepAlivePeriodInSeconds=0\n"
+    assert end in done.stdout

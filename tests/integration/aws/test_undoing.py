@@ -67,7 +67,7 @@ def test_refused_scaling_of_an_update_is_reported_with_the_command_that_retries_
         done.stderr,
     )
     # Two instances of the former config are retained.
-    assert "it costs about $0.23 an hour" in done.stderr
+    assert "2 × ml.m5.large: $0.23 an hour" in done.stderr
     assert account.has_all(f"{account.name}-old")
     assert account.has("endpoint_config", account.created())
 
@@ -91,7 +91,7 @@ def test_errors_during_an_update_leave_it_alone(deploy: Any, account: Account, e
     account.check_live()
     assert done.returncode == 1
     assert f"the update of endpoint {account.name} was accepted, and it was InService when last seen" in done.stderr
-    assert "it costs about $0.23 an hour" in done.stderr
+    assert "2 × ml.m5.large: $0.23 an hour" in done.stderr
     assert not account.cloud.bodies("DeleteEndpointConfig")
     assert not account.cloud.bodies("DeleteModel")
 
@@ -115,7 +115,7 @@ def test_credentials_that_expire_during_creation_leave_a_message_about_what_exis
     assert done.returncode == 1
     assert f"deploy: endpoint {account.name}: the credentials have expired" in done.stderr
     assert f"the creation of endpoint {account.name} was accepted; follow it with" in done.stderr
-    assert "it costs about $0.12 an hour" in done.stderr, done.stderr
+    assert "1 × ml.m5.large: $0.115 an hour" in done.stderr, done.stderr
     assert f"remove it with .venv/bin/python scripts/teardown.py --name {account.name}" in done.stderr
     assert account.has("endpoint", account.name)
 
@@ -306,6 +306,16 @@ def test_refused_deregistration_does_not_keep_an_endpoint(shell: Any, account: A
     assert "aws application-autoscaling deregister-scalable-target --service-namespace sagemaker" in done.stderr
     assert f"removed   endpoint {account.name}" in done.stdout
     assert not account.has("endpoint", account.name)
+    assert not account.has("model", f"{account.name}-old")
+
+
+def test_endpoint_that_somebody_else_has_deleted_counts_as_removed(shell: Any, account: Account) -> None:
+    account.add_endpoint(account.name, f"{account.name}-old")
+    account.cloud.when("DeleteEndpoint", lambda: account.sagemaker.delete_endpoint(EndpointName=account.name))
+    account.cloud.refuse("DeleteEndpoint", "ValidationException", f'Could not find endpoint "arn:…/{account.name}".')
+    done = teardown(shell, account.name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not account.has("endpoint_config", f"{account.name}-old")
     assert not account.has("model", f"{account.name}-old")
 
 

@@ -68,7 +68,11 @@ def test_dry_run_shows_the_request_that_aws_receives(ranges: Path, name: str) ->
     done = tune(*arguments, "--no-wait")
     assert done.returncode == 0, done.stderr
     assert f"hyper-parameter-tuning-job/{name}" in done.stdout
-    assert "an hour" in done.stdout
+    cost = "cost        7 jobs × at most 6 h × $1.41 = at most $59.14 (ml.g5.xlarge; built-in table, us-east-1, 2026)\n"
+    assert done.stdout.startswith(cost)
+    unchecked = "not checked in a dry run: whether there are objects to read and buckets: photos\n"
+    assert shown.stderr == unchecked + cost
+    assert {"Key": "owner", "Value": "moto"} in request["Tags"]
     assert f"stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name {name}" in done.stderr
     kept = describe(name)
     for part in ("HyperParameterTuningJobConfig", "TrainingJobDefinition"):
@@ -118,6 +122,9 @@ def test_trials_are_followed_to_the_end(
     assert "trial 1/3  done      validation:accuracy=0.9000  lr=0.01  60 s" in out
     assert "trial 2/3  failed    lr=0.02  60 s  · AlgorithmError: lr is too high" in out
     assert "best        validation:accuracy=0.9500 by dogs-003: lr=0.03" in out
+    assert "cost        3 jobs × at most 6 h × $1.41 = at most $25.34 (ml.g5.xlarge; " in out
+    # Failed trials are billed as well.
+    assert "cost        about $0.07: 3 min of 1 × ml.g5.xlarge at $1.41 an hour (" in out
     assert "s3://photos/models/dogs-003/output/model.tar.gz" in out
     with (tuning.folder / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -15,6 +15,7 @@ from unit.scripts.test_help import load
 
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:0"
+TOPIC = "arn:aws:sns:us-east-1:123456789012:answers"
 COMMON = {
     "--role": ("--role", "Trainer"),
     "--image": ("--image", IMAGE),
@@ -42,6 +43,8 @@ TRAINING = {
     "--fast-file": ("--fast-file",),
     "--spot": ("--spot",),
     "--max-wait": ("--spot", "--max-run", "10", "--max-wait", "20"),
+    "--retry": ("--retry", "3"),
+    "--encrypt-between-hosts": ("--encrypt-between-hosts",),
     "--no-wait": ("--no-wait",),
 }
 # The arguments that give each option a value; None for options with which no request is built from the others.
@@ -51,6 +54,8 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "--name": ("--name", "dogs-1"),
         "--checkpoints": ("--checkpoints", "s3://bucket/state"),
         "--interrupt-after": None,
+        "--keep-alive": ("--keep-alive", "1800"),
+        "--remote-debug": ("--remote-debug",),
         "--debugger": ("--debugger",),
         "--aws-debugger": ("--aws-debugger", "--profiler"),
         "--save-interval": ("--aws-debugger", "--save-interval", "5"),
@@ -92,6 +97,10 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "--multi-model": ("--multi-model",),
         "--memory": ("--serverless", "--memory", "6144"),
         "--concurrency": ("--serverless", "--concurrency", "200"),
+        "--provisioned": ("--serverless", "--provisioned", "5"),
+        "--max-concurrent-invocations": ("--asynchronous", "s3://bucket/a", "--max-concurrent-invocations", "4"),
+        "--sns": ("--asynchronous", "s3://bucket/a", "--sns", TOPIC),
+        "--cooldown": ("--max-instances", "4", "--cooldown", "900"),
         "--max-instances": ("--max-instances", "4"),
         "--min-instances": ("--asynchronous", "s3://bucket/a", "--max-instances", "4", "--min-instances", "0"),
         "--requests-each": ("--max-instances", "4", "--requests-each", "2.5"),
@@ -110,10 +119,18 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "--instances": ("--instances", "3"),
         "--concurrent": ("--concurrent", "16"),
         "--max-payload": ("--max-payload", "25"),
+        "--manifest": ("--manifest",),
+        "--join-input": ("--join-input",),
         "--stop": None,
+        "--watch": None,
     },
 }
 ARTIFACT = "s3://bucket/model.tar.gz"
+DEFINITION = "CreateHyperParameterTuningJob.TrainingJobDefinition"
+ASYNCHRONOUS = "CreateEndpointConfig.AsyncInferenceConfig"
+TRACKING = "PutScalingPolicy.TargetTrackingScalingPolicyConfiguration"
+PROJECT = {"Key": "project", "Value": "image-classifier"}
+OWNER = ("identity: ", "; the tag owner is left out")
 ARGUMENTS = {
     "train": ("--channel", "train=s3://bucket/dogs/", "--output", "s3://bucket/models", "epochs=3"),
     "tune": ("ranges.json", "--channel", "train=s3://bucket/dogs/", "--output", "s3://bucket/models", "epochs=3"),
@@ -169,6 +186,106 @@ def test_every_option_gives_requests_that_the_service_accepts(
 
 
 @pytest.mark.parametrize(
+    ("command", "given", "sent"),
+    [
+        ("train", ["--keep-alive", "1800"], {"CreateTrainingJob.ResourceConfig.KeepAlivePeriodInSeconds": 1800}),
+        ("train", ["--retry", "3"], {"CreateTrainingJob.RetryStrategy": {"MaximumRetryAttempts": 3}}),
+        ("tune", ["--retry", "3"], {f"{DEFINITION}.RetryStrategy": {"MaximumRetryAttempts": 3}}),
+        ("train", ["--encrypt-between-hosts"], {"CreateTrainingJob.EnableInterContainerTrafficEncryption": True}),
+        ("tune", ["--encrypt-between-hosts"], {f"{DEFINITION}.EnableInterContainerTrafficEncryption": True}),
+        ("train", ["--remote-debug"], {"CreateTrainingJob.RemoteDebugConfig": {"EnableRemoteDebug": True}}),
+        (
+            "train",
+            [],
+            {
+                "CreateTrainingJob.RemoteDebugConfig": None,
+                "CreateTrainingJob.RetryStrategy": None,
+                "CreateTrainingJob.EnableInterContainerTrafficEncryption": None,
+                "CreateTrainingJob.ResourceConfig.KeepAlivePeriodInSeconds": None,
+            },
+        ),
+        (
+            "deploy",
+            ["--asynchronous", "s3://b/a", "--max-concurrent-invocations", "4", "--sns", TOPIC],
+            {
+                f"{ASYNCHRONOUS}.ClientConfig": {"MaxConcurrentInvocationsPerInstance": 4},
+                f"{ASYNCHRONOUS}.OutputConfig.NotificationConfig": {"SuccessTopic": TOPIC, "ErrorTopic": TOPIC},
+            },
+        ),
+        (
+            "deploy",
+            ["--asynchronous", "s3://b/a"],
+            {f"{ASYNCHRONOUS}.ClientConfig": None, f"{ASYNCHRONOUS}.OutputConfig.NotificationConfig": None},
+        ),
+        (
+            "deploy",
+            ["--serverless", "--provisioned", "4"],
+            {
+                "CreateEndpointConfig.ProductionVariants.0.ServerlessConfig": {
+                    "MemorySizeInMB": 4096,
+                    "MaxConcurrency": 5,
+                    "ProvisionedConcurrency": 4,
+                }
+            },
+        ),
+        (
+            "deploy",
+            ["--max-instances", "3", "--cooldown", "900"],
+            {f"{TRACKING}.ScaleInCooldown": 900, f"{TRACKING}.ScaleOutCooldown": 60},
+        ),
+        ("deploy", ["--max-instances", "3"], {f"{TRACKING}.ScaleInCooldown": 300}),
+        (
+            "batch_transform",
+            ["--manifest"],
+            {
+                "CreateTransformJob.TransformInput.DataSource.S3DataSource": {
+                    "S3DataType": "ManifestFile",
+                    "S3Uri": "s3://bucket/photos/",
+                },
+                "CreateTransformJob.DataProcessing": None,
+            },
+        ),
+        (
+            "batch_transform",
+            ["--join-input"],
+            {
+                "CreateTransformJob.DataProcessing": {"JoinSource": "Input"},
+                "CreateTransformJob.TransformInput.ContentType": "application/jsonlines",
+                "CreateTransformJob.TransformInput.SplitType": "Line",
+                "CreateTransformJob.TransformOutput.Accept": "application/jsonlines",
+                "CreateTransformJob.TransformOutput.AssembleWith": "Line",
+            },
+        ),
+        (
+            "train",
+            ["--tag", "owner=me", "--tag", "team=dogs"],
+            {"CreateTrainingJob.Tags": [PROJECT, {"Key": "owner", "Value": "me"}, {"Key": "team", "Value": "dogs"}]},
+        ),
+    ],
+)
+def test_option_is_sent_as_it_is_given(
+    command: str,
+    given: list[str],
+    sent: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(PlatformOptions, "look_up", lambda _, __, assumed, ___: assumed)
+    assert dry_run(command, *given) == 0, capsys.readouterr().err
+    requests = dict(requests_in(command, capsys.readouterr().out))
+    assert {path: _value_at(requests, path) for path in sent} == sent
+
+
+def _value_at(document: Any, path: str) -> Any:
+    """Return the value at a path of keys and indices, or None if there is none."""
+    for key in path.split("."):
+        document = document[int(key)] if isinstance(document, list) else document.get(key)
+        if document is None:
+            return None
+    return document
+
+
+@pytest.mark.parametrize(
     ("command", "given", "assumptions"),
     [
         (
@@ -177,11 +294,12 @@ def test_every_option_gives_requests_that_the_service_accepts(
             [
                 ("role Trainer: ", "; the account number below is made up"),
                 ("s3://bucket/dogs: ", "; the channels train, validation, test are assumed"),
+                OWNER,
             ],
         ),
-        ("tune", ["--role", "Trainer"], [("role Trainer: ", "; the account number below is made up")]),
-        ("deploy", [], [(f"{ARTIFACT}: ", "; the names below differ from those of a real run")]),
-        ("batch_transform", [], [(f"{ARTIFACT}: ", "; the names below differ from those of a real run")]),
+        ("tune", ["--role", "Trainer"], [("role Trainer: ", "; the account number below is made up"), OWNER]),
+        ("deploy", [], [(f"{ARTIFACT}: ", "; the names below differ from those of a real run"), OWNER]),
+        ("batch_transform", [], [(f"{ARTIFACT}: ", "; the names below differ from those of a real run"), OWNER]),
         ("predict", [], [("endpoint dogs: ", "; a real-time endpoint is assumed")]),
     ],
 )
@@ -190,11 +308,14 @@ def test_dry_run_needs_no_credentials_and_says_what_it_did_not_check(
 ) -> None:
     assert dry_run(command, *given, "--region", "us-east-1") == 0
     out, error = capsys.readouterr()
-    lines = error.splitlines()
+    lines = [line for line in error.splitlines() if line.startswith("not checked: ")]
     assert len(lines) == len(assumptions)
-    for line, (start, end) in zip(lines, assumptions, strict=True):
-        assert line.startswith(f"not checked: {start}no AWS credentials are set")
+    for start, end in assumptions:
+        (line,) = (line for line in lines if line.startswith(f"not checked: {start}no AWS credentials are set"))
         assert line.endswith(end)
+    if command in ("train", "tune", "batch_transform"):
+        assert "not checked in a dry run: whether there are objects to read and buckets: bucket\n" in error
+    assert ("cost        " in error) is (command != "predict")
     for operation, request in requests_in(command, out):
         assert list(faults(operation, request)) == []
 
@@ -269,6 +390,39 @@ S3 = "has to be an address of the form s3://BUCKET/PREFIX"
             "batch_transform",
             ["--concurrent", "20"],
             "--concurrent 20: times --max-payload 6 is 120 MB in flight, and 100 MB are allowed: lower one of them\n",
+        ),
+        ("train", ["--keep-alive", "99999"], "--keep-alive 99999: from 0 to 21,600 is allowed\n"),
+        (
+            "train",
+            ["--keep-alive", "60", "--spot"],
+            "--keep-alive 60: there are no warm pools of --spot capacity: leave one out\n",
+        ),
+        ("train", ["--retry", "0"], "--retry 0: from 1 to 30 is allowed\n"),
+        ("tune", ["--retry", "31"], "--retry 31: from 1 to 30 is allowed\n"),
+        (
+            "deploy",
+            ["--asynchronous", "s3://bucket/a", "--sns", "answers"],
+            "--sns answers: has to be arn:aws:sns:REGION:ACCOUNT:TOPIC\n",
+        ),
+        (
+            "deploy",
+            ["--asynchronous", "s3://bucket/a", "--max-concurrent-invocations", "0"],
+            "--max-concurrent-invocations 0: from 1 to 1,000 is allowed\n",
+        ),
+        ("deploy", ["--serverless", "--provisioned", "6"], "--provisioned 6: at most the --concurrency, 5\n"),
+        ("deploy", ["--max-instances", "2", "--cooldown", "-1"], "--cooldown -1: at least 0 seconds\n"),
+        ("deploy", ["--cooldown", "60"], "--cooldown needs --max-instances: give both, or neither\n"),
+        ("deploy", ["--provisioned", "1"], "--provisioned needs --serverless: give both, or neither\n"),
+        ("deploy", ["--sns", TOPIC], "--sns needs --asynchronous: give both, or neither\n"),
+        (
+            "deploy",
+            ["--max-concurrent-invocations", "2"],
+            "--max-concurrent-invocations needs --asynchronous: give both, or neither\n",
+        ),
+        (
+            "batch_transform",
+            ["--join-input", "--accept", "text/csv"],
+            "--accept text/csv can't be joined with JSON Lines: leave --accept or --join-input out\n",
         ),
         # Options that nothing would come of.
         (
