@@ -1,13 +1,13 @@
-"""Reduction of an environment to what training and serving use: `slim.py SITE_PACKAGES [--stand-ins]`.
+"""Reduction of installed packages to what training and serving use: `slim.py PACKAGES [--stand-ins --torch=FOLDER]`.
 
 Removes unused files and strips debug symbols. With ``--stand-ins``, libraries that torch links but never calls here are
 replaced by stubs that export the same symbols and return an error code, which torch raises as a RuntimeError.
 Stubs are opt-in because they are not yet tested on a GPU. Needs gcc and binutils.
 """
 
+import argparse
 import shutil
 import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -48,9 +48,7 @@ REMOVED = {
         "openvino/libs/cache.json",
     ],
     "OpenVINO's telemetry": ["openvino_telemetry*"],
-    "fonts for PDF; the plots are PNG": ["fontTools", "fonttools-*"],
     "tests": ["*/tests", "sympy/**/tests", "networkx/**/tests", "numpy/**/tests"],
-    "installers": ["pip", "pip-*"],
 }
 
 STAND_INS = {
@@ -73,21 +71,22 @@ STRIPPED = ["torch/lib/*.so*", "nvidia/nccl/lib/*.so*"]
 
 
 def main() -> None:
-    """Slim the environment and print the savings."""
-    site_packages = Path(sys.argv[1])
-    before = size_mb(site_packages)
+    """Slim the packages and print the savings."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("packages", type=Path)
+    parser.add_argument("--stand-ins", action="store_true", help="replace libraries that torch links but never calls")
+    parser.add_argument("--torch", type=Path, metavar="FOLDER", help="where torch is installed (default: PACKAGES)")
+    options = parser.parse_args()
+    packages = options.packages
+    before = size_mb(packages)
     for reason, patterns in REMOVED.items():
-        removed = remove(site_packages, patterns)
-        print(f"slim: {removed:6.0f} MB  removed: {reason}")
-    wanted = undefined_symbols(site_packages)
-    for name, reason in STAND_INS.items() if "--stand-ins" in sys.argv[2:] else ():
-        library = site_packages / name
-        if library.exists():
-            size = size_mb(library)
-            replace_by_stand_in(library, wanted)
-            print(f"slim: {size:6.0f} MB  replaced: {library.name}, {reason}")
-    print(f"slim: {strip(site_packages):6.0f} MB  stripped")
-    print(f"slim: from {before:.0f} MB to {size_mb(site_packages):.0f} MB")
+        removed = remove(packages, patterns)
+        if removed:
+            print(f"slim: {removed:6.0f} MB  removed: {reason}")
+    if options.stand_ins:
+        replace_by_stand_ins(packages, undefined_symbols(options.torch or packages))
+    print(f"slim: {strip(packages):6.0f} MB  stripped")
+    print(f"slim: from {before:.0f} MB to {size_mb(packages):.0f} MB")
 
 
 def remove(site_packages: Path, patterns: list[str]) -> float:
@@ -111,6 +110,16 @@ def symbols(library: Path, which: str) -> set[tuple[str, str]]:
     listing = subprocess.run(["nm", "-D", which, library], check=True, capture_output=True, text=True).stdout
     names = (line.split()[-1].replace("@@", "@").partition("@") for line in listing.splitlines())
     return {(name, version) for name, _, version in names}
+
+
+def replace_by_stand_ins(site_packages: Path, wanted: set[tuple[str, str]]) -> None:
+    """Replace the libraries of STAND_INS by stubs that export those of their symbols that are in ``wanted``."""
+    for name, reason in STAND_INS.items():
+        library = site_packages / name
+        if library.exists():
+            size = size_mb(library)
+            replace_by_stand_in(library, wanted)
+            print(f"slim: {size:6.0f} MB  replaced: {library.name}, {reason}")
 
 
 def replace_by_stand_in(library: Path, wanted: set[tuple[str, str]]) -> None:
@@ -154,7 +163,8 @@ def strip(site_packages: Path) -> float:
     """Strip debug symbols and return the size saved in MB."""
     libraries = [library for pattern in STRIPPED for library in site_packages.glob(pattern)]
     before = sum(map(size_mb, libraries))
-    subprocess.run(["strip", "--strip-unneeded", *libraries], check=True)
+    if libraries:
+        subprocess.run(["strip", "--strip-unneeded", *libraries], check=True)
     return before - sum(map(size_mb, libraries))
 
 

@@ -41,6 +41,7 @@ from launch.endpoint.options import (
 )
 from launch.endpoint.request import Capture, Serverless, Update
 from launch.endpoint.scaling import EndpointScaling
+from launch.local.servers import LOOPBACK
 from launch.platform.autoscaling import Autoscaling
 from launch.platform.clients import Platform
 from launch.platform.models import artifact_version, resolve_artifact
@@ -79,6 +80,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--ami", metavar="NAME", help="host image with the NVIDIA driver (default: one that suits --instance)"
+    )
+    parser.add_argument(
+        "--bind",
+        metavar="ADDRESS",
+        help="with --local: address on which the server listens, 0.0.0.0 for all (default: 127.0.0.1)",
     )
     parser.add_argument("--capture", metavar="S3_URI", help="record requests and answers there")
     parser.add_argument(
@@ -169,6 +175,7 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
         provisioned="serverless",
         max_concurrent_invocations="asynchronous",
         sns="asynchronous",
+        bind="local",
     )
     serverless = Serverless(
         memory_mb=_either(options.memory, SERVERLESS.memory_mb),
@@ -177,7 +184,7 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
     )
     capture_percent = _either(options.capture_percent, 100)
     return EndpointOptions(
-        platform=platform_options(options),
+        platform=replace(platform_options(options), bind=options.bind or LOOPBACK),
         name=options.name,
         container=container_options(options),
         instance_type=options.instance,

@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not (options.output / "model" / "model.json").is_file():
             raise ConfigError(f"{options.output}/model has no model; train one with local_test/train_local.sh")
-        print(f"serving {options.output / 'model'} on http://127.0.0.1:{options.port}; Ctrl-C stops it", flush=True)
+        address = f"http://{options.bind}:{options.port}"
+        print(f"serving {options.output / 'model'} on {address}; Ctrl-C stops it", flush=True)
         if options.image:
             return _run_image(options)
     except UserError as error:
@@ -46,7 +47,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="folder that train_local.sh used as /opt/ml (default: %(default)s)",
     )
     parser.add_argument(
-        "--port", type=int, default=int(os.environ.get("PORT", "8080")), help="port on 127.0.0.1 (default: %(default)s)"
+        "--port", type=int, default=int(os.environ.get("PORT", "8080")), help="port to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on, 0.0.0.0 for all (default: %(default)s)",
     )
     return parser.parse_args(arguments)
 
@@ -57,6 +64,7 @@ def _become_serve(options: argparse.Namespace) -> NoReturn:
         **os.environ,
         "SAGEMAKER_BASE_DIR": str(options.output),
         "SAGEMAKER_BIND_TO_PORT": str(options.port),
+        "SERVE_HOST": options.bind,
         "SERVE_PAGE": "1",
     }
     os.execve(sys.executable, [sys.executable, "-m", "classifier.serve"], environment)
@@ -72,7 +80,7 @@ def _run_image(options: argparse.Namespace) -> int:
         name=name,
         mounts=[Mount(options.output / "model", "/opt/ml/model", read_only=True)],
         environment={"SERVE_PAGE": "1"},
-        options=["--publish", f"127.0.0.1:{options.port}:8080"],
+        options=["--publish", f"{options.bind}:{options.port}:8080"],
     )
     return run(command, name)
 

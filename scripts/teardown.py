@@ -5,11 +5,15 @@ With --name they are those of exactly this name, and the configs and models that
 --owner those of one person, by the tag owner that the commands set to the name of who calls them. A config or a model
 that another endpoint uses is kept, whoever created that endpoint. Files in S3 and images in ECR are kept.
 
+With --local --jobs, jobs that have ended are listed, too, with their sizes, and deleted with their models, checkpoints,
+reports and logs, except for what --output has placed elsewhere.
+
 Examples:
   .venv/bin/python scripts/teardown.py
   .venv/bin/python scripts/teardown.py --name dogs
   .venv/bin/python scripts/teardown.py --owner --region eu-west-1
   .venv/bin/python scripts/teardown.py --local --name 'dogs*' --yes
+  .venv/bin/python scripts/teardown.py --local --jobs
 """
 
 import argparse
@@ -19,11 +23,13 @@ from collections.abc import Callable, Sequence
 from aws.clients import caller_name
 from aws.errors import translate_errors
 from classifier.errors import ConfigError, UserError
-from launch.cli import add_common, create_parser, platform_options, run_command
+from launch.cli import add_common, check_needs, create_parser, platform_options, run_command
 from launch.platform.clients import Platform
 from launch.platform.inventory import Resource, find_resources, select
 from launch.platform.references import find_references
 from launch.terminal import print_status
+
+_RUNNING = "InProgress"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +51,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="only resources with the tag owner=NAME; without NAME, your own",
     )
     parser.add_argument("--yes", action="store_true", help="remove without asking for confirmation")
+    parser.add_argument("--jobs", action="store_true", help="with --local: also delete ended jobs, to free the disk")
     add_common(parser)
     return parser.parse_args(arguments)
 
@@ -52,11 +59,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> int:
     if options.local and options.owner is not None:
         raise ConfigError("--owner is for AWS: resources on this machine have no owner")
+    check_needs(options, jobs="local")
     platform = platform_options(options).connect()
     owner = caller_name(options.region) if options.owner == "" else options.owner
     with translate_errors("SageMaker"):
         references = find_references(platform.sagemaker)
-    resources = find_resources(platform, local=options.local, region=options.region, owner=owner)
+    resources = find_resources(
+        platform, local=options.local, region=options.region, owner=owner, ended_jobs=options.jobs
+    )
     resources, kept = select(resources, references, options.name)
     for one, user in kept.items():
         print_status(f"teardown: kept {one}: endpoint {user} uses it")
@@ -91,13 +101,16 @@ def _remove_all(platform: Platform, resources: Sequence[Resource]) -> int:
     """Remove the resources, endpoints first; an error is printed, and the others are removed all the same."""
     endpoints = [one for one in resources if one.kind == "endpoint"]
     parts = [one for one in resources if one.kind in ("config", "model")]
-    jobs = [one for one in resources if one not in endpoints and one not in parts]
+    running = [one for one in resources if one.state == _RUNNING]
+    ended = [one for one in resources if one not in (*endpoints, *parts, *running)]
     deleted = [one for one in endpoints if _remove(one)]
     # Not before all endpoints were tried: what costs money comes first.
     are_clean = [_try(one, one.clean_up) for one in deleted]
-    are_stopped = [_remove(one) for one in jobs]
+    are_stopped = [_remove(one) for one in running]
     are_removed = _remove_parts(platform, parts, [one.name for one in deleted])
-    return int(len(deleted) < len(endpoints) or not all([*are_clean, *are_stopped, are_removed]))
+    # After the models, which may refer to their artifacts.
+    are_deleted = [_remove(one) for one in ended]
+    return int(len(deleted) < len(endpoints) or not all([*are_clean, *are_stopped, are_removed, *are_deleted]))
 
 
 def _remove_parts(platform: Platform, parts: Sequence[Resource], deleted: Sequence[str]) -> bool:
@@ -126,7 +139,7 @@ def _remove_parts(platform: Platform, parts: Sequence[Resource], deleted: Sequen
 def _remove(resource: Resource) -> bool:
     if not _try(resource, resource.remove):
         return False
-    done = "stopping" if resource.kind in ("tuning", "training", "transform") else "removed"
+    done = "stopping" if resource.state == _RUNNING else "removed"
     print(f"{done:<10}{resource.kind} {resource.name}", flush=True)
     return True
 

@@ -14,9 +14,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 from classifier.contract.hyperparameters import Hyperparameters
+from classifier.errors import ConfigError
 from launch.cli import (
     add_common,
     add_resource,
@@ -71,6 +73,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="keep the instances for another job, at their cost (warm pool)",
     )
     resources.add_argument("--checkpoints", metavar="PLACE", help="where checkpoints are saved and resumed from")
+    resources.add_argument(
+        "--interrupt-after",
+        type=float,
+        metavar="SECONDS",
+        help="with --local --spot: interrupt the job once, as Spot does, and start it again with its checkpoints",
+    )
 
     monitoring = parser.add_argument_group("monitoring")
     monitoring.add_argument("--debugger", action="store_true", help="save tensors (as debug=true does)")
@@ -103,7 +111,8 @@ def _run(options: argparse.Namespace) -> int:
         return _watch(platform, options.watch, options)
     values = read_hyperparameters(options.hyperparameters, options.hyperparameter)
     Hyperparameters.parse(values)
-    check_needs(options, save_interval="aws_debugger")
+    check_needs(options, save_interval="aws_debugger", interrupt_after="spot")
+    check_needs(options, interrupt_after="local")
     monitoring = Monitoring(
         debugger=options.debugger,
         profiler=options.profiler,
@@ -113,6 +122,7 @@ def _run(options: argparse.Namespace) -> int:
     shared = training_options(options)
     requested = replace(
         shared,
+        platform=replace(shared.platform, interrupt_after_s=_interrupt_after_s(options)),
         name=options.name,
         checkpoints=options.checkpoints,
         remote_debug=options.remote_debug,
@@ -142,6 +152,12 @@ def _run(options: argparse.Namespace) -> int:
 def _print_cost(spec: TrainingSpec, platform: PlatformOptions, *, is_request: bool = False) -> None:
     if not platform.local:
         print_cost(describe_cost(spec, platform), is_request=is_request)
+
+
+def _interrupt_after_s(options: argparse.Namespace) -> float:
+    if options.interrupt_after is not None and not 0 < options.interrupt_after < inf:
+        raise ConfigError(f"--interrupt-after {options.interrupt_after:g}: more than 0 seconds")
+    return options.interrupt_after or 0
 
 
 def _watch(platform: Platform, name: str, options: argparse.Namespace) -> int:

@@ -12,16 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
+from classifier.contract.architectures import check_name
 from classifier.contract.channels import find_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from dataset.sample_data import write_digits
 from launch.cli import create_parser, run_command
 from launch.local.docker import ContainerEngine, Mount, find_engine, run
 from launch.local.docker import run_command as docker_run_command
-from launch.local.opt_ml import JOB_NAME, lay_out
-from launch.terminal import parse_pairs, read_hyperparameters
+from launch.local.opt_ml import JOB_NAME, check_replaceable, lay_out, publish, staging_folder
+from launch.local.processes import run_in_foreground
+from launch.terminal import parse_pairs, print_status, read_hyperparameters
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 SAMPLE_DATA = LOCAL_TEST / "sample_data"
@@ -38,14 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    output = options.output.resolve()
     channels = _channels(options)
     hyperparameters = _hyperparameters(options)
-    Hyperparameters.parse(hyperparameters)
+    check_name(Hyperparameters.parse(hyperparameters).model)
     engine = find_engine(options.image) if options.image else None
-    lay_out(options.output, channels, hyperparameters, links=engine is None)
-    if engine:
-        return _run_image(engine, options.image, options.output, channels)
-    return _exec_train(options.output)
+    check_replaceable(output, channels)
+    staged = staging_folder(output)
+    lay_out(staged, channels, hyperparameters, links=engine is None)
+    code = _run_image(engine, options.image, staged, channels) if engine else _run_train(staged)
+    if code == 0 and publish(output):
+        print(f"renamed     {staged} to {output}: see {output / 'output' / 'data' / 'report.html'}", flush=True)
+    else:
+        kept = f"{output} is unchanged; " if output.exists() else ""
+        print_status(f"train_local: {kept}the files of this training are in {staged}")
+    return code
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,7 +74,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=LOCAL_TEST / "opt_ml",
         metavar="DIR",
-        help="folder to use as /opt/ml, cleared first (default: %(default)s)",
+        help="folder to use as /opt/ml, replaced once the training has succeeded (default: %(default)s)",
     )
     parser.add_argument(
         "hyperparameter",
@@ -100,10 +108,9 @@ def _hyperparameters(options: argparse.Namespace) -> dict[str, str]:
     return read_hyperparameters(file, options.hyperparameter)
 
 
-def _exec_train(base: Path) -> NoReturn:
-    """Replace this process with ``train``, which then receives every signal."""
+def _run_train(base: Path) -> int:
     environment = {**os.environ, **JOB_ENVIRONMENT, "SAGEMAKER_BASE_DIR": str(base)}
-    os.execve(sys.executable, [sys.executable, "-m", "classifier.train"], environment)
+    return run_in_foreground([sys.executable, "-m", "classifier.train"], environment=environment)
 
 
 def _run_image(engine: ContainerEngine, image: str, base: Path, channels: Mapping[str, Path]) -> int:

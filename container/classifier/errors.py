@@ -4,6 +4,7 @@ UserError             the message says what was wrong, where, and what to do
 |-- ConfigError       a hyperparameter, a channel or another file of input/config
 |-- DataError         the image folders
 |-- ImageError        one image
+|   `-- ImageTooLargeError  its decoding needs too much memory
 |-- WeightsError      pretrained weights
 |-- ArtifactError     the folder of a trained model
 `-- MediaTypeError    a content type that is not read or written
@@ -33,6 +34,10 @@ class ImageError(UserError):
     """One image can't be read."""
 
 
+class ImageTooLargeError(ImageError):
+    """Decoding one image would need too much memory, even at the smallest scale that suffices."""
+
+
 class WeightsError(UserError):
     """Pretrained weights are not available or do not fit the network."""
 
@@ -57,7 +62,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def failure_as_warning(warn: Callable[[str], None], message: str) -> Iterator[None]:
-    """Report any exception as a warning: a step after the training must not cost the user the trained model.
+    """Report any exception but Stopped as a warning: a step after the training must not cost the user the model.
 
     Args:
         warn: called with ``message`` and the traceback.
@@ -65,5 +70,7 @@ def failure_as_warning(warn: Callable[[str], None], message: str) -> Iterator[No
     """
     try:
         yield
+    except Stopped:
+        raise
     except Exception:
         warn(f"{message}; the model is not affected\n{traceback.format_exc()}")

@@ -16,7 +16,7 @@ def main() -> int:
     try:
         check_driver(read_host(), "hosting")
         settings = ServerSettings.from_environment()
-        check_port(settings.port)
+        check_port(settings.host, settings.port)
         if not settings.multi_model:
             # Checked before the fork, since a second worker would fail on the same artifact.
             ModelManifest.read(paths.model)

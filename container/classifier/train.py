@@ -20,7 +20,7 @@ from classifier.contract.driver import check_driver, read_host
 from classifier.contract.hyperparameters import Hyperparameters, describe
 from classifier.contract.paths import Paths
 from classifier.debugging import open_debugger
-from classifier.errors import Stopped, UserError, failure_as_warning
+from classifier.errors import ConfigError, DataError, Stopped, UserError, failure_as_warning
 from classifier.reporting.summary import (
     FAILURE_FILE,
     HISTORY_FILE,
@@ -80,6 +80,7 @@ def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
         _remove_earlier_outputs(paths)
         config = read_training_config(paths)
         check_driver(read_host(config.cluster.current_instance_type), "training")
+        _check(config, paths)
         from classifier.profiling.profiler import profiled  # noqa: PLC0415
 
         with profiled(config, paths, console) as callbacks:
@@ -92,6 +93,22 @@ def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
         reason = f"internal error, please report it: {type(error).__name__}: {error}"
         return 2, f"{reason}\n\n{traceback.format_exc()}"
     return 0, ""
+
+
+def _check(config: TrainingConfig, paths: Paths) -> None:
+    """Check the hosts and the channels' folders.
+
+    Raises:
+        ConfigError: the job has several hosts.
+        DataError: a channel has no folder.
+    """
+    num_hosts = len(config.cluster.hosts)
+    if num_hosts > 1:
+        raise ConfigError(f"the job has {num_hosts} instances, and training runs on one: set InstanceCount to 1")
+    for name in config.channels:
+        folder = paths.channel(name)
+        if not folder.is_dir():
+            raise DataError(f"channel {name!r}: its folder {folder} does not exist")
 
 
 def _remove_earlier_outputs(paths: Paths) -> None:
@@ -112,7 +129,7 @@ def _train(config: TrainingConfig, paths: Paths, progress: Progress, callbacks: 
     callback = CallbackList([recorder, *callbacks, *([debugger] if debugger else [])], console.warn)
     with truncation_policy(config.hyperparameters):
         result = fit(config, paths, progress, callback)
-        engines = convert_for_cpu(result, paths, console)
+        engines = convert_for_cpu(result, paths, progress)
         with failure_as_warning(console.warn, "the reports are incomplete"):
             recorder.finish(
                 _summarize(config, result, started_s),

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from classifier.contract.channels import has_image_extension, photo_channel
 from classifier.errors import DataError, did_you_mean
-from classifier.vision.images import EXTENSIONS
-from dataset.listing import Listing, Photo, class_folder_name, name_label, read_label_names, split_name
+from dataset.listing import Listing, Photo, class_folder_name, name_label, read_label_names
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "image", "image_path", "img", "filename", "file_name", "file", "filepath", "image_name"),
@@ -59,9 +59,9 @@ def _photo(table: Path, number: int, path: str, label: str, split: str, names: M
     folder = class_folder_name(name_label(label, names))
     if not path or not folder:
         raise DataError(f"{table}, line {number}: {'label' if path else 'path'} is empty")
-    if split and split_name(split) is None:
+    if split and photo_channel(split) is None:
         raise DataError(f"{table}, line {number}: unknown split {split!r}; use train, validation or test")
-    return Photo(path, folder, split_name(split) if split else None)
+    return Photo(path, folder, photo_channel(split) if split else None)
 
 
 def _lst_rows(table: Path, lines: Iterator[str]) -> Iterator[_Row]:
@@ -111,7 +111,7 @@ def _find_columns(table: Path, header: Sequence[str]) -> tuple[int, int, int | N
     path, label, split = found["path"], found["label"], found["split"]
     if path is not None and label is not None:
         return path, label, split
-    if len(header) == 2 and Path(header[0]).suffix.lower() in EXTENSIONS:
+    if len(header) == 2 and has_image_extension(header[0]):
         return None
     missing = "path" if path is None else "label"
     hint = next(

@@ -1,15 +1,22 @@
 """Listing of a folder of class folders, or of splits of class folders."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from classifier.contract.channels import is_junk_file
+from classifier.contract.channels import (
+    check_classes,
+    find_nested_data,
+    has_image_extension,
+    is_junk_file,
+    photo_channel,
+    suggest_nested_data,
+)
 from classifier.errors import DataError
-from classifier.vision.images import EXTENSIONS
 from dataset.defects import Defect
-from dataset.listing import Listing, Photo, split_name
+from dataset.listing import Listing, Photo
 
+_MAX_NAMED = 3
 _MAX_WRAPPERS = 4  # folders around the class folders that hold nothing but one other folder
 
 
@@ -20,22 +27,41 @@ def list_class_folders(root: Path) -> Listing:
     itself holds no folders is a class of that name.
 
     Raises:
-        DataError: there is no class folder, or two folders stand for the same split.
+        DataError: there is no class folder, two folders stand for the same split, or splits are in a folder beside
+            others.
     """
     top = _unwrap(root)
     listing = Listing(root)
     folders, files = _scan(top)
     splits = _find_splits(folders)
+    nested: list[str] = []
     for split, folder in splits:
-        _list_classes(listing, folder, split)
+        nested += _list_classes(listing, folder, split)
     if not splits:
-        _list_classes(listing, top, None)
+        check_classes(top)
+        nested = _list_classes(listing, top, None)
     else:
         others = [entry for entry in folders if Path(entry) not in {path for _, path in splits}]
         _add_misplaced(listing, files + others)
     if not listing.photos:
-        raise DataError(_explain_empty(root, listing))
+        raise DataError(_explain_empty(root, listing) + suggest_nested_data(root))
+    if nested:
+        _warn_of_nested_classes(listing, sorted(set(nested)), None if splits else top)
     return listing
+
+
+def _warn_of_nested_classes(listing: Listing, labels: Sequence[str], top: Path | None) -> None:
+    """Warn of classes whose photos all are in subfolders, which may be the classes that were meant.
+
+    Args:
+        top: where to look for these; None if the source has splits, which leave no folder to pass instead.
+    """
+    suggestions = [str(data) for data in find_nested_data(top)[:_MAX_NAMED]] if top else []
+    meant = f"; if those are the classes, pass {', or '.join(suggestions)}" if suggestions else ""
+    listing.warnings.append(
+        f"all photos of {', '.join(map(repr, labels[:_MAX_NAMED]))}{' …' if len(labels) > _MAX_NAMED else ''} are in "
+        f"subfolders of the class folder, which count as one class{meant}"
+    )
 
 
 def _scan(folder: Path) -> tuple[list[str], list[str]]:
@@ -50,11 +76,11 @@ def _unwrap(root: Path) -> Path:
     folder = root
     for _ in range(_MAX_WRAPPERS):
         folders, files = _scan(folder)
-        if len(folders) != 1 or any(_is_photo_name(file) for file in files):
+        if len(folders) != 1 or any(has_image_extension(file) for file in files):
             break
         inner = Path(folders[0])
         inner_folders, _ = _scan(inner)
-        if not inner_folders or split_name(inner.name):
+        if not inner_folders or photo_channel(inner.name):
             break
         folder = inner
     return folder
@@ -62,7 +88,7 @@ def _unwrap(root: Path) -> Path:
 
 def _find_splits(folders: list[str]) -> list[tuple[str, Path]]:
     """Return the folders named as splits that hold class folders; none unless one of them is for training."""
-    named = [(split_name(Path(folder).name), Path(folder)) for folder in folders]
+    named = [(photo_channel(Path(folder).name), Path(folder)) for folder in folders]
     splits = [(name, folder) for name, folder in named if name and _scan(folder)[0]]
     names = [name for name, _ in splits]
     if len(names) != len(set(names)):
@@ -71,13 +97,19 @@ def _find_splits(folders: list[str]) -> list[tuple[str, Path]]:
     return splits if "train" in names else []
 
 
-def _list_classes(listing: Listing, folder: Path, split: str | None) -> None:
+def _list_classes(listing: Listing, folder: Path, split: str | None) -> list[str]:
+    """List the class folders of a folder; return the classes whose photos all are in subfolders."""
     classes, files = _scan(folder)
+    nested: list[str] = []
     for path in classes:
         label = Path(path).name
-        for file in _walk(path, listing.root):
-            listing.photos.append(Photo(file, label, split))
+        found = list(_walk(path, listing.root))
+        listing.photos += [Photo(file, label, split) for file in found]
+        depths = {file.count("/") for file in found if has_image_extension(file)}
+        if depths and min(depths) > _relative_path(path, listing.root).count("/") + 1:
+            nested.append(label)
     _add_misplaced(listing, files)
+    return nested
 
 
 def _walk(folder: str, root: Path) -> Iterator[str]:
@@ -104,12 +136,8 @@ def _add_misplaced(listing: Listing, paths: list[str]) -> None:
     for path in paths:
         files = list(_walk(path, listing.root)) if Path(path).is_dir() else [_relative_path(path, listing.root)]
         listing.defects += [
-            Defect("misplaced", file, "not in any class folder") for file in files if _is_photo_name(file)
+            Defect("misplaced", file, "not in any class folder") for file in files if has_image_extension(file)
         ]
-
-
-def _is_photo_name(path: str) -> bool:
-    return Path(path).suffix.lower() in EXTENSIONS
 
 
 def _explain_empty(root: Path, listing: Listing) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from classifier.errors import ConfigError, did_you_mean
+from classifier.vision.images import MAX_DECODED
 
 
 class Kind(NamedTuple):
@@ -16,12 +17,13 @@ class Kind(NamedTuple):
 KINDS: Mapping[str, Kind] = {
     "corrupt": Kind("an image that cannot be decoded", ("drop",)),
     "truncated": Kind("an image whose end is missing", ("drop", "repair")),
+    "too-large": Kind(f"an image that takes more than {MAX_DECODED >> 20:,} MB to decode", ("drop",)),
     "not-image": Kind("not an image, whatever its name says", ("drop",)),
     "extension": Kind("the extension of another format", ("repair", "keep", "drop")),
     "tiny": Kind("a side shorter than --min-side", ("drop", "keep")),
     "conflict": Kind("the same bytes in two classes", ("drop", "keep")),
     "leak": Kind("the same bytes in two splits", ("drop", "keep")),
-    "repeat": Kind("the same bytes again in the same class and split", ("keep", "drop")),
+    "repeat": Kind("the same bytes again in the same class and split", ("drop", "keep")),
     "misplaced": Kind("a photo outside of the class folders", ("drop",)),
     "missing": Kind("listed by the source, but not found or not readable", ("drop",)),
     "unsafe": Kind("an archive entry that is a link, a device or has an unsafe path", ("drop",)),

@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import islice
 from multiprocessing import resource_tracker
+from multiprocessing.synchronize import Lock
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from classifier.errors import DataError, ImageError
-from classifier.vision.images import EXTENSIONS_BY_FORMAT, FORMATS, decode, tolerate_truncated_images
+from classifier.contract.channels import EXTENSIONS_BY_FORMAT
+from classifier.errors import DataError, ImageError, ImageTooLargeError
+from classifier.vision.images import decode, open_image, share_large_slot, tolerate_truncated_images
 from dataset.listing import Listing
 from dataset.progress import progress
 
@@ -28,6 +30,8 @@ _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82
 _BATCH_SIZE = 64  # photos per task of a worker: few enough to share evenly, enough to hide the cost of passing them
 _QUEUED_PER_WORKER = 4  # batches
 _PHOTOS_PER_FOLDER = 1000
+# A forked process would inherit the locks of the progress bar's thread.
+_PROCESSES = multiprocessing.get_context("spawn")
 
 
 class InspectionOptions(NamedTuple):
@@ -103,15 +107,13 @@ def _run(
     batches: Iterator[Sequence[InspectionTask]], options: InspectionOptions, jobs: int
 ) -> Iterator[list[Inspection]]:
     if jobs <= 1:
-        yield from (_inspect_batch(batch, options) for batch in batches)
+        yield from (inspect_batch(batch, options) for batch in batches)
         return
-    # A forked process would inherit the locks of the progress bar's thread.
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
-        _start_workers(executor, jobs)
+    with open_pool(jobs, _PROCESSES.Lock()) as executor:
         queue: deque[Future[list[Inspection]]] = deque()
         try:
             for batch in batches:
-                queue.append(executor.submit(_inspect_batch, batch, options))
+                queue.append(executor.submit(inspect_batch, batch, options))
                 if len(queue) >= jobs * _QUEUED_PER_WORKER:
                     yield queue.popleft().result()
             while queue:
@@ -122,6 +124,14 @@ def _run(
             ) from None
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def open_pool(jobs: int, large_slot: Lock) -> Iterator[ProcessPoolExecutor]:
+    """Start processes that share ``large_slot`` for decoding large photos, so that one at a time takes the memory."""
+    with ProcessPoolExecutor(jobs, _PROCESSES, initializer=share_large_slot, initargs=(large_slot,)) as executor:
+        _start_workers(executor, jobs)
+        yield executor
 
 
 def _start_workers(executor: ProcessPoolExecutor, jobs: int) -> None:
@@ -135,7 +145,8 @@ def _start_workers(executor: ProcessPoolExecutor, jobs: int) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _inspect_batch(tasks: Sequence[InspectionTask], options: InspectionOptions) -> list[Inspection]:
+def inspect_batch(tasks: Sequence[InspectionTask], options: InspectionOptions) -> list[Inspection]:
+    """Inspect several photos; see ``inspect``."""
     return [inspect(task, options) for task in tasks]
 
 
@@ -164,16 +175,17 @@ def _inspect_bytes(data: bytes, extension: str, options: InspectionOptions) -> t
     """Return the result, and the encoded bytes to stage instead of those that were read, if the photo is changed."""
     size = len(data)
     try:
-        name, width, height = _read_header(data)
+        opened = open_image(data, cover=1)
     except ImageError as error:
-        return Inspection(None, size, defect=_header_defect(data, str(error)), reason=_reason(error)), None
+        return Inspection(None, size, defect=_header_defect(data, error), reason=_reason(error)), None
+    name, (width, height) = opened.format, opened.full_size
     defect = reason = ""
     image = None
     try:
         image = _decode(data, width, height, options.longer_side)
     except ImageError as error:
         reason = _reason(error)
-        defect = "truncated" if _is_truncated(data, name, reason) else "corrupt"
+        defect = _defect_of_pixels(data, name, error)
         if defect == "truncated" and options.repair_truncated:
             image = _decode_truncated(data)
     if image is None:
@@ -196,17 +208,6 @@ def _is_larger(width: int, height: int, longer_side: int | None) -> bool:
     return longer_side is not None and max(width, height) > longer_side
 
 
-def _read_header(data: bytes) -> tuple[str, int, int]:
-    """Return the format's name, and width and height in pixels."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.format or "", image.width, image.height
-    except Exception:
-        # decode() raises the message that training would log.
-        decode(data)
-        raise ImageError("not an image") from None
-
-
 def _decode(data: bytes, width: int, height: int, longer_side: int | None) -> Image.Image:
     """Decode at the smallest scale that suffices: damage shows at JPEG's smallest scale as well as at full size."""
     if not _is_larger(width, height, longer_side) or longer_side is None:
@@ -214,13 +215,21 @@ def _decode(data: bytes, width: int, height: int, longer_side: int | None) -> Im
     return decode(data, cover=max(1, longer_side * min(width, height) // max(width, height)))
 
 
+def _defect_of_pixels(data: bytes, name: str, error: ImageError) -> str:
+    if isinstance(error, ImageTooLargeError):
+        return "too-large"
+    return "truncated" if _is_truncated(data, name, str(error)) else "corrupt"
+
+
 def _reason(error: ImageError) -> str:
     return str(error).removeprefix("corrupt image: ")
 
 
-def _header_defect(data: bytes, reason: str) -> str:
+def _header_defect(data: bytes, error: ImageError) -> str:
     """Classify an image that can't be opened; WebP and AVIF are parsed as a whole when they are opened."""
-    if reason.startswith("not an image"):
+    if isinstance(error, ImageTooLargeError):
+        return "too-large"
+    if str(error).startswith("not an image"):
         return "not-image"
     return "truncated" if _is_truncated_webp(data) else "corrupt"
 

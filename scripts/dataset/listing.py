@@ -8,20 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from classifier.contract.channels import PHOTO_CHANNELS
 from classifier.errors import DataError
 from dataset.defects import Defect
 
-SPLITS = ("train", "validation", "test")
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
+SPLITS = PHOTO_CHANNELS
 
 
 class Photo(NamedTuple):
@@ -34,11 +25,16 @@ class Photo(NamedTuple):
 
 @dataclass
 class Listing:
-    """Everything that a source lists; files that are no photo of any class are among ``defects`` already."""
+    """Everything that a source lists; files that are no photo of any class are among ``defects`` already.
+
+    Attributes:
+        warnings: about the layout of the source, for the log.
+    """
 
     root: Path
     photos: list[Photo] = field(default_factory=list)
     defects: list[Defect] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def absolute_path(self, photo: Photo) -> str:
         """Return the path of a photo's file."""
@@ -49,11 +45,6 @@ class Listing:
         """The splits that the source has of its own; empty if it has none."""
         present = {photo.split for photo in self.photos}
         return tuple(name for name in SPLITS if name in present)
-
-
-def split_name(name: str) -> str | None:
-    """Return the split that a name such as ``valid``, ``val`` or ``Validation`` stands for, or None."""
-    return _SPLIT_NAMES.get(name.lower())
 
 
 def class_folder_name(label: str) -> str:

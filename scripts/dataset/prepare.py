@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from classifier.errors import ConfigError, DataError
@@ -13,7 +13,7 @@ from dataset.listing import SPLITS, Listing
 from dataset.output import stage_output, write_class_folders, write_shards
 from dataset.report import draw_contact_sheet, format_summary, write_report
 from dataset.selection import Selection, cap, drop_small_classes, select, split_photos
-from dataset.sources import Source, find_photos
+from dataset.sources import FoundPhotos, Source, find_photos
 
 Log = Callable[[str], object]
 
@@ -48,12 +48,16 @@ def prepare(options: PrepareOptions, log: Log) -> Selection:
     _check_separate(options)
     with stage_output(options.out, replace=options.replace) as work:
         found = find_photos(options.source, work, log)
-        listing = _without_splits(found.listing) if options.resplit else found.listing
+        if options.resplit:
+            found = replace(found, listing=_without_splits(found.listing))
+        listing = found.listing
+        for warning in listing.warnings:
+            log(f"warning: {warning}")
         inspection_options = _inspection_options(options, link=options.link or found.is_temporary)
         inspections = inspect_photos(listing, work, inspection_options, options.jobs)
         selection = select(listing.photos, inspections, options.actions)
         selection.defects += listing.defects
-        _limit_and_split(selection, listing, options, log)
+        _limit_and_split(selection, found, options, log)
         paths = write_class_folders(selection.photos, work, options.actions)
         if options.photos_per_shard:
             write_shards(selection.photos, paths, work, photos_per_shard=options.photos_per_shard, seed=options.seed)
@@ -74,7 +78,7 @@ def _check_separate(options: PrepareOptions) -> None:
 
 
 def _without_splits(listing: Listing) -> Listing:
-    return Listing(listing.root, [photo._replace(split=None) for photo in listing.photos], listing.defects)
+    return replace(listing, photos=[photo._replace(split=None) for photo in listing.photos])
 
 
 def _inspection_options(options: PrepareOptions, *, link: bool) -> InspectionOptions:
@@ -87,18 +91,26 @@ def _inspection_options(options: PrepareOptions, *, link: bool) -> InspectionOpt
     )
 
 
-def _limit_and_split(selection: Selection, listing: Listing, options: PrepareOptions, log: Log) -> None:
+def _limit_and_split(selection: Selection, found: FoundPhotos, options: PrepareOptions, log: Log) -> None:
     """Apply small-class removal, caps, balance and the split; raise if the result can't be trained on."""
     if not selection.photos:
-        raise DataError(f"none of {len(listing.photos):,} files is a usable photo{_first_defect(selection)}")
+        raise DataError(f"none of {len(found.listing.photos):,} files is a usable photo{_first_defect(selection)}")
     for label, num in drop_small_classes(selection, options.min_per_class).items():
         log(f"class {label!r} is left out: it has {num} photos, fewer than --min-per-class {options.min_per_class}")
     cap(selection, max_per_class=options.max_per_class, balance=options.balance, seed=options.seed)
-    if not listing.splits:
+    if not found.listing.splits:
         selection.photos = split_photos(selection.photos, options.shares, options.seed)
+    elif missing := [name for name, share in options.shares.items() if share and name not in found.listing.splits]:
+        log(
+            f"warning: the source has {' and '.join(found.listing.splits)} but no {' and no '.join(missing)}: pass "
+            "--resplit to split all photos again, into train, validation and test"
+        )
     labels = {item.photo.label for item in selection.photos}
     if len(labels) < 2:
-        raise DataError(f"only one class is left ({', '.join(labels) or 'none'}); training needs at least two")
+        raise DataError(
+            f"only one class is left ({', '.join(labels) or 'none'}), and training needs at least two"
+            f"{found.suggest_folder()}"
+        )
     _check_splits(selection, log)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from classifier.archives import MAX_BYTES, ArchiveTooLargeError, extract, is_archive
-from classifier.contract.channels import is_junk_file
+from classifier.contract.channels import is_junk_file, suggest_nested_data
 from classifier.errors import DataError
 from dataset.annotations import is_manifest, is_polyvore, list_manifest, list_polyvore, list_table
 from dataset.class_folders import list_class_folders
@@ -31,10 +31,20 @@ class Source:
 
 @dataclass(frozen=True)
 class FoundPhotos:
-    """A listing, and whether its files are temporary: extracted into the working directory, free to be moved."""
+    """A listing, and the archive that it was extracted from into the working directory, if any."""
 
     listing: Listing
-    is_temporary: bool
+    archive: Path | None = None
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the files are free to be moved."""
+        return self.archive is not None
+
+    def suggest_folder(self) -> str:
+        """Return the end of an error message: a nested folder that would do as the source, if there is one."""
+        suggestion = suggest_nested_data(self.listing.root)
+        return _name_archive(suggestion, self.listing.root, self.archive) if self.archive else suggestion
 
 
 def find_photos(source: Source, work: Path, log: Callable[[str], object]) -> FoundPhotos:
@@ -66,11 +76,21 @@ def _find_in(path: Path, source: Source, work: Path) -> FoundPhotos:
     if is_archive(path):
         extracted = work / "extracted"
         skipped = _extract(path, extracted, source.max_bytes)
-        listing = list_class_folders(extracted)
+        try:
+            listing = list_class_folders(extracted)
+        except DataError as error:
+            raise DataError(_name_archive(str(error), extracted, path)) from None
         listing.defects += skipped
-        return FoundPhotos(listing, is_temporary=True)
+        listing.warnings = [_name_archive(warning, extracted, path) for warning in listing.warnings]
+        return FoundPhotos(listing, archive=path)
     listing = _list(path, source)
-    return FoundPhotos(replace(listing, root=listing.root.resolve()), is_temporary=False)
+    return FoundPhotos(replace(listing, root=listing.root.resolve()))
+
+
+def _name_archive(message: str, extracted: Path, archive: Path) -> str:
+    """Name the archive in a message about the folder of its extracted files, which the user can't pass."""
+    named = message.replace(str(extracted), archive.name)
+    return named if named == message else f"{named} Extract the archive first."
 
 
 def _extract(archive: Path, folder: Path, max_bytes: int) -> list[Defect]:

@@ -3,12 +3,14 @@
 import json
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from classifier.errors import ConfigError
+
+_MASK = "***"
 
 
 def parse_pairs(texts: Sequence[str], form: str = "KEY=VALUE") -> dict[str, str]:
@@ -67,8 +69,17 @@ def unique_name(base: str) -> str:
 
 
 def as_json(request: object) -> str:
-    """Format a request for ``--dry-run``."""
-    return json.dumps(request, indent=2, default=str)
+    """Format a request for ``--dry-run``; the values of environment variables, which may be secret, are masked."""
+    return json.dumps(_mask(request), indent=2, default=str)
+
+
+def _mask(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {
+            key: dict.fromkeys(one, _MASK) if key == "Environment" and isinstance(one, Mapping) else _mask(one)
+            for key, one in value.items()
+        }
+    return [_mask(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def print_status(line: str) -> None:

@@ -266,5 +266,8 @@ def watch(platform: Platform, request: Mapping[str, Any], *, local: bool) -> int
     if record["TransformJobStatus"] == "Failed":
         print_status(f"batch_transform: {name} failed: {record.get('FailureReason', 'no reason was given')}")
         return 1
-    print(f"output      {record['TransformOutput']['S3OutputPath']}")
+    if record["TransformJobStatus"] == "Stopped":
+        print(f"stopped     {record.get('FailureReason') or 'on request; SageMaker keeps no answers of a stopped job'}")
+    else:
+        print(f"output      {record['TransformOutput']['S3OutputPath']}")
     return 0

@@ -101,7 +101,7 @@ def _debugger(folder: Path, trainer: Trainer, **hook: str) -> Callback:
 def _steps(trainer: Trainer, batch: Batch, callback: Callback) -> float:
     """Return the seconds that ``STEPS`` steps take."""
     began = time.perf_counter()
-    trainer.train_epoch([batch] * STEPS, seed=0, advance=lambda: None, callback=callback)
+    trainer.train_epoch([batch] * STEPS, advance=lambda: None, callback=callback)
     return time.perf_counter() - began
 
 

@@ -116,7 +116,6 @@ def measure(case: Case, *, is_profiled: bool) -> Round:
         callback.on_epoch_begin("train", 1)
         trainer.train_epoch(
             [batch] * case.num_steps,
-            seed=0,
             advance=lambda: moments.append((time.perf_counter(), time.process_time())),
             callback=callback,
         )

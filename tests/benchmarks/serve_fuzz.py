@@ -5,8 +5,9 @@
 
 A real `serve` on a small model with the default limits, on this machine only. First random requests (`attacks`), then
 callers by the hundred (`sieges`), while another process pings. Fails on a 5xx response, on a missing response, on a
-ping that takes more than 0.2 s, on a replaced worker process, on memory that is not freed, and if a valid photo is not
-answered afterwards. A 503 with Retry-After is allowed only in a siege that exceeds a limit on purpose.
+ping that takes more than 0.2 s (2 s where hundreds connect at one instant), on a replaced worker process, on memory
+that is not freed, and if a valid photo is not answered afterwards. A 503 with Retry-After is allowed only in a siege
+that exceeds a limit on purpose.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import numpy as np
 
 from benchmarks.attacks import Attack, attacks, to_npy
 from benchmarks.processes import Usage
-from benchmarks.sieges import SIEGES
+from benchmarks.sieges import PING_S, SIEGES
 from support.pings import pinging
 from support.raw_http import read_all, send
 from support.servers import ServerProcess, drawn_photos, export_artifact, running, write_artifact
@@ -36,7 +37,6 @@ NUM_CALLERS = 16
 # Fewer than the connections of the smallest server that is tested.
 NUM_WARM_UP = 40
 ANSWER_S = 60.0
-PING_S = 0.2
 MEMORY_RATIO = 1.5
 
 
@@ -114,7 +114,7 @@ def besiege(server: ServerProcess, memory: int) -> list[str]:
         answers = ", ".join(f"{status}: {num:,}" for status, num in sorted(statuses.items(), key=str))
         print(f"{siege.name}, {seconds:.1f} s: {answers}; {Usage.of(worker)}; {pings}", flush=True)
         problems += [f"{siege.name}: {status}" for status in statuses if status not in siege.expected]
-        problems += [f"{siege.name}: a ping took {pings.max_s:.2f} s"] if pings.max_s > PING_S else []
+        problems += [f"{siege.name}: a ping took {pings.max_s:.2f} s"] if pings.max_s > siege.max_ping_s else []
     return problems + _look_after(server, worker, Fuzz(before=memory))
 
 

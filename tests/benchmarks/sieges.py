@@ -12,6 +12,10 @@ from support.raw_http import head, read_reply, request, send
 from support.servers import ServerProcess, drawn_photos
 
 Statuses = collections.Counter[int | str]
+PING_S = 0.2
+# Where hundreds connect at one instant, a ping is accepted after them, and each costs the event loop about 0.3 ms: the
+# platform waits for a ping for two seconds.
+CROWDED_PING_S = 2.0
 PHOTO = drawn_photos(3)[2]
 REQUEST = request(PHOTO)
 
@@ -23,6 +27,7 @@ class Siege:
     name: str
     run: Callable[[ServerProcess], Statuses]
     expected: frozenset[int | str]
+    max_ping_s: float = PING_S
 
 
 @contextmanager
@@ -33,9 +38,11 @@ def _sockets(server: ServerProcess, count: int) -> Iterator[list[socket.socket]]
 
 def _status(sock: socket.socket) -> int | str:
     try:
-        return read_reply(sock).status
+        reply = read_reply(sock)
     except OSError:
         return "closed"
+    is_complete = reply.status != 503 or "retry-after" in reply.headers
+    return reply.status if is_complete else "503 without Retry-After"
 
 
 def _at_once(server: ServerProcess, bodies: list[bytes], content_type: str) -> Statuses:
@@ -112,10 +119,10 @@ SIEGES = (
     Siege("eight TIFFs of 92 MB once decoded", _large_photos, PHOTOS | {200}),
     # The bodies exceed SERVE_MAX_BUFFERED_MB in all, so some get 503.
     Siege("eleven stalled uploads of 25 MB", _stalled_large, PHOTOS | {408, 503}),
-    Siege("1,000 stalled uploads of photos", _stalled_small, PHOTOS | {408}),
+    Siege("1,000 stalled uploads of photos", _stalled_small, PHOTOS | {408}, CROWDED_PING_S),
     Siege("2,100 silent connections", _silent, frozenset({200})),
     # Closed: the answer is lost where the client still sends after the server has stopped reading.
     Siege("400 heads of 800 KB", _heads, PHOTOS | {431, "closed"}),
     # More than SERVE_MAX_REQUESTS, so most get 503.
-    Siege("500 callers at once", _crowd, frozenset({200, 503})),
+    Siege("500 callers at once", _crowd, frozenset({200, 503}), CROWDED_PING_S),
 )

@@ -15,6 +15,7 @@ from classifier.vision import artifact
 from classifier.vision.images import decode
 from support.drawing import draw_photo, encode, write_classes
 from support.jobs import Job, Platform
+from support.marks import GATE
 
 COUNTS = {"cross": 12, "disc": 6, "square": 2}
 
@@ -112,7 +113,7 @@ def test_the_seed_changes_the_split_the_order_and_the_initial_weights(platform: 
     assert not torch.equal(other_weights["network.features.0.weight"], weights["network.features.0.weight"])
 
 
-@pytest.mark.parametrize(("num_workers", "num_threads"), [("auto", 2), ("3", 3), ("0", 1)])
+@pytest.mark.parametrize(("num_workers", "num_threads"), [("auto", 2), pytest.param("3", 3, marks=GATE), ("0", 1)])
 def test_a_job_keeps_to_the_quota_of_its_container(
     platform: Platform,
     image_folder: Path,

@@ -22,22 +22,33 @@ def train_local(*arguments: object, **environment: str) -> subprocess.CompletedP
     )
 
 
+def earlier_training(output: Path) -> Path:
+    """A finished training, as an earlier command left it."""
+    for name, content in (("input/config/hyperparameters.json", "{}"), ("model/model.json", "{}")):
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_text(content, encoding="utf-8")
+    (output / "model" / "model.safetensors").write_bytes(b"weights")
+    return output
+
+
 @pytest.mark.slow
 @pytest.mark.gate
 def test_class_folders_become_a_model(image_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "hyperparameters.json"
     file.write_text(json.dumps({"epochs": 3, "lr": "0.01"}))
-    output = tmp_path / "opt_ml"
+    output = earlier_training(tmp_path / "opt_ml")
     done = train_local(
         "--data", image_folder, "--hyperparameters", file, "--output", output, *TINY_ARGUMENTS, "epochs=2"
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "no progress bar without a terminal"
     assert "epoch   2/2  train:loss=" in done.stdout, "the command line overrides the file"
-    assert f"artifact    {output / 'model'}" in done.stdout
+    assert f"artifact    {output}.part/model\n" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"renamed     {output}.part to {output}: see {output}/output/")
     written = json.loads((output / "input" / "config" / "hyperparameters.json").read_text())
     assert written == {**TINY, "epochs": "2", "lr": "0.01"}
-    assert (output / "model" / "model.safetensors").exists()
+    assert (output / "model" / "model.safetensors").stat().st_size > 1000
+    assert [path.name for path in tmp_path.glob("opt_ml*")] == ["opt_ml"]
 
 
 @pytest.mark.slow
@@ -54,6 +65,7 @@ def test_channel_folders_are_told_apart_from_class_folders(tmp_path: Path) -> No
     [
         (["--data", "missing"], "missing: there is no such folder"),
         (["=0.1"], "'=0.1' is not of the form KEY=VALUE"),
+        (["model=resnet500"], "unknown model 'resnet500' (did you mean 'resnet50'?)"),
         (["lr=100"], "hyperparameter lr='100': should be less than or equal to 10"),
         (["--hyperparameters", "missing.json"], "missing.json: No such file or directory"),
         (["--channel", "pretrained"], "'pretrained' is not of the form --channel NAME=DIR"),
@@ -64,11 +76,27 @@ def test_channel_folders_are_told_apart_from_class_folders(tmp_path: Path) -> No
 def test_mistakes_are_reported_in_one_line(
     image_folder: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    done = run_script("train_local", ["--data", str(image_folder), "--output", str(tmp_path / "opt_ml"), *arguments])
+    output = earlier_training(tmp_path / "opt_ml")
+    done = run_script("train_local", ["--data", str(image_folder), "--output", str(output), *arguments])
     assert done.returncode == 1
+    assert (output / "model" / "model.safetensors").read_bytes() == b"weights"
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("train_local: ")
     assert message in done.stderr
+
+
+def test_a_training_that_fails_leaves_the_last_model_as_it_was(image_folder: Path, tmp_path: Path) -> None:
+    for photo in image_folder.glob("*/*"):
+        photo.write_bytes(b"no photo")
+    output = earlier_training(tmp_path / "opt_ml")
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    done = run_script("train_local", ["--data", str(image_folder), "--output", str(output), *TINY_ARGUMENTS])
+    assert done.returncode == 1
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    failed, kept = done.stderr.splitlines()
+    assert failed.endswith(f"all are listed in {output}.part/output/data/bad_images.csv")
+    assert kept == f"train_local: {output} is unchanged; the files of this training are in {output}.part"
+    assert (output.with_name("opt_ml.part") / "output" / "data" / "bad_images.csv").is_file()
 
 
 def test_shell_script_passes_on_arguments_and_exit_code(image_folder: Path, tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ OPTIONAL = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_missing_libraries_cost_warnings_and_no_model(platform: Platform, image_folder: Path, tmp_path: Path) -> None:
     platform.lay_out({"train": image_folder}, {"optimize_for_cpu": "true"})
     # The last two are large, and only the tests use them.

@@ -209,12 +209,21 @@ def write_artifact(folder: Path, *, side: int = SIDE, architecture: str = "resne
     return folder
 
 
-def export_artifact(folder: Path, *, side: int = SIDE, num_photos: int = 12) -> Path:
+def export_artifact(folder: Path, *, side: int = SIDE, num_photos: int = 12, only_fp32: bool = False) -> Path:
     """Add the files that `train` writes for a CPU, measured on drawn photos."""
     from classifier.engine.selection import export  # noqa: PLC0415
 
     export(folder, *drawn_pixels(num_photos, side))
+    if only_fp32:
+        choose_precisions(folder, bf16=False, int8=False)
     return folder
+
+
+def choose_precisions(folder: Path, **precisions: bool) -> None:
+    """Change the precisions that an exported artifact is served in."""
+    from classifier.engine.base import EngineChoice  # noqa: PLC0415
+
+    EngineChoice.read(folder).model_copy(update=precisions).write(folder)
 
 
 def torch_logits(folder: Path, pixels: np.ndarray) -> np.ndarray:

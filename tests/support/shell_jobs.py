@@ -19,9 +19,9 @@ class Jobs:
     Call :meth:`close` at the end, so that no supervisor or host outlives the test.
     """
 
-    def __init__(self, folder: Path, grace_s: float = 60.0) -> None:
+    def __init__(self, folder: Path, grace_s: float = 60.0, interrupt_after_s: float = 0) -> None:
         self.folder = folder
-        self.client = LocalClient(folder / "sagemaker", grace_s=grace_s)
+        self.client = LocalClient(folder / "sagemaker", grace_s=grace_s, interrupt_after_s=interrupt_after_s)
 
     def request(self, script: str, **changes: Any) -> dict[str, Any]:
         """Return the request of a job that runs ``script``; ``changes`` are fields of the training spec."""

@@ -11,14 +11,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_pascal
 
-from classifier.contract.channels import CHANNELS
+from classifier.contract.channels import CHANNELS, photo_channel
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
-
-_CHANNEL_SYNONYMS = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation"}
 
 
 class _PlatformModel(BaseModel):
@@ -170,7 +168,9 @@ def read_training_config(paths: Paths, environment: Mapping[str, str] = os.envir
 
 
 def _read_channels(path: Path) -> dict[str, Channel]:
-    content = _read_json(path) or {}
+    content = _read_json(path)
+    if content is None:
+        raise ConfigError(f"{path} is missing: it lists the job's channels, of which 'train' is required")
     channels = {name: _validate(Channel, value, f"{path}: channel {name!r}") for name, value in content.items()}
     for name, channel in channels.items():
         _check_channel(name, channel)
@@ -182,7 +182,7 @@ def _read_channels(path: Path) -> dict[str, Channel]:
 
 def _check_channel(name: str, channel: Channel) -> None:
     if name not in CHANNELS:
-        synonym = _CHANNEL_SYNONYMS.get(name)
+        synonym = photo_channel(name)
         hint = f" (did you mean {synonym!r}?)" if synonym else did_you_mean(name, CHANNELS)
         if hint:
             raise ConfigError(f"unknown channel {name!r}{hint}; choose from {', '.join(CHANNELS)}")

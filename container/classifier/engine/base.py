@@ -4,11 +4,13 @@ Engines take pixels as uint8 (N, S, S, 3), as the decoder returns them, or as fl
 normalization are part of the graph. Logits are float32 (N, num_classes). This module imports no torch.
 """
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from classifier.host import cpu_has_bf16, cpu_has_int8
 from classifier.vision.manifest import read_document
@@ -55,15 +57,20 @@ class Engine(Protocol):
 
 
 class EngineChoice(BaseModel):
-    """The precisions that ``train`` found safe for a model. Contains no timings, so equal weights give equal bytes.
+    """The precisions that ``train`` found safe for a model, and the graphs that belong to it.
 
-    bf16 that could not be measured, on a CPU without it, counts as safe; int8 must have been measured.
+    bf16 that could not be measured, on a CPU without it, counts as safe; int8 must have been measured. The file has
+    no timings, so equal weights give equal bytes. It is written last: a graph that it does not list is not complete.
+
+    Attributes:
+        sha256: the hashes of the graphs' files, by name.
     """
 
     model_config = ConfigDict(frozen=True)
 
     bf16: bool = True
     int8: bool = False
+    sha256: Mapping[str, str] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "EngineChoice":
@@ -78,11 +85,30 @@ class EngineChoice(BaseModel):
             return cls()
 
     def write(self, folder: Path) -> None:
-        """Write the choice into an artifact's folder."""
-        (folder / CHOICE_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        """Write the choice into an artifact's folder, replacing an existing one."""
+        unfinished = folder / f".{CHOICE_FILE}.part"
+        unfinished.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(folder / CHOICE_FILE)
 
     def precision(self) -> EnginePrecision:
         """The fastest precision that is safe for the model and that this CPU supports natively."""
         if self.int8 and cpu_has_int8():
             return "int8"
         return "bf16" if self.bf16 and cpu_has_bf16() else "f32"
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file as hexadecimal digits.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_graphs(folder: Path) -> None:
+    """Remove an artifact's graphs, because its weights change; first the file without which they are not used."""
+    for name in (CHOICE_FILE, GRAPH_FILE, QUANTIZED_FILE):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).with_suffix(".bin").unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 The files contain no time and no path: equal weights give equal bytes.
 """
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import openvino
 import torch
 from torch import Tensor, nn
 
+from classifier.engine.base import GRAPH_FILE, QUANTIZED_FILE, EngineChoice, file_hash, remove_graphs
 from classifier.vision import artifact
 
 
@@ -56,6 +58,26 @@ def save_graph(model: openvino.Model, path: Path) -> None:
         node.set_friendly_name(f"{node.get_type_name()}_{number}")
     # In full precision: fp16 weights would change the logits on a CPU that computes in fp32.
     openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def write_graphs(folder: Path, graph: openvino.Model, quantized: openvino.Model | None, choice: EngineChoice) -> None:
+    """Write the graphs beside the weights, and last the choice, which lists them.
+
+    They are written aside and renamed, so an interruption at any time leaves an artifact that can be served.
+    """
+    remove_graphs(folder)
+    aside = folder / ".graphs.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    save_graph(graph, aside / GRAPH_FILE)
+    if quantized is not None:
+        save_graph(quantized, aside / QUANTIZED_FILE)
+    hashes = {}
+    for path in sorted(aside.iterdir()):
+        hashes[path.name] = file_hash(path)
+        path.replace(folder / path.name)
+    aside.rmdir()
+    choice.model_copy(update={"sha256": hashes}).write(folder)
 
 
 class _ChannelsLast(nn.Module):

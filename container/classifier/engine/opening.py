@@ -1,15 +1,26 @@
 """Selection of the engine that serves an artifact on this machine, and the memory that it will take."""
 
+import logging
 import sys
 from pathlib import Path
 
 import openvino
 
-from classifier.engine.base import CHOICE_FILE, GRAPH_FILE, QUANTIZED_FILE, Engine, EngineChoice, EnginePrecision
+from classifier.engine.base import (
+    CHOICE_FILE,
+    GRAPH_FILE,
+    QUANTIZED_FILE,
+    Engine,
+    EngineChoice,
+    EnginePrecision,
+    file_hash,
+)
 from classifier.engine.openvino import SLOTS_PER_STREAM, compile_graph, openvino_core
 from classifier.errors import ArtifactError
 from classifier.host import has_gpu, num_cores
 from classifier.vision.manifest import WEIGHTS_FILE, ModelManifest
+
+_log = logging.getLogger(__name__)
 
 # A graph's weights as the mapped file, and once more in the kernels' layout. Measured growth of the process, fp32, two
 # cores, weights in parentheses: ResNet-18 98 MiB (42), ConvNeXt-Tiny 248 (105), MobileNetV2 35 (8).
@@ -25,30 +36,55 @@ TORCH_BYTES = 680 << 20
 def open_engine(folder: Path, manifest: ModelManifest) -> Engine:
     """Load an artifact into the engine for this machine: torch on a GPU, else OpenVINO on the CPU.
 
+    A graph that is damaged or was not completed is replaced by a conversion of the weights, with a warning.
+
     Raises:
-        ArtifactError: a file of the artifact is missing, malformed or does not match the manifest.
+        ArtifactError: the weights are missing, malformed or do not match the manifest.
     """
     if has_gpu():
         from classifier.engine.cuda import TorchEngine  # noqa: PLC0415 - imports torch
 
         return TorchEngine.open(folder, manifest)
-    precision = EngineChoice.read(folder).precision()
-    return compile_graph(_read_graph(folder, manifest, precision), precision)
+    choice = _read_choice(folder)
+    precisions = _precisions(choice)
+    for precision in precisions:
+        try:
+            graph = _read_graph(_graph_path(folder, precision), manifest, choice)
+        except ArtifactError as error:
+            _log.warning("%s; it is not used", error)
+        else:
+            if graph is not None:
+                return compile_graph(graph, precision)
+    # An artifact from another tool, or of a training that was stopped: converted now, in a few seconds.
+    from classifier.engine.convert import convert_artifact  # noqa: PLC0415 - imports torch
+
+    return compile_graph(convert_artifact(folder), precisions[-1])
 
 
 def memory_needed(folder: Path, manifest: ModelManifest) -> int:
-    """Estimate the bytes of memory that ``open_engine`` takes for an artifact, from the files that it will read.
-
-    Raises:
-        ArtifactError: the file with the choice of precision is malformed.
-    """
-    path = _graph_path(folder, EngineChoice.read(folder).precision())
+    """Estimate the bytes of memory that ``open_engine`` takes for an artifact, from the files that it will read."""
+    choice = _read_choice(folder)
+    path = _graph_path(folder, choice.precision())
     num_slots = num_cores() * SLOTS_PER_STREAM
     activations = GRAPH_BYTES + num_slots * SLOT_BYTES * manifest.preprocessing.crop**2 // 224**2
-    if path.exists() and not has_gpu():
+    if path.name in choice.sha256 and not has_gpu():
         return activations + int(GRAPH_FACTOR * _size(path.with_suffix(".bin")))
     torch_bytes = 0 if "torch" in sys.modules else TORCH_BYTES
     return activations + torch_bytes + CONVERSION_FACTOR * _size(folder / WEIGHTS_FILE)
+
+
+def _read_choice(folder: Path) -> EngineChoice:
+    """Read the choice; without a legible one there are no graphs, and fp32 alone is known to be safe."""
+    try:
+        return EngineChoice.read(folder)
+    except ArtifactError as error:
+        _log.warning("%s; it is not used", error)
+        return EngineChoice(bf16=False)
+
+
+def _precisions(choice: EngineChoice) -> tuple[EnginePrecision, ...]:
+    """The precision to serve in, and the one without the quantized graph if that is another."""
+    return tuple(dict.fromkeys((choice.precision(), choice.model_copy(update={"int8": False}).precision())))
 
 
 def _graph_path(folder: Path, precision: EnginePrecision) -> Path:
@@ -60,20 +96,24 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _read_graph(folder: Path, manifest: ModelManifest, precision: EnginePrecision) -> openvino.Model:
-    path = _graph_path(folder, precision)
-    if precision != "int8" and not path.exists():
-        # An artifact from an older version or another tool: converted now, which needs torch and a few seconds.
-        from classifier.engine.convert import convert_artifact  # noqa: PLC0415 - imports torch
+def _read_graph(path: Path, manifest: ModelManifest, choice: EngineChoice) -> openvino.Model | None:
+    """Read a graph, or return None if the artifact has none.
 
-        return convert_artifact(folder)
-    if not path.is_file():
-        raise ArtifactError(f"{folder} has no {path.name}, which {CHOICE_FILE} refers to")
-    if not path.read_bytes().startswith(b"<?xml"):
-        # OpenVINO would try to parse it as a model of every other framework that it supports.
-        raise ArtifactError(f"{path} is not an OpenVINO graph")
+    Raises:
+        ArtifactError: the graph is damaged, was not completed or does not match the manifest.
+    """
+    files = (path, path.with_suffix(".bin"))
+    if path.name not in choice.sha256:
+        if not path.exists():
+            return None
+        raise ArtifactError(f"{path} is not listed in {CHOICE_FILE}, so its conversion was not completed")
     try:
+        damaged = [file for file in files if file_hash(file) != choice.sha256.get(file.name)]
+        if damaged:
+            raise ArtifactError(f"{damaged[0]} is damaged: {CHOICE_FILE} lists another SHA-256")
         model = openvino_core().read_model(path)
+    except OSError as error:
+        raise ArtifactError(f"{error.filename} can't be read: {(error.strerror or str(error)).lower()}") from None
     except RuntimeError as error:
         raise ArtifactError(f"{path}: {_last_line(error)}") from None
     _check_graph(model, manifest, path)

@@ -15,8 +15,8 @@ import openvino
 import torch
 from torch import nn
 
-from classifier.engine.base import GRAPH_FILE, QUANTIZED_FILE, EngineChoice, EnginePrecision
-from classifier.engine.convert import convert_classifier, save_graph
+from classifier.engine.base import EngineChoice, EnginePrecision
+from classifier.engine.convert import convert_classifier, write_graphs
 from classifier.engine.openvino import compile_graph
 from classifier.engine.quantization import quantize
 from classifier.host import cpu_has_bf16, cpu_has_int8
@@ -79,7 +79,14 @@ class EngineReport:
         return [head, *(_line(row) for row in self.rows)]
 
 
-def export(folder: Path, pixels: np.ndarray, labels: np.ndarray, *, logits: np.ndarray | None = None) -> EngineReport:
+def export(
+    folder: Path,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    *,
+    logits: np.ndarray | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> EngineReport:
     """Convert an artifact for serving on a CPU, choose the safe precisions, and write the files beside the weights.
 
     Args:
@@ -87,6 +94,7 @@ def export(folder: Path, pixels: np.ndarray, labels: np.ndarray, *, logits: np.n
         pixels: validation photos as ``Preprocessing.pixels_of`` returns them, uint8 (N, S, S, 3), N ≥ 1, in any order.
         labels: their class indices, integers (N,).
         logits: torch's fp32 logits for them, (N, num_classes), if already computed; they save that time.
+        check: called between steps of a few seconds; what it raises ends the work, and no file has changed.
 
     Returns:
         The measurements of each engine that could run here.
@@ -96,10 +104,11 @@ def export(folder: Path, pixels: np.ndarray, labels: np.ndarray, *, logits: np.n
     sample = np.random.default_rng(0).permutation(sample)
     classifier, _ = artifact.load(folder)
     infer = _torch_infer(classifier)
-    reference = _predict(infer, pixels[sample]) if logits is None else logits[sample]
-    benchmark = _Benchmark(pixels[sample], labels[sample], reference)
+    reference = _predict(infer, pixels[sample], check) if logits is None else logits[sample]
+    benchmark = _Benchmark(pixels[sample], labels[sample], reference, check)
     before = benchmark.row("torch fp32", infer)
     graph = convert_classifier(classifier, pixels.shape[1])
+    check()
     quantized = quantize(graph, benchmark.pixels[:CALIBRATION_PHOTOS])
     rows = {"f32": benchmark.graph_row(graph, "f32", num_photos=FEW_PHOTOS)}
     if cpu_has_bf16():
@@ -107,7 +116,8 @@ def export(folder: Path, pixels: np.ndarray, labels: np.ndarray, *, logits: np.n
     if cpu_has_int8():
         rows["int8"] = benchmark.graph_row(quantized, "int8")
     choice = choose(rows)
-    _write(folder, graph, quantized if choice.int8 else None, choice)
+    check()
+    write_graphs(folder, graph, quantized if choice.int8 else None, choice)
     served = choice.precision()
     return EngineReport((before, *(replace(row, chosen=name == served) for name, row in rows.items())))
 
@@ -150,6 +160,7 @@ class _Benchmark:
     pixels: np.ndarray
     labels: np.ndarray
     reference: np.ndarray
+    check: Callable[[], None]
 
     def graph_row(
         self, model: openvino.Model, precision: EnginePrecision, *, num_photos: int = MAX_PHOTOS
@@ -159,7 +170,7 @@ class _Benchmark:
 
     def row(self, name: str, infer: Infer, *, num_photos: int = 0) -> EngineRow:
         """Measure an engine on the first ``num_photos`` photos; 0 stands for torch, whose logits are known."""
-        logits = _predict(infer, self.pixels[:num_photos]) if num_photos else self.reference
+        logits = _predict(infer, self.pixels[:num_photos], self.check) if num_photos else self.reference
         labels, reference = self.labels[: len(logits)], self.reference[: len(logits)]
         is_right = logits.argmax(1) == labels
         return EngineRow(
@@ -181,15 +192,12 @@ def _line(row: EngineRow) -> str:
     )
 
 
-def _write(folder: Path, graph: openvino.Model, quantized: openvino.Model | None, choice: EngineChoice) -> None:
-    save_graph(graph, folder / GRAPH_FILE)
-    if quantized is not None:
-        save_graph(quantized, folder / QUANTIZED_FILE)
-    choice.write(folder)
-
-
-def _predict(infer: Infer, pixels: np.ndarray) -> np.ndarray:
-    return np.concatenate([infer(pixels[start : start + 8]) for start in range(0, len(pixels), 8)])
+def _predict(infer: Infer, pixels: np.ndarray, check: Callable[[], None]) -> np.ndarray:
+    batches = []
+    for start in range(0, len(pixels), 8):
+        check()
+        batches.append(infer(pixels[start : start + 8]))
+    return np.concatenate(batches)
 
 
 def _speed(infer: Infer, pixels: np.ndarray) -> float:

@@ -107,9 +107,10 @@ def _data_url(folder: OutputFolder, thumbnail: str | None) -> str | None:
 
 
 def data(folder: OutputFolder) -> Section:
-    """Photos per class and channel, unreadable photos, and photos in two channels."""
+    """Photos per class and channel, unreadable photos, and photos in two classes or two channels."""
     summary, bad, leaks = folder.summary(), folder.rows("bad_images.csv"), folder.rows("leaks.csv")
-    if summary is None and not bad and not leaks:
+    conflicts = folder.rows("conflicts.csv")
+    if summary is None and not bad and not leaks and not conflicts:
         return None
     return {
         "channels": list(summary.photos) if summary else [],
@@ -117,6 +118,8 @@ def data(folder: OutputFolder) -> Section:
         "totals": [sum(counts) for counts in summary.photos.values()] if summary else [],
         "bad": bad[:_MAX_ROWS],
         "num_bad": len(bad),
+        "conflicts": conflicts[:_MAX_ROWS],
+        "num_conflicts": len(conflicts),
         "leaks": leaks[:_MAX_ROWS],
         "num_leaks": len(leaks),
     }
@@ -262,6 +265,9 @@ def _data_notices(folder: OutputFolder) -> list[dict[str, str]]:
         found.append(
             _notice("Unreadable photos were left out", f"{where}.", "Repair or remove them: see Photos, below.")
         )
+    if conflicts := folder.rows("conflicts.csv"):
+        seen = f"{len(conflicts):,} photos have the same bytes as one in another class, so not all labels are right."
+        found.append(_notice("Photos are in two classes", seen, "Keep each in its right class: see Photos, below."))
     if leaks:
         seen = f"{len(leaks):,} photos have the same bytes as one in another channel."
         advice = "The metrics are too optimistic. Keep each photo in one channel only: see Photos, below."

@@ -1,8 +1,10 @@
 """Gunicorn around the application: its configuration, and what its worker builds after the fork."""
 
 import resource
+import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ from classifier.serving.asgi import Adapter, Admission
 from classifier.serving.connections import Connections
 from classifier.serving.log import JsonHandler, log_line, redirect_logging
 from classifier.serving.settings import ServerSettings
+from classifier.signals import STOP_SIGNALS
 
 # What a worker needs beyond its drain to end.
 SHUTDOWN_S = 4
 BACKLOG = 1024
-ADDRESS = "0.0.0.0"
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class GunicornApplication(BaseApplication):
@@ -36,7 +39,7 @@ class GunicornApplication(BaseApplication):
     def load_config(self) -> None:
         """Configure Gunicorn; called by its constructor."""
         options: dict[str, Any] = {
-            "bind": f"{ADDRESS}:{self._settings.port}",
+            "bind": f"{self._settings.host}:{self._settings.port}",
             "workers": 1,
             "worker_class": "classifier.serving.worker.ServerWorker",
             "backlog": BACKLOG,
@@ -47,14 +50,17 @@ class GunicornApplication(BaseApplication):
             "asgi_loop": "asyncio",
             "asgi_lifespan": "off",
             "http_parser": "python",
-            # For the heartbeat's file; on a disk that stalls a healthy worker would look dead.
-            "worker_tmp_dir": "/dev/shm",
+            "worker_tmp_dir": str(heartbeat_folder()),
             "loglevel": "warning",
             "logger_class": JsonLogger,
             "control_socket_disable": True,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        """Serve until a signal stops the server."""
+        ServerArbiter(self).run()
 
     def load(self) -> Any:
         """Build what serves connections; called in the worker. Exits if there is no usable model."""
@@ -66,6 +72,18 @@ class GunicornApplication(BaseApplication):
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
+class ServerArbiter(Arbiter):
+    """Gunicorn's arbiter, which loses no signal to its worker."""
+
+    def spawn_worker(self) -> Any:
+        """Fork a worker with the stop signals blocked until it has handlers: its parent's would swallow them."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            return super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class JsonLogger(Logger):
     """Gunicorn's logger, in the format of all other lines and never blocked by the log's reader."""
 
@@ -75,16 +93,28 @@ class JsonLogger(Logger):
         self.error_log.handlers = [JsonHandler()]
 
 
-def check_port(port: int) -> None:
-    """Check that the port is free, since Gunicorn would retry for five seconds and report less.
+def heartbeat_folder(preferred: Path = SHARED_MEMORY) -> Path:
+    """The folder for the worker's heartbeat: shared memory, since a disk that stalls makes a healthy worker look dead.
+
+    A container may have none (``docker run --ipc=none``), or not be allowed to write to it.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=preferred):
+            return preferred
+    except OSError:
+        return Path(tempfile.gettempdir())
+
+
+def check_port(host: str, port: int) -> None:
+    """Check that the address is free, since Gunicorn would retry for five seconds and report less.
 
     Raises:
-        ConfigError: the port can't be bound.
+        ConfigError: it can't be bound.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((ADDRESS, port))
+            probe.bind((host, port))
         except OSError as error:
             raise ConfigError(
                 f"can't listen on port {port}: {(error.strerror or str(error)).lower()}. Stop the program that uses "

@@ -28,13 +28,16 @@ def _check_response_type(accept: str) -> str:
 
 
 class ServerSettings(BaseModel):
-    """Ports, limits and logging. The alias of a field is its environment variable: the platform's or ``SERVE_…``."""
+    """Address, limits and logging. The alias of a field is its environment variable: the platform's or ``SERVE_…``."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     port: Annotated[int, Field(alias="SAGEMAKER_BIND_TO_PORT", ge=1, le=65535, description="Port of the server.")] = (
         8080
     )
+    host: Annotated[
+        str, Field(alias="SERVE_HOST", description="Address on which the server listens; `0.0.0.0` for all.")
+    ] = "0.0.0.0"
     default_accept: Annotated[
         str,
         Field(

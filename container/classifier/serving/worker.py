@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 from classifier.host import tune_malloc
 from classifier.serving.connection import Connection
 from classifier.serving.connections import Connections
+from classifier.signals import STOP_SIGNALS
 
 # During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
 RECEIVE_S = 5.0
@@ -31,7 +33,13 @@ class ServerWorker(_Worker):
     connections: Connections
 
     def load_wsgi(self) -> None:
-        """Load the application, sending heartbeats meanwhile: it may take longer than Gunicorn's timeout."""
+        """Load the application, sending heartbeats meanwhile: it may take longer than Gunicorn's timeout.
+
+        Until it is loaded there is nothing to drain, so a signal ends the worker at once.
+        """
+        for number in (*STOP_SIGNALS, signal.SIGQUIT):
+            signal.signal(number, _end_at_once)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         tune_malloc("serving")
         loaded = threading.Event()
         heartbeat = threading.Thread(target=_notify_until, args=(loaded, self.notify), daemon=True)
@@ -41,6 +49,7 @@ class ServerWorker(_Worker):
         finally:
             loaded.set()
             heartbeat.join()
+        self.init_signals()
         self.asgi = self.connections.adapter
         self.connections.telemetry.set_restarts(self.age - 1)
 
@@ -98,6 +107,10 @@ class ServerWorker(_Worker):
 
     def _connect(self) -> Connection:
         return Connection(self, self.connections)
+
+
+def _end_at_once(_number: int, _frame: object) -> None:
+    os._exit(0)
 
 
 def _notify_until(done: threading.Event, notify: Callable[[], None]) -> None:

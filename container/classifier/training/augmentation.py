@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classifier.training.plan import CROP, ERASE, JITTER, MIRROR
 from classifier.vision.images import decode
 from classifier.vision.preprocessing import Preprocessing
 
@@ -29,6 +30,11 @@ class Augmentation:
     jitter: float = 0.0
     erase: float = 0.0
 
+    @property
+    def changes_batches(self) -> bool:
+        """Whether :func:`augment_batch` has anything to do."""
+        return self.flip or self.jitter > 0 or self.erase > 0
+
 
 PRESETS = {
     "none": Augmentation(),
@@ -38,7 +44,7 @@ PRESETS = {
 }
 
 
-def random_crop(data: bytes, preprocessing: Preprocessing, min_area: float, rng: np.random.Generator) -> np.ndarray:
+def random_crop(data: bytes, preprocessing: Preprocessing, min_area: float, draws: np.ndarray) -> np.ndarray:
     """Decode a random part of a photo, resized to the model's input.
 
     Area and aspect ratio are drawn as in Inception's random resized crop (Szegedy et al., 2014). The area is drawn
@@ -47,6 +53,7 @@ def random_crop(data: bytes, preprocessing: Preprocessing, min_area: float, rng:
     Args:
         data: the content of an image file.
         min_area: the smallest share of the photo's area.
+        draws: the photo's row of :func:`~classifier.training.plan.draws`, float32 (NUM_DRAWS,).
 
     Returns:
         uint8 (crop, crop, 3).
@@ -54,44 +61,43 @@ def random_crop(data: bytes, preprocessing: Preprocessing, min_area: float, rng:
     Raises:
         ImageError: the photo can't be read.
     """
-    area = rng.uniform(min_area, 1)
-    aspect = math.exp(rng.uniform(-math.log(_MAX_ASPECT), math.log(_MAX_ASPECT)))
+    size, shape, x, y = draws[CROP].tolist()
+    area = min_area + size * (1 - min_area)
+    aspect = _MAX_ASPECT ** (2 * shape - 1)
     image = decode(data, cover=math.ceil(preprocessing.crop / math.sqrt(area / _MAX_ASPECT)))
     side = math.sqrt(area * image.width * image.height)
     width = min(side * math.sqrt(aspect), image.width)
     height = min(side / math.sqrt(aspect), image.height)
-    left = rng.uniform(0, image.width - width)
-    top = rng.uniform(0, image.height - height)
+    left = x * (image.width - width)
+    top = y * (image.height - height)
     return preprocessing.resize_box(image, (left, top, left + width, top + height))
 
 
-def augment_batch(pixels: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Mirror, recolour and erase a batch of photos at random.
+def augment_batch(pixels: Tensor, augmentation: Augmentation, draws: Tensor) -> Tensor:
+    """Mirror, recolour and erase photos at random. What happens to a photo depends on no other of the batch.
 
     Args:
         pixels: uint8 (N, 3, S, S), left unchanged.
-        generator: on the CPU, so that every device draws the same numbers.
+        draws: of :func:`~classifier.training.plan.draws`, float32 (N, NUM_DRAWS), on the same device.
 
     Returns:
         (N, 3, S, S), uint8 or, with jitter, float32, in 0–255.
     """
     if augmentation.flip:
-        mirrored = _bernoulli(0.5, len(pixels), generator).to(pixels.device)
-        pixels = torch.where(mirrored, pixels.flip(-1), pixels)
+        pixels = torch.where(_column(draws[:, MIRROR]) < 0.5, pixels.flip(-1), pixels)
     if augmentation.jitter:
-        pixels = _jitter(pixels.float(), augmentation.jitter, generator)
+        pixels = _jitter(pixels.float(), augmentation.jitter, draws[:, JITTER])
     if augmentation.erase:
-        pixels = _erase(pixels, augmentation.erase, generator)
+        pixels = _erase(pixels, augmentation.erase, draws[:, ERASE])
     return pixels
 
 
-def _bernoulli(probability: float, count: int, generator: torch.Generator) -> Tensor:
-    return (torch.rand(count, generator=generator) < probability).view(-1, 1, 1, 1)
+def _column(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
 
 
-def _jitter(pixels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    factors = 1 + strength * (2 * torch.rand(3, len(pixels), 1, 1, 1, generator=generator) - 1)
-    brightness, contrast, saturation = factors.to(pixels.device)
+def _jitter(pixels: Tensor, strength: float, draws: Tensor) -> Tensor:
+    brightness, contrast, saturation = map(_column, (1 + strength * (2 * draws - 1)).unbind(1))
     pixels = pixels * brightness
     mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
     pixels = mean + (pixels - mean) * contrast
@@ -99,12 +105,12 @@ def _jitter(pixels: Tensor, strength: float, generator: torch.Generator) -> Tens
     return (grey + (pixels - grey) * saturation).clamp(0, 255)
 
 
-def _erase(pixels: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Fill a patch of 2–20 % of the area (random erasing; Zhong et al., 2017) with the batch's mean grey."""
-    count, _, height, width = pixels.shape
-    share, y, x = torch.rand(3, count, 1, 1, 1, generator=generator)
+def _erase(pixels: Tensor, probability: float, draws: Tensor) -> Tensor:
+    """Fill a patch of 2–20 % of the area (random erasing; Zhong et al., 2017) with the photo's mean grey."""
+    happens, share, y, x = map(_column, draws.unbind(1))
     half = (0.02 + 0.18 * share).sqrt() / 2
-    rows = torch.linspace(0, 1, height).view(1, 1, -1, 1)
-    columns = torch.linspace(0, 1, width).view(1, 1, 1, -1)
-    patch = ((rows - y).abs() < half) & ((columns - x).abs() < half) & _bernoulli(probability, count, generator)
-    return torch.where(patch.to(pixels.device), pixels.float().mean().to(pixels.dtype), pixels)
+    rows = torch.linspace(0, 1, pixels.shape[2], device=pixels.device).view(1, 1, -1, 1)
+    columns = torch.linspace(0, 1, pixels.shape[3], device=pixels.device).view(1, 1, 1, -1)
+    patch = ((rows - y).abs() < half) & ((columns - x).abs() < half) & (happens < probability)
+    mean = pixels.float().mean(dim=(1, 2, 3), keepdim=True)
+    return torch.where(patch, mean.to(pixels.dtype), pixels)

@@ -6,7 +6,7 @@ in many containers), no copies between processes and no start-up time.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -17,46 +17,41 @@ from torch import Tensor
 
 from classifier.errors import DataError, ImageError
 from classifier.training.augmentation import PRESETS, Augmentation, random_crop
+from classifier.training.plan import draws, in_order
 from classifier.training.scan import Sample
 from classifier.vision.preprocessing import Preprocessing
 
 
 class Batch(NamedTuple):
-    """``inputs``: uint8 pixels (N, 3, S, S) in channels-last memory, or features (N, …); ``labels``: int64 (N,)."""
+    """Inputs and labels of a step.
+
+    Attributes:
+        inputs: uint8 pixels (N, 3, S, S) in channels-last memory, or features (N, …).
+        labels: int64 (N,).
+        draws: of :func:`~classifier.training.plan.draws`, float32 (N, NUM_DRAWS), for the augmentation on the device;
+            None where there is none.
+    """
 
     inputs: Tensor
     labels: Tensor
+    draws: Tensor | None = None
 
 
 class BatchLoader(Protocol):
     """A data set that can be iterated over many times, in any order."""
 
     def __len__(self) -> int:
-        """Return the number of samples, not of batches."""
+        """Return the number of samples."""
         ...
 
-    def iterate(self, order: Sequence[int], *, seed: int) -> Iterator[Batch]:
-        """Yield batches of the samples with the indices ``order``; ``seed`` determines their augmentation."""
+    def iterate(self, batches: Iterable[np.ndarray], *, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield a batch for each array of indices; ``seed`` and ``epoch`` determine the samples' augmentation."""
         ...
 
 
-def in_order(loader: BatchLoader) -> Iterator[Batch]:
+def load_in_order(loader: BatchLoader, batch_size: int) -> Iterator[Batch]:
     """Yield every sample once, in the data set's own order."""
-    return loader.iterate(range(len(loader)), seed=0)
-
-
-def shuffled_order(num_samples: int, batch_size: int, *, seed: int) -> list[int]:
-    """Return the indices of all samples in random order.
-
-    One sample is dropped if it would be a batch of its own, which batch normalization can't process.
-    """
-    order = np.random.default_rng(seed).permutation(num_samples).tolist()
-    return order[:-1] if num_samples > 1 and num_samples % batch_size == 1 else order
-
-
-def num_steps(num_samples: int, batch_size: int) -> int:
-    """Return the number of batches of an epoch in :func:`shuffled_order`."""
-    return max(1, math.ceil(num_samples / batch_size) - (num_samples % batch_size == 1))
+    return loader.iterate(in_order(len(loader), batch_size), seed=0, epoch=0)
 
 
 @dataclass(frozen=True)
@@ -64,15 +59,14 @@ class ImageLoader:
     """Loads batches of photos from disk.
 
     Attributes:
-        augmentation: a preset that crops changes the pixels with every seed.
+        augmentation: a preset that crops changes the pixels in every epoch.
         executor: decodes photos ahead of the training; None decodes them on the calling thread.
         num_workers: the executor's number of threads.
-        pin: allocate pixels in page-locked memory, from which a GPU copies asynchronously.
+        pin: allocate batches in page-locked memory, from which a GPU copies asynchronously.
     """
 
     samples: Sequence[Sample]
     preprocessing: Preprocessing
-    batch_size: int
     augmentation: Augmentation = PRESETS["none"]
     executor: Executor | None = None
     num_workers: int = 1
@@ -81,19 +75,17 @@ class ImageLoader:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def iterate(self, order: Sequence[int], *, seed: int) -> Iterator[Batch]:
+    def iterate(self, batches: Iterable[np.ndarray], *, seed: int, epoch: int) -> Iterator[Batch]:
         """Yield batches in the given order, decoding far enough ahead of the caller to keep every thread busy.
 
         Raises:
             DataError: a photo that was readable when the job began no longer is.
         """
-        chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        num_ahead = 1 + math.ceil(2 * self.num_workers / self.batch_size) if self.executor else 0
         pending: deque[tuple[Batch, list[Future[None]]]] = deque()
         try:
-            for chunk in chunks:
-                pending.append(self._start(chunk, seed))
-                if len(pending) > num_ahead:
+            for indices in batches:
+                pending.append(self._start(indices, seed, epoch))
+                if len(pending) > self._num_ahead(len(indices)):
                     yield _finish(*pending.popleft())
             while pending:
                 yield _finish(*pending.popleft())
@@ -102,13 +94,23 @@ class ImageLoader:
                 for task in tasks:
                     task.cancel()
 
-    def _start(self, chunk: Sequence[int], seed: int) -> tuple[Batch, list[Future[None]]]:
-        side = self.preprocessing.crop
-        pixels = torch.empty(len(chunk), side, side, 3, dtype=torch.uint8, pin_memory=self.pin)
-        labels = torch.tensor([self.samples[index].label for index in chunk])
+    def _num_ahead(self, batch_size: int) -> int:
+        """Return the number of batches to decode ahead of the one that the caller has."""
+        return 1 + math.ceil(2 * self.num_workers / max(1, batch_size)) if self.executor else 0
+
+    def _start(self, indices: np.ndarray, seed: int, epoch: int) -> tuple[Batch, list[Future[None]]]:
+        count, side = len(indices), self.preprocessing.crop
+        pixels = torch.empty(count, side, side, 3, dtype=torch.uint8, pin_memory=self.pin)
+        labels = self._copy(np.array([self.samples[index].label for index in indices], dtype=np.int64))
+        drawn = draws(seed, epoch, indices)
         rows = pixels.numpy()
-        tasks = [self._submit(self._read_into, rows[row], index, seed) for row, index in enumerate(chunk)]
-        return Batch(pixels.permute(0, 3, 1, 2), labels), tasks
+        tasks = [self._submit(self._read_into, rows[row], index, drawn[row]) for row, index in enumerate(indices)]
+        on_device = self._copy(drawn) if self.augmentation.changes_batches else None
+        return Batch(pixels.permute(0, 3, 1, 2), labels, on_device), tasks
+
+    def _copy(self, values: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory() if self.pin else tensor
 
     def _submit(self, function: Callable[..., None], *arguments: object) -> Future[None]:
         if self.executor is not None:
@@ -117,13 +119,12 @@ class ImageLoader:
         done.set_result(function(*arguments))
         return done
 
-    def _read_into(self, row: np.ndarray, index: int, seed: int) -> None:
+    def _read_into(self, row: np.ndarray, index: int, drawn: np.ndarray) -> None:
         sample = self.samples[index]
         try:
             data = sample.path.read_bytes()
             if self.augmentation.min_area < 1:
-                rng = np.random.default_rng((seed, index))
-                row[:] = random_crop(data, self.preprocessing, self.augmentation.min_area, rng)
+                row[:] = random_crop(data, self.preprocessing, self.augmentation.min_area, drawn)
             else:
                 row[:] = self.preprocessing.pixels_of(data)
         except (OSError, ImageError) as error:

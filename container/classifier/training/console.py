@@ -9,6 +9,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from classifier.errors import Stopped
+from classifier.signals import STOP_SIGNALS, end_process
 
 
 class Console:
@@ -37,12 +38,14 @@ class StopSignal:
 
     def listen(self) -> None:
         """Install the signal handlers."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
+        if self.received:
+            # Not by the default action, which the kernel withholds from process 1.
+            end_process(number)
         self.received = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL)
 
     def check(self) -> None:
         """Raise if a signal was received.
@@ -60,6 +63,14 @@ class Progress:
     def __init__(self, console: Console, stop: StopSignal) -> None:
         self.console = console
         self._stop = stop
+
+    def check(self) -> None:
+        """Raise if a stop was requested.
+
+        Raises:
+            Stopped: with the signal's name.
+        """
+        self._stop.check()
 
     @contextmanager
     def track(self, description: str, total: int) -> Iterator[Callable[[], None]]:

@@ -8,22 +8,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from classifier.contract.channels import PHOTO_CHANNELS
+from classifier.contract.channels import PHOTO_CHANNELS, suggest_nested_data
 from classifier.contract.config import TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import DataError
 from classifier.training.console import Console, Progress
-from classifier.training.folders import ChannelFolder, check_same_classes, class_labels, list_channel
+from classifier.training.folders import ChannelFolder, check_same_classes, class_labels, list_channel, nested_classes
 from classifier.training.scan import (
+    Conflict,
     Leak,
     Sample,
     ScanResult,
     check_bad_share,
+    find_conflicts,
     find_leaks,
     fingerprint,
     scan_channel,
     write_bad_images,
+    write_conflicts,
     write_leaks,
 )
 from classifier.vision.images import tolerate_truncated_images
@@ -54,13 +57,16 @@ def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, 
     """List the photo channels of a job, ``train`` first.
 
     Raises:
-        DataError: a channel's folder is missing or empty, has one class, or other classes than ``train``.
+        DataError: a channel's folder is empty, has one class, or other classes than ``train``.
     """
     folders = tuple(list_channel(name, paths.channel(name)) for name in PHOTO_CHANNELS if name in config.channels)
     train, *others = folders
     if len(train.files) < 2:
         only = next(iter(train.files))
-        raise DataError(f"channel 'train': its only class is {only!r}; add a folder for each further class")
+        raise DataError(
+            f"channel 'train': its only class is {only!r}; add a folder for each further class"
+            f"{suggest_nested_data(train.root)}"
+        )
     for other in others:
         check_same_classes(train, other)
     return folders
@@ -85,12 +91,13 @@ def load_data(
     """Scan all photos of all channels, report what was found, and split ``train`` if there is no validation channel.
 
     Args:
-        output: the folder for ``bad_images.csv`` and ``leaks.csv``.
+        output: the folder for ``bad_images.csv``, ``conflicts.csv`` and ``leaks.csv``.
 
     Raises:
         DataError: too many photos of a channel, or all of a class, can't be read.
         Stopped: a stop was requested.
     """
+    _warn_of_nested_classes(folders[0], progress.console)
     results = {result.channel: result for result in _scan(folders, executor, progress)}
     _report(results, parameters.max_bad_images, output, progress.console)
     classes = class_labels(list(folders[0].files))
@@ -110,6 +117,14 @@ def _scan(folders: Sequence[ChannelFolder], executor: Executor, progress: Progre
         return [scan_channel(folder, executor, advance) for folder in folders]
 
 
+def _warn_of_nested_classes(train: ChannelFolder, console: Console) -> None:
+    if nested := nested_classes(train):
+        console.warn(
+            f"all photos of {_join_examples(list(map(repr, nested)))} are in subfolders of the class folder, which "
+            "count as one class; if they are the classes, make the folder that holds them the channel"
+        )
+
+
 def _report(results: dict[str, ScanResult], max_bad_share: float, output: Path, console: Console) -> None:
     listing = output / "bad_images.csv"
     write_bad_images(listing, results.values())
@@ -122,6 +137,7 @@ def _report(results: dict[str, ScanResult], max_bad_share: float, output: Path, 
             num_files = len(result.unexpected_files)
             named = _join_examples([path.name for path in result.unexpected_files])
             console.warn(f"channel {result.channel!r}: files skipped that are not photos: {num_files} ({named})")
+    _report_conflicts(find_conflicts(list(results.values())), output / "conflicts.csv", console)
     leaks = find_leaks(list(results.values()))
     if leaks:
         write_leaks(output / "leaks.csv", leaks)
@@ -129,6 +145,17 @@ def _report(results: dict[str, ScanResult], max_bad_share: float, output: Path, 
         console.warn(
             f"photos in two channels, which inflates the metrics: {len(leaks)} ({named}); "
             f"all are listed in {output / 'leaks.csv'}"
+        )
+
+
+def _report_conflicts(conflicts: Sequence[Conflict], path: Path, console: Console) -> None:
+    if conflicts:
+        write_conflicts(path, conflicts)
+        num_groups = len({conflict.digest for conflict in conflicts})
+        named = _join_examples([f"{conflict.channel}/{conflict.name}" for conflict in conflicts])
+        console.warn(
+            f"the same bytes in different classes, of which at most one can be right: {len(conflicts)} photos of "
+            f"{num_groups} different contents ({named}); all are listed in {path}"
         )
 
 
@@ -153,7 +180,8 @@ def _check_every_class_has_photos(classes: Sequence[ClassLabel], train: ScanResu
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """Split samples into training and validation, stratified by class and determined by the seed.
 
-    Photos with the same bytes stay on the same side.
+    Photos with the same bytes stay on the same side. If they are in several classes, that is train: no label of theirs
+    is known to be right, so none can judge the model.
 
     Args:
         share: of each class with at least two different photos that goes to validation; both sides get at least one.
@@ -161,11 +189,15 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     Raises:
         DataError: no class has two different photos.
     """
+    labels: dict[bytes, set[int]] = defaultdict(set)
+    for sample in samples:
+        labels[sample.digest].add(sample.label)
+    train = sorted((item for item in samples if len(labels[item.digest]) > 1), key=lambda item: item.name)
     by_class: dict[int, dict[bytes, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
-        by_class[sample.label][sample.digest].append(sample)
+        if len(labels[sample.digest]) == 1:
+            by_class[sample.label][sample.digest].append(sample)
     generator = random.Random(seed)
-    train: list[Sample] = []
     validation: list[Sample] = []
     for label in sorted(by_class):
         groups = [by_class[label][digest] for digest in sorted(by_class[label])]

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil, isfinite
+from functools import cached_property
+from math import isfinite
 
 from torch import nn
 
@@ -11,13 +12,15 @@ from classifier.callbacks import Callback, EpochResult, Mode, TrainingContext
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.metrics import METRICS, format_metrics
 from classifier.contract.paths import Paths
+from classifier.engine.base import remove_graphs
 from classifier.errors import ConfigError, Stopped
 from classifier.training.augmentation import PRESETS
-from classifier.training.batches import ImageLoader, in_order, num_steps, shuffled_order
+from classifier.training.batches import ImageLoader, load_in_order
 from classifier.training.console import Progress
 from classifier.training.data import Data
 from classifier.training.loop import EvaluationResult, Trainer, evaluate
 from classifier.training.optimization import build_optimizer, build_schedule, class_weights
+from classifier.training.plan import EpochPlan, num_batches
 from classifier.training.precision import Precision
 from classifier.training.stages import LoaderConfig, Stage, Stages
 from classifier.vision import artifact
@@ -106,6 +109,11 @@ class Training:
     callback: Callback
     result: TrainingResult
 
+    @cached_property
+    def plan(self) -> EpochPlan:
+        """The samples of each step."""
+        return EpochPlan(len(self.stages.train.loader), self.parameters.batch_size, self.parameters.seed)
+
     def run(self) -> TrainingResult:
         """Train, save the best epoch's weights, and test them. A stop keeps the best weights so far."""
         try:
@@ -175,21 +183,19 @@ class Training:
             module=self.stages.train.module,
             trained=self.stages.trained,
             optimizer=optimizer,
-            schedule=build_schedule(optimizer, parameters, num_steps(len(loader), parameters.batch_size)),
+            schedule=build_schedule(optimizer, parameters, self.plan.steps),
             criterion=criterion.to(self.precision.device),
             precision=self.precision,
             augmentation=PRESETS[parameters.augmentation] if isinstance(loader, ImageLoader) else None,
+            seed=parameters.seed,
         )
 
     def _train_epoch(self, trainer: Trainer, number: int) -> float:
-        loader, batch_size = self.stages.train.loader, self.parameters.batch_size
-        seed = self.parameters.seed * 1009 + number
-        order = shuffled_order(len(loader), batch_size, seed=seed)
-        description = f"epoch {number}/{self.parameters.epochs}"
         self.callback.on_epoch_begin("train", number)
-        with self.progress.track(description, num_steps(len(loader), batch_size)) as advance:
-            batches = loader.iterate(order, seed=seed)
-            return trainer.train_epoch(batches, seed=seed, advance=advance, callback=self.callback)
+        with self.progress.track(f"epoch {number}/{self.parameters.epochs}", self.plan.steps) as advance:
+            indices = self.plan.batches(number)
+            batches = self.stages.train.loader.iterate(indices, seed=self.parameters.seed, epoch=number)
+            return trainer.train_epoch(batches, advance=advance, callback=self.callback)
 
     def _context(self, trainer: Trainer) -> TrainingContext:
         return TrainingContext(
@@ -201,15 +207,16 @@ class Training:
             device=self.precision.device,
             num_epochs=self.parameters.epochs,
             class_names=[one.class_name for one in self.data.classes],
-            steps_per_epoch=num_steps(len(self.stages.train.loader), self.parameters.batch_size),
+            steps_per_epoch=self.plan.steps,
         )
 
     def _evaluate(self, stage: Stage, mode: Mode, number: int, precision: Precision) -> EvaluationResult:
         self.callback.on_epoch_begin(mode, number)
-        with self.progress.track(mode, ceil(len(stage.loader) / self.parameters.batch_size)) as advance:
+        batch_size = self.parameters.batch_size
+        with self.progress.track(mode, num_batches(len(stage.loader), batch_size)) as advance:
             return evaluate(
                 stage.module,
-                in_order(stage.loader),
+                load_in_order(stage.loader, batch_size),
                 num_classes=len(self.data.classes),
                 precision=precision,
                 advance=advance,
@@ -231,6 +238,7 @@ class Training:
 
     def _save(self, metrics: Mapping[str, float]) -> None:
         self.result.add_metrics(metrics)
+        remove_graphs(self.paths.model)
         artifact.save(self.paths.model, self.classifier.network, self.result.manifest)
 
     def _is_over(self, epoch: EpochResult) -> bool:

@@ -3,13 +3,15 @@
 The head gets exactly the inputs that it would get inside the network in evaluation mode, which a frozen backbone is in.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from classifier.training.batches import Batch
+from classifier.training.plan import MIRROR, draws
 from classifier.training.precision import Precision
 from classifier.vision.artifact import Classifier
 from classifier.vision.models import head_name
@@ -28,23 +30,26 @@ class FeatureLoader:
     Attributes:
         features: float32 (N, V, …), V views of each photo, of which an epoch gets one at random.
         labels: int64 (N,).
+        pin: copy batches to page-locked memory, from which a GPU copies asynchronously.
     """
 
     features: Tensor
     labels: Tensor
-    batch_size: int
+    pin: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def iterate(self, order: Sequence[int], *, seed: int) -> Iterator[Batch]:
-        """Yield batches in the given order; ``seed`` determines the views."""
-        generator = torch.Generator().manual_seed(seed)
+    def iterate(self, batches: Iterable[np.ndarray], *, seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield batches in the given order; ``seed`` and ``epoch`` determine the views."""
         num_views = self.features.shape[1]
-        for start in range(0, len(order), self.batch_size):
-            chosen = torch.as_tensor(order[start : start + self.batch_size])
-            views = torch.randint(num_views, (len(chosen),), generator=generator)
-            yield Batch(self.features[chosen, views], self.labels[chosen])
+        for indices in batches:
+            chosen = torch.tensor(indices)
+            views = torch.zeros_like(chosen)
+            if num_views > 1:
+                views = torch.from_numpy((draws(seed, epoch, indices)[:, MIRROR] * num_views).astype(np.int64))
+            batch = Batch(self.features[chosen, views], self.labels[chosen])
+            yield Batch(batch.inputs.pin_memory(), batch.labels.pin_memory()) if self.pin else batch
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from classifier.callbacks import Callback
 from classifier.contract.config import TrainingConfig
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
-from classifier.errors import ConfigError, failure_as_warning
+from classifier.errors import ConfigError, Stopped, failure_as_warning
 from classifier.host import num_cores, tune_malloc
 from classifier.training.console import Console, Progress
 from classifier.training.data import Data, list_channels, load_data
@@ -101,9 +101,6 @@ def limit_threads() -> None:
 
 
 def _check(config: TrainingConfig, console: Console) -> None:
-    num_hosts = len(config.cluster.hosts)
-    if num_hosts > 1:
-        raise ConfigError(f"the job has {num_hosts} instances, and training runs on one: set InstanceCount to 1")
     if config.ignored_channels:
         console.warn(f"channels that are not used: {', '.join(config.ignored_channels)}")
     if "pretrained" in config.channels and not config.hyperparameters.pretrained:
@@ -177,21 +174,34 @@ def _describe_data(data: Data) -> str:
     return f"{counts} in {len(names)} classes: {shown}"
 
 
-def convert_for_cpu(result: TrainingResult, paths: Paths, console: Console) -> list[dict[str, object]]:
-    """Convert the artifact for serving on a CPU and report the engines. A failure is a warning: torch serves it then.
+def convert_for_cpu(result: TrainingResult, paths: Paths, progress: Progress) -> list[dict[str, object]]:
+    """Convert the artifact for serving on a CPU and report the engines.
+
+    A failure is a warning. A stop ends the conversion, since the platform waits only 120 s; ``serve`` converts then.
 
     Returns:
         One row for each engine that was compared, or nothing if there was no conversion.
     """
     if result.best is None or not result.manifest.hyperparameters["optimize_for_cpu"]:
         return []
+    console = progress.console
+    try:
+        return _convert(result, paths, progress)
+    except Stopped as stopped:
+        console.log(f"engines     not compared, because of {stopped}; serve converts the model when it starts")
+    return []
+
+
+def _convert(result: TrainingResult, paths: Paths, progress: Progress) -> list[dict[str, object]]:
+    console = progress.console
     with failure_as_warning(console.warn, "the model could not be converted for serving on a CPU"):
+        progress.check()
         from classifier.engine.selection import MAX_PHOTOS, export  # noqa: PLC0415 - imports OpenVINO
 
         # Every k-th photo, since they are sorted by class.
         photos = result.data.validation[:: -(-len(result.data.validation) // MAX_PHOTOS)]
         pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.path.read_bytes()) for photo in photos])
-        report = export(paths.model, pixels, np.array([photo.label for photo in photos]))
+        report = export(paths.model, pixels, np.array([photo.label for photo in photos]), check=progress.check)
         for line in report.lines():
             console.log(f"engines     {line}")
         return [asdict(row) for row in report.rows]

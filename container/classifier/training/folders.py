@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from classifier.contract.channels import is_junk_file
+from classifier.contract.channels import has_image_extension, is_junk_file, photo_channel
 from classifier.errors import DataError
-from classifier.vision.images import EXTENSIONS
 from classifier.vision.manifest import ClassLabel
 
 # 069.French_bulldog; n02085620-Chihuahua (a WordNet ID). Any other name is both label and class name.
@@ -36,10 +35,8 @@ def list_channel(name: str, root: Path) -> ChannelFolder:
     """List a channel's class folders. Each folder is listed once, since listing is slow in FastFile mode.
 
     Raises:
-        DataError: the folder is missing, empty, or holds no class folders.
+        DataError: the folder is empty, holds no class folders, or holds the folders of several channels.
     """
-    if not root.is_dir():
-        raise DataError(f"channel {name!r}: its folder {root} does not exist")
     with os.scandir(root) as entries:
         top = sorted(entries, key=lambda entry: entry.name)
     folders = [entry for entry in top if entry.is_dir() and not is_junk_file(entry.name)]
@@ -51,7 +48,9 @@ def list_channel(name: str, root: Path) -> ChannelFolder:
         found = sorted(_walk(folder.path))
         files[folder.name] = [path for path in found if not is_junk_file(path.name)]
         unexpected += [path for path in found if is_junk_file(path.name)]
-    return ChannelFolder(name, root, files, unexpected)
+    channel = ChannelFolder(name, root, files, unexpected)
+    _check_no_channels(channel)
+    return channel
 
 
 def _walk(folder: str) -> Iterable[Path]:
@@ -65,15 +64,35 @@ def _is_link_to_parent(folder: Path) -> bool:
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
+def nested_classes(channel: ChannelFolder) -> list[str]:
+    """Return the classes whose photos all are in subfolders of the class folder, sorted."""
+    return [label for label, depth in _photo_depths(channel).items() if depth > 1]
+
+
+def _photo_depths(channel: ChannelFolder) -> dict[str, int]:
+    """Return how far below the channel's folder the uppermost photo of each class is; 1 in the class folder itself."""
+    num_parts = len(channel.root.parts) + 1
+    depths = {
+        label: [len(path.parts) - num_parts for path in files if has_image_extension(path)]
+        for label, files in channel.files.items()
+    }
+    return {label: min(found) for label, found in sorted(depths.items()) if found}
+
+
+def _check_no_channels(channel: ChannelFolder) -> None:
+    """Refuse a whole data set in the place of one channel, whose splits would be taken for classes."""
+    splits = [label for label in nested_classes(channel) if photo_channel(label)]
+    if len(splits) > 1 and "train" in map(photo_channel, splits):
+        raise DataError(
+            f"channel {channel.name!r}: {channel.root} holds the folders {', '.join(splits)}, each with class folders: "
+            "make each of them a channel of its own"
+        )
+
+
 def _explain_no_folders(root: Path, files: list[Path]) -> str:
     if any(has_image_extension(path) for path in files):
         return f"{root} holds photos but no class folders: put the photos of each class into a folder of its own"
     return f"{root} holds no class folders: add one folder of photos for each class"
-
-
-def has_image_extension(path: Path) -> bool:
-    """Whether a file is named like a photo; whether it is one depends on its content."""
-    return path.suffix.lower() in EXTENSIONS
 
 
 def class_labels(folders: Sequence[str]) -> tuple[ClassLabel, ...]:

@@ -12,12 +12,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from classifier.callbacks import Callback
 from classifier.training.augmentation import Augmentation, augment_batch
 from classifier.training.batches import Batch
+from classifier.training.plan import step_seed
 from classifier.training.precision import Precision
 
 _NO_CALLBACK = Callback()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trainer:
     """Training steps of a module.
 
@@ -26,6 +27,10 @@ class Trainer:
         trained: the part of ``module`` whose parameters are trained; the rest stays in evaluation mode.
         schedule: advanced after each step.
         augmentation: for batches of pixels; None for features.
+        seed: with the step, determines dropout and stochastic depth.
+        step: number of steps so far.
+        loss: sum of the losses of the present epoch's samples so far, a float32 scalar on the device.
+        count: number of those samples.
     """
 
     module: nn.Module
@@ -35,47 +40,72 @@ class Trainer:
     criterion: nn.Module
     precision: Precision
     augmentation: Augmentation | None
+    seed: int = 0
+    step: int = 0
+    count: int = 0
+    loss: Tensor = field(init=False)
+    scaler: GradScaler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loss = torch.zeros((), device=self.precision.device)
+        # One for the whole training: its scale adapts over thousands of steps.
+        self.scaler = GradScaler(self.precision.device.type, enabled=self.precision.needs_scaling)
 
     def train_epoch(
-        self, batches: Iterable[Batch], *, seed: int, advance: Callable[[], object], callback: Callback = _NO_CALLBACK
+        self, batches: Iterable[Batch], *, advance: Callable[[], object], callback: Callback = _NO_CALLBACK
     ) -> float:
-        """Train on each batch, and return the mean loss over the samples.
+        """Train on each batch, and return the mean loss over the epoch's samples.
+
+        If it is interrupted by an exception of ``advance``, a later call goes on with the same epoch.
 
         Args:
-            seed: determines the augmentation.
             advance: called after each step.
         """
         self.module.eval()
         self.trained.train()
-        generator = torch.Generator().manual_seed(seed)
-        scaler = GradScaler(self.precision.device.type, enabled=self.precision.needs_scaling)
-        total, count = torch.zeros((), device=self.precision.device), 0
         for batch in _fetch(batches, callback):
-            with callback.phase("transfer"):
-                inputs, labels = _to_device(batch, self.precision.device)
-                if self.augmentation is not None:
-                    inputs = augment_batch(inputs, self.augmentation, generator)
-            with callback.phase("forward"):
-                with self.precision.autocast():
-                    logits = self.module(inputs).float()
-                loss = self.criterion(logits, labels)
-            callback.on_forward_end(logits.detach(), labels, loss.detach())
-
-            with callback.phase("backward"):
-                self.optimizer.zero_grad(set_to_none=True)
-                scaler.scale(loss).backward()
-                scaler.unscale_(self.optimizer)
-            callback.on_backward_end()
-            with callback.phase("optimizer"):
-                scaler.step(self.optimizer)
-                scaler.update()
-                self.schedule.step()
-
-            total += loss.detach() * len(labels)
-            count += len(labels)
-            callback.on_step_end()
+            self._train_step(batch, callback)
             advance()
-        return total.item() / max(1, count)
+        mean = self.loss.item() / max(1, self.count)
+        self.loss, self.count = torch.zeros_like(self.loss), 0
+        return mean
+
+    def _train_step(self, batch: Batch, callback: Callback) -> None:
+        self._seed_generators()
+        with callback.phase("transfer"):
+            inputs, labels, draws = _to_device(batch, self.precision.device)
+            if self.augmentation is not None and draws is not None:
+                inputs = augment_batch(inputs, self.augmentation, draws)
+        with callback.phase("forward"):
+            with self.precision.autocast():
+                logits = self.module(inputs).float()
+            loss = self.criterion(logits, labels)
+        callback.on_forward_end(logits.detach(), labels, loss.detach())
+
+        with callback.phase("backward"):
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+            self.scaler.unscale_(self.optimizer)
+        callback.on_backward_end()
+        with callback.phase("optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.schedule.step()
+
+        self.loss = self.loss + loss.detach() * len(labels)
+        self.count += len(labels)
+        self.step += 1
+        callback.on_step_end()
+
+    def _seed_generators(self) -> None:
+        """Seed torch's generators for a step, so that dropout depends on no earlier step.
+
+        Not by ``torch.manual_seed``, which also looks for devices that this training does not use: 0.15 ms.
+        """
+        seed = step_seed(self.seed, self.step, rank=0)
+        torch.default_generator.manual_seed(seed)
+        if self.precision.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
 
 @dataclass(frozen=True)
@@ -174,7 +204,7 @@ def evaluate(
     scores = Scores(num_classes, precision.device)
     for batch in _fetch(batches, callback):
         with callback.phase("transfer"):
-            inputs, labels = _to_device(batch, precision.device)
+            inputs, labels, _ = _to_device(batch, precision.device)
         with callback.phase("forward"), precision.autocast():
             logits = module(inputs)
         logits = logits.float()
@@ -199,4 +229,6 @@ def _fetch(batches: Iterable[Batch], callback: Callback) -> Iterator[Batch]:
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(batch.inputs.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True))
+    inputs, labels, draws = batch
+    drawn = None if draws is None else draws.to(device, non_blocking=True)
+    return Batch(inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True), drawn)

@@ -4,14 +4,17 @@ Each file is read once and decoded at the smallest scale of JPEG, which finds th
 """
 
 import csv
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
+from classifier.contract.channels import has_image_extension
 from classifier.errors import DataError, ImageError
-from classifier.training.folders import ChannelFolder, has_image_extension
+from classifier.training.folders import ChannelFolder
 from classifier.vision.images import decode
 
 
@@ -141,6 +144,43 @@ def write_leaks(path: Path, leaks: Sequence[Leak]) -> None:
     """Write ``leaks.csv``: both paths of each photo that is in two channels."""
     rows = [(leak.second_channel, leak.second, leak.first_channel, leak.first) for leak in leaks]
     _write_csv(path, ("channel", "path", "also_in_channel", "also_in_path"), rows)
+
+
+class Conflict(NamedTuple):
+    """A photo whose bytes are also in another class.
+
+    Attributes:
+        name: its path within the channel.
+        folder: its class folder.
+        digest: of its bytes, the same for all photos that contradict each other.
+    """
+
+    channel: str
+    name: str
+    folder: str
+    digest: bytes
+
+
+def find_conflicts(results: Sequence[ScanResult]) -> list[Conflict]:
+    """Return the photos whose bytes are in several classes, of one channel or of several, next to each other."""
+    labels: dict[bytes, set[int]] = defaultdict(set)
+    for result in results:
+        for sample in result.samples:
+            labels[sample.digest].add(sample.label)
+    groups: dict[bytes, list[Conflict]] = defaultdict(list)
+    for result in results:
+        for sample in result.samples:
+            if len(labels[sample.digest]) > 1:
+                folder = sample.name.partition("/")[0]
+                groups[sample.digest].append(Conflict(result.channel, sample.name, folder, sample.digest))
+    return [conflict for group in groups.values() for conflict in group]
+
+
+def write_conflicts(path: Path, conflicts: Sequence[Conflict]) -> None:
+    """Write ``conflicts.csv``: photos of the same bytes in different classes; ``group`` numbers the different bytes."""
+    numbers = {digest: str(number) for number, digest in enumerate(dict.fromkeys(item.digest for item in conflicts), 1)}
+    rows = [(numbers[item.digest], item.channel, item.name, item.folder) for item in conflicts]
+    _write_csv(path, ("group", "channel", "path", "class"), rows)
 
 
 def fingerprint(results: Iterable[ScanResult]) -> str:

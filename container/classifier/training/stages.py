@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from math import ceil
 from typing import NamedTuple
 
 from torch import nn
 
 from classifier.training.augmentation import PRESETS
-from classifier.training.batches import Batch, BatchLoader, ImageLoader, in_order
+from classifier.training.batches import Batch, BatchLoader, ImageLoader, load_in_order
 from classifier.training.console import Progress
 from classifier.training.data import Data
 from classifier.training.features import FeatureLoader, compute_features, freeze_backbone, is_head_last
+from classifier.training.plan import num_batches
 from classifier.training.precision import Precision
 from classifier.training.scan import Sample
 from classifier.vision.artifact import Classifier
@@ -55,7 +55,6 @@ class LoaderConfig:
         return ImageLoader(
             samples=samples,
             preprocessing=self.preprocessing,
-            batch_size=self.batch_size,
             augmentation=PRESETS[augmentation],
             executor=self.executor,
             num_workers=self.num_workers,
@@ -87,10 +86,10 @@ def frozen_stages(
         return stages
 
     def features(samples: Sequence[Sample], *, mirrored: bool) -> Stage:
-        images, num_batches = loading.images(samples), ceil(len(samples) / loading.batch_size)
-        with progress.track("computing features", num_batches) as advance:
-            computed = compute_features(classifier, _counted(in_order(images), advance), precision, mirrored=mirrored)
-        return Stage(head, FeatureLoader(*computed, loading.batch_size))
+        batches = load_in_order(loading.images(samples), loading.batch_size)
+        with progress.track("computing features", num_batches(len(samples), loading.batch_size)) as advance:
+            computed = compute_features(classifier, _counted(batches, advance), precision, mirrored=mirrored)
+        return Stage(head, FeatureLoader(*computed, pin=loading.pin))
 
     stages = stages._replace(validation=features(data.validation, mirrored=False))
     if augmentation in ("none", "flip"):

@@ -10,8 +10,9 @@ import io
 import logging
 import math
 import re
+import threading
 import warnings
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -19,26 +20,14 @@ from typing import cast
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
-from classifier.errors import ImageError
+from classifier.errors import ImageError, ImageTooLargeError
 
 # Photographic formats only: Pillow also reads formats that run programs (EPS) or are not used for photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-# File name suffixes that training, data preparation and the prediction client take for images, by Pillow's name of the
-# format; the first is the one to write.
-EXTENSIONS_BY_FORMAT = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),  # several JPEGs in one file, opened as JPEG
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm"),
-    "AVIF": (".avif",),
-}
-EXTENSIONS = frozenset(extension for extensions in EXTENSIONS_BY_FORMAT.values() for extension in extensions)
 MIB = 1024 * 1024
 MAX_DECODED = 1024 * MIB
+# An image that needs more is large: as many of them as there are cores could exceed the memory.
+LARGE_DECODED = 256 * MIB
 
 # Bytes of a pixel in memory; four in all other modes.
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
@@ -61,6 +50,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_large_slot: AbstractContextManager[object] = threading.Lock()
 
 Image.init()  # register all formats now; open() would register some of them lazily
 
@@ -98,9 +89,13 @@ class OpenedImage:
     """An image of which only the header was read.
 
     Attributes:
+        format: Pillow's name of its format.
+        full_size: its width and height in the file, in pixels.
         num_bytes: memory that ``decode`` needs at its peak.
     """
 
+    format: str
+    full_size: tuple[int, int]
     num_bytes: int
     _image: Image.Image
     _max_decoded: int
@@ -151,7 +146,7 @@ def open_image(data: bytes, *, cover: int | None = None, max_decoded: int = MAX_
             _draft(image, cover)
         num_bytes = _decoded_bytes(image, full_size)
         check_decoded_size(full_size, num_bytes, max_decoded)
-        return OpenedImage(num_bytes, image, max_decoded)
+        return OpenedImage(image.format or "", full_size, num_bytes, image, max_decoded)
     except (ImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
@@ -164,10 +159,22 @@ def open_image(data: bytes, *, cover: int | None = None, max_decoded: int = MAX_
 def decode(data: bytes, *, cover: int | None = None, max_decoded: int = MAX_DECODED) -> Image.Image:
     """Open and decode an image; see ``open_image`` and ``OpenedImage.decode``.
 
+    Of the threads and processes that call this, one at a time decodes a large image; see ``share_large_slot``.
+
     Raises:
         ImageError: the image is of an unknown format, truncated, corrupt or too large.
     """
-    return open_image(data, cover=cover, max_decoded=max_decoded).decode()
+    opened = open_image(data, cover=cover, max_decoded=max_decoded)
+    if opened.num_bytes <= LARGE_DECODED:
+        return opened.decode()
+    with _large_slot:
+        return opened.decode()
+
+
+def share_large_slot(slot: AbstractContextManager[object]) -> None:
+    """Decode large images one at a time across processes: ``slot`` is a lock that each of them was passed."""
+    global _large_slot  # noqa: PLW0603 (a limit of the machine, like Pillow's own settings)
+    _large_slot = slot
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
@@ -181,10 +188,10 @@ def check_decoded_size(size: tuple[int, int], num_bytes: int, max_decoded: int) 
     """Check the memory that an image of a size, width and height in pixels, needs.
 
     Raises:
-        ImageError: it is more than ``max_decoded`` bytes.
+        ImageTooLargeError: it is more than ``max_decoded`` bytes.
     """
     if num_bytes > max_decoded:
-        raise ImageError(
+        raise ImageTooLargeError(
             f"the image has {size[0]} × {size[1]} pixels, which take {math.ceil(num_bytes / MIB):,} MB to decode; "
             f"the limit is {max_decoded / MIB:,.4g} MB"
         )

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from classifier.vision.images import MAX_DECODED, OpenedImage, open_image
+from classifier.vision.images import MAX_DECODED, OpenedImage, decode, open_image
 
 Interpolation = Literal["bilinear", "bicubic"]
 _MAX_SIDE = 4096
@@ -60,12 +60,12 @@ class Preprocessing:
         return open_image(data, cover=self.resize, max_decoded=max_decoded)
 
     def pixels_of(self, data: bytes) -> np.ndarray:
-        """Decode an image file and return its center crop, uint8 (crop, crop, 3).
+        """Decode an image file, a large one with no other at once, and return its center crop, uint8 (crop, crop, 3).
 
         Raises:
             ImageError: the bytes are not a readable image.
         """
-        return self.crop_center(self.open(data).decode())
+        return self.crop_center(decode(data, cover=self.resize))
 
     def crop_center(self, image: Image.Image) -> np.ndarray:
         """Return the resized center of an RGB image, uint8 (crop, crop, 3); one pass resizes and crops."""

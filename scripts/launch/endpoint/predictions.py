@@ -12,9 +12,8 @@ from botocore.exceptions import ClientError
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from aws.errors import translate_errors
-from classifier.contract.channels import is_junk_file
+from classifier.contract.channels import has_image_extension, is_junk_file
 from classifier.errors import DataError, UserError
-from classifier.vision.images import EXTENSIONS
 from launch.platform.clients import Platform
 from launch.terminal import print_status
 
@@ -66,7 +65,7 @@ def find_photos(paths: Iterable[Path], num: int | None) -> list[Path]:
 
 
 def _is_photo(file: Path, folder: Path) -> bool:
-    return file.suffix.lower() in EXTENSIONS and not any(map(is_junk_file, file.relative_to(folder).parts))
+    return has_image_extension(file) and not any(map(is_junk_file, file.relative_to(folder).parts))
 
 
 def invocation_request(endpoint: str, target_model: str | None = None) -> dict[str, Any]:

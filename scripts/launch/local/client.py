@@ -4,9 +4,11 @@
 from pathlib import Path
 from typing import Any
 
+from launch.local.disk import JobFiles
 from launch.local.endpoints import Endpoints, invoke, invoke_async
 from launch.local.errors import api_error, invalid
-from launch.local.records import Record, Records, select_fields
+from launch.local.records import Record, Records, check_name, select_fields
+from launch.local.servers import LOOPBACK
 from launch.local.training import TrainingJobs
 from launch.local.transform import TransformJobs
 
@@ -29,12 +31,22 @@ class LocalClient:
     Args:
         folder: where all state is kept; clients of the same folder see the same jobs and endpoints.
         grace_s: seconds between SIGTERM and SIGKILL when a job is stopped.
+        bind: the address on which servers of endpoints listen; ``0.0.0.0`` means all interfaces.
+        interrupt_after_s: seconds after which a new training job is interrupted once, as on Spot capacity, and starts
+            again with its checkpoints; 0 means never.
     """
 
-    def __init__(self, folder: Path = DEFAULT_FOLDER, *, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        folder: Path = DEFAULT_FOLDER,
+        *,
+        grace_s: float = GRACE_S,
+        bind: str = LOOPBACK,
+        interrupt_after_s: float = 0,
+    ) -> None:
         self.folder = folder.resolve()
-        self._training = TrainingJobs(self.folder, grace_s)
-        self._endpoints = Endpoints(self.folder)
+        self._training = TrainingJobs(self.folder, grace_s, interrupt_after_s)
+        self._endpoints = Endpoints(self.folder, bind)
         self._transforms = TransformJobs(self.folder, self._endpoints.models)
 
     def create_training_job(self, **request: Any) -> dict[str, Any]:
@@ -61,6 +73,11 @@ class LocalClient:
         """List jobs, newest first, by a part of the name and by status; other filters are ignored."""
         found = _select(self._training.summaries(), "TrainingJob", NameContains, StatusEquals)
         return {"TrainingJobSummaries": found[:MaxResults]}
+
+    def delete_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
+        """Delete an ended job with its logs, its reports, and its artifacts below this client's folder."""
+        self.files("training-job", TrainingJobName).delete(self._endpoints.models)
+        return {}
 
     def create_model(self, **request: Any) -> dict[str, Any]:
         """Record a model; its archive is read when a server starts."""
@@ -150,6 +167,20 @@ class LocalClient:
             "TransformJobSummaries": _select(self._transforms.summaries(), "TransformJob", NameContains, StatusEquals)
         }
 
+    def delete_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:
+        """Delete an ended job with its logs; its answers are kept. The platform has no such operation."""
+        self.files("transform-job", TransformJobName).delete(self._endpoints.models)
+        return {}
+
+    def files(self, kind: str, name: str) -> JobFiles:
+        """Return the files of a job, which take disk space until it is deleted.
+
+        Args:
+            kind: the resource type as in an ARN.
+        """
+        records = {one.kind: one for one in (self._training.records, self._transforms.records)}
+        return JobFiles(self.folder, records[kind], name)
+
     def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
         """Return a resource's tags."""
         records, name = self._tagged(ResourceArn)
@@ -206,7 +237,7 @@ class LocalLogs:
     ) -> dict[str, Any]:
         """List a job's or an endpoint's log files as streams."""
         folder, name = self._locate(logGroupName)
-        name = name or logStreamNamePrefix.partition("/")[0]
+        name = name or check_name(logStreamNamePrefix.partition("/")[0])
         files = sorted((folder / name / "logs").glob("*.log"))
         return {"logStreams": [{"logStreamName": f"{name}/{path.stem}"} for path in files]}
 
@@ -223,7 +254,7 @@ class LocalLogs:
         name, _slash, stem = logStreamName.partition("/")
         start = int(nextToken)
         try:
-            with (folder / name / "logs" / f"{stem}.log").open("rb") as log:
+            with (folder / check_name(name) / "logs" / f"{check_name(stem)}.log").open("rb") as log:
                 log.seek(start)
                 data = log.read()
         except FileNotFoundError:
@@ -238,5 +269,6 @@ class LocalLogs:
         """Return a log group's folder, and the resource's name if the group contains it."""
         for prefix, folder in _LOG_FOLDERS.items():
             if group == prefix or group.startswith(f"{prefix}/"):
-                return self._root / folder, group[len(prefix) + 1 :]
+                name = group[len(prefix) + 1 :]
+                return self._root / folder, check_name(name) if name else ""
         raise api_error("ResourceNotFoundException", f"no log group {group}", "DescribeLogStreams")

@@ -2,15 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from classifier.errors import ConfigError
+from launch.local.processes import run_in_foreground
 
 
 @dataclass(frozen=True)
@@ -94,23 +93,7 @@ def run(command: Sequence[str], name: str) -> int:
 
     The first Ctrl-C or SIGTERM is forwarded to its program, which decides how to end; the second kills the container.
     """
-    # In its own session, so that the terminal's Ctrl-C reaches the program once, from here.
-    process = subprocess.Popen(command, start_new_session=True)
-    received: list[int] = []
-
-    def forward(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        if len(received) == 1:
-            process.send_signal(number)
-        else:
-            _docker("kill", name)
-
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return process.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return run_in_foreground(command, kill=lambda: _docker("kill", name))
 
 
 def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:

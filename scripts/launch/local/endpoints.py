@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from classifier.errors import UserError
 from launch.local.errors import api_error, check_request, in_use, invalid
 from launch.local.records import Record, Records, now
-from launch.local.servers import LocalServer, remove_server, start_server, unpack_model
+from launch.local.servers import LOOPBACK, LocalServer, remove_server, start_server, unpack_model
 from launch.local.storage import local_path
 
 _START_LIMIT = timedelta(minutes=8)
@@ -29,9 +29,11 @@ class Endpoints:
 
     Args:
         folder: the local client's folder.
+        bind: the address on which new servers listen, ``0.0.0.0`` for all interfaces.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bind: str = LOOPBACK) -> None:
+        self._bind = bind
         self.models = Records(folder, "model")
         self.configs = Records(folder, "endpoint-config")
         self.records = Records(folder, "endpoint")
@@ -130,10 +132,10 @@ class Endpoints:
         Raises:
             ClientError: there is no such endpoint.
         """
-        record = self.records.read(name)
-        for key in ("Server", "Next"):
-            if key in record:
-                remove_server(LocalServer.from_record(record[key]))
+        self.records.read(name)
+        # Also one that a killed command has started and not recorded.
+        for folder in self.records.folder(name).glob("server-*"):
+            remove_server(folder)
         self.records.delete(name)
 
     def server(self, name: str) -> LocalServer:
@@ -166,8 +168,8 @@ class Endpoints:
         with self.records.edit(name) as record:
             record["PendingDeploymentSummary"] = {"EndpointConfigName": config}
             try:
-                record["Next"] = start_server(container, folder, log, {}).to_record()
-            except (UserError, ClientError) as error:
+                record["Next"] = start_server(container, folder, log, {}, host=self._bind).to_record()
+            except (UserError, ClientError, OSError) as error:
                 _fail(record, str(error))
 
     def _refresh(self, name: str, record: Record) -> None:
@@ -177,10 +179,10 @@ class Endpoints:
                 _switch(record, new)
             elif not new.is_running:
                 _fail(record, f"the server ended before it was ready: {self._last_log_line(name)}")
-                remove_server(new)
+                remove_server(Path(new.folder))
             elif now() - record["LastModifiedTime"] > _START_LIMIT:
                 _fail(record, "the server did not pass its health check within 8 minutes")
-                remove_server(new)
+                remove_server(Path(new.folder))
         elif record["EndpointStatus"] == "InService" and not LocalServer.from_record(record["Server"]).is_running:
             record["EndpointStatus"] = "Failed"
             record["FailureReason"] = f"the server has ended: {self._last_log_line(name)}"
@@ -204,7 +206,7 @@ def _switch(record: Record, new: LocalServer) -> None:
     record["EndpointConfigName"] = record.pop("PendingDeploymentSummary")["EndpointConfigName"]
     del record["Next"]
     if old:
-        remove_server(LocalServer.from_record(old))
+        remove_server(Path(old["folder"]))
 
 
 def _fail(record: Record, reason: str) -> None:

@@ -1,8 +1,12 @@
-"""API errors of the local client, raised as botocore's so that commands handle both clients alike."""
+"""API errors of the local client, raised as botocore's so that commands handle both clients alike; why jobs fail."""
 
+import errno
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError, ParamValidationError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def api_error(code: str, message: str, operation: str = "local") -> ClientError:
@@ -23,6 +27,25 @@ def not_found(message: str) -> ClientError:
 def invalid(message: str) -> ClientError:
     """Return the error for a request that cannot be carried out."""
     return api_error("ValidationException", message)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether a file could not be written for lack of space."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
+
+
+def failure_reason(error: Exception, folder: Path) -> str:
+    """Return the ``FailureReason`` of a job that an unexpected error has ended.
+
+    Args:
+        folder: the job's.
+    """
+    if isinstance(error, OSError) and is_disk_full(error):
+        return (
+            f"ClientError: {error.filename or folder}: {error.strerror}; free space on this disk and start the job "
+            f"again; what it has written is in {folder}"
+        )
+    return f"InternalServerError: {error!r}"
 
 
 def check_request(operation: str, request: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Hosts of a local training job: one process of the training program each, or one container of the image each."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 from classifier.contract.paths import OPT_ML, Paths
 from launch.local.docker import Mount, find_engine, run_command
 from launch.local.opt_ml import CHECKPOINTS, NO_IMAGE, TENSORS, lay_out, resource_config
-from launch.local.processes import exit_code, is_alive, read_pid, signal_group, start_process, write_pid
+from launch.local.processes import exit_code, running_pid, signal_group, start_process
 from launch.local.storage import local_path
 
 _PROFILES = OPT_ML / "output" / "profiler"
@@ -56,7 +57,7 @@ class TrainingHost:
 
 
 def lay_out_job(request: Mapping[str, Any], channels: Mapping[str, Path], folder: Path) -> JobLayout:
-    """Create each host's ``/opt/ml`` in ``folder/algo-1`` and so on."""
+    """Create each host's ``/opt/ml`` in ``folder/algo-1`` and so on, in the place of those of an earlier attempt."""
     in_container = _uses_image(request)
     hosts = [f"algo-{number}" for number in range(1, request["ResourceConfig"].get("InstanceCount", 1) + 1)]
     shared = _shared_folders(request)
@@ -65,6 +66,7 @@ def lay_out_job(request: Mapping[str, Any], channels: Mapping[str, Path], folder
         # A container has its folder mounted at /opt/ml; a process gets paths below the folder itself.
         paths = Paths() if in_container else Paths(base)
         config = _config(request, host, hosts, paths)
+        shutil.rmtree(base, ignore_errors=True)
         lay_out(base, channels, request.get("HyperParameters", {}), links=not in_container, config=config)
         if not in_container:
             _link(shared, paths)
@@ -87,12 +89,12 @@ def start_hosts(
 
 def remove_leftovers(request: Mapping[str, Any], folder: Path) -> None:
     """Kill what is still running of a job that has ended or lost its supervisor."""
-    for path in folder.glob("algo-*.pid"):
-        pid = read_pid(path)
-        if pid and is_alive(path.with_suffix(".lock")):
+    locks = sorted(folder.glob("algo-*.lock"))
+    for lock in locks:
+        if pid := running_pid(lock):
             signal_group(pid, signal.SIGKILL)
     if _uses_image(request):
-        for path in folder.glob("algo-*.pid"):
+        for path in locks:
             _docker("rm", "--force", f"{request['TrainingJobName']}-{path.stem}")
         _docker("network", "rm", _network(request))
 
@@ -125,7 +127,7 @@ def _config(request: Mapping[str, Any], host: str, hosts: Sequence[str], paths: 
         "resourceconfig": resource_config(host, hosts, "eth0" if paths.base == OPT_ML else "lo"),
     }
     if checkpoints := request.get("CheckpointConfig"):
-        config["checkpointconfig"] = {"LocalPath": _checkpoint_path(checkpoints, paths)}
+        config["checkpointconfig"] = {**checkpoints, "LocalPath": _checkpoint_path(checkpoints, paths)}
     if hook := request.get("DebugHookConfig"):
         tensors = paths.relocate(Path(hook.get("LocalPath", TENSORS)))
         config["debughookconfig"] = {**hook, "LocalPath": str(tensors)}
@@ -193,9 +195,7 @@ def _start_containers(
 
 def _start(command: Sequence[str], host: str, folder: Path, environment: Mapping[str, str]) -> int:
     log, lock = folder / "logs" / f"{host}.log", folder / f"{host}.lock"
-    pid = start_process(command, lock=lock, log=log, environment=environment)
-    write_pid(folder / f"{host}.pid", pid)
-    return pid
+    return start_process(command, lock=lock, log=log, environment=environment)
 
 
 def _network(request: Mapping[str, Any]) -> str:

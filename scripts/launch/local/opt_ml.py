@@ -34,14 +34,9 @@ def lay_out(
         ConfigError: ``base`` holds other files or a channel, which would be lost.
         DataError: a channel's folder does not exist.
     """
-    for name, folder in channels.items():
-        if not folder.is_dir():
-            raise DataError(f"channel {name!r}: there is no folder {folder}")
-        if folder.resolve().is_relative_to(base.resolve()):
-            raise ConfigError(
-                f"channel {name!r}: {folder} is inside --output {base}, which is cleared: choose another --output"
-            )
-    _clear(base)
+    check_replaceable(base, channels)
+    if base.exists():
+        shutil.rmtree(base)
     config_folder = base / "input" / "config"
     for folder in (config_folder, base / "input" / "data", base / "model", base / "output" / "data"):
         folder.mkdir(parents=True)
@@ -61,8 +56,20 @@ def lay_out(
         (config_folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _clear(base: Path) -> None:
-    """Remove an earlier layout, and nothing else."""
+def check_replaceable(base: Path, channels: Mapping[str, Path]) -> None:
+    """Check that ``base`` holds an earlier layout at most, and no channel.
+
+    Raises:
+        ConfigError: ``base`` holds other files or a channel, which would be lost.
+        DataError: a channel's folder does not exist.
+    """
+    for name, folder in channels.items():
+        if not folder.is_dir():
+            raise DataError(f"channel {name!r}: there is no folder {folder}")
+        if folder.resolve().is_relative_to(base.resolve()):
+            raise ConfigError(
+                f"channel {name!r}: {folder} is inside --output {base}, which is cleared: choose another --output"
+            )
     if not base.exists():
         return
     entries = {entry.name for entry in base.iterdir()} if base.is_dir() else {base.name}
@@ -70,7 +77,28 @@ def _clear(base: Path) -> None:
     others = sorted(entries - _ENTRIES if is_layout else entries)
     if others:
         raise ConfigError(f"--output {base} holds {', '.join(others[:3])}, which would be lost: choose another folder")
-    shutil.rmtree(base)
+
+
+def staging_folder(output: Path) -> Path:
+    """Return the folder beside ``output`` in which a training runs until it has succeeded."""
+    return output.with_name(f"{output.name}.part")
+
+
+def publish(output: Path) -> bool:
+    """Put the training in the staging folder in the place of ``output``, if it has a model.
+
+    Returns:
+        Whether it has one; if not, nothing is changed.
+    """
+    staged, old = staging_folder(output), output.with_name(f"{output.name}.old")
+    if not (staged / "model" / "model.json").is_file():
+        return False
+    if output.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        output.rename(old)
+    staged.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
+    return True
 
 
 def _channel_config(name: str) -> dict[str, str]:

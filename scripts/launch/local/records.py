@@ -3,8 +3,11 @@
 A record has the fields of the API's describe response, ``CreationTime`` among them.
 """
 
+import copy
 import fcntl
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +15,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from launch.local.errors import in_use, not_found
+from launch.local.errors import in_use, invalid, is_disk_full, not_found
 
 Record = dict[str, Any]
 # Statuses of a job that has not ended.
 RUNNING = ("InProgress", "Stopping")
 _TIME = "$time"
+# As AWS's: a name is a part of paths.
+_NAME, _MAX_NAME = re.compile("[a-zA-Z0-9](-*[a-zA-Z0-9])*"), 63
+_SPARE_BYTES = 32 * 1024
+
+
+def check_name(name: str) -> str:
+    """Return a resource's name if AWS would accept it.
+
+    Raises:
+        ClientError: it would not.
+    """
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+        raise invalid(f"{name!r} is no name: only letters, digits and hyphens, at most {_MAX_NAME} characters")
+    return name
 
 
 class Records:
     """The resources of one kind, such as ``training-job``; each has its own folder.
+
+    Records may hold secrets, such as a job's variables, and are readable by their owner alone. Each has a spare file
+    that reserves space for its last updates, so that a job that has filled the disk still ends as Failed.
 
     Args:
         folder: the local client's folder.
@@ -33,8 +53,12 @@ class Records:
         self._folder = folder / f"{kind}s"
 
     def folder(self, name: str) -> Path:
-        """Return a resource's folder, which also has its logs and its supervisor's files."""
-        return self._folder / name
+        """Return a resource's folder, which also has its logs and its supervisor's files.
+
+        Raises:
+            ClientError: the name is not one that AWS would accept.
+        """
+        return self._folder / check_name(name)
 
     def arn(self, name: str) -> str:
         return f"arn:aws:sagemaker:local:000000000000:{self.kind}/{name}"
@@ -45,12 +69,19 @@ class Records:
         Raises:
             ClientError: the name is taken.
         """
+        folder = self.folder(name)
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            self.folder(name).mkdir()
+            folder.mkdir()
         except FileExistsError:
             raise in_use(f"{self.kind} {name!r} already exists: {self.arn(name)}") from None
-        self._write(name, record)
+        try:
+            with _spare(folder).open("wb") as spare:
+                os.posix_fallocate(spare.fileno(), 0, _SPARE_BYTES)
+            self._write(name, record)
+        except OSError:
+            shutil.rmtree(folder)
+            raise
 
     def read(self, name: str) -> Record:
         """Read a record.
@@ -74,8 +105,10 @@ class Records:
         with (self.folder(name) / "record.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             record = self.read(name)
+            before = copy.deepcopy(record)
             yield record
-            self._write(name, record)
+            if record != before:
+                self._write(name, record)
 
     def update(self, name: str, **fields: Any) -> None:
         """Set fields of a record."""
@@ -95,17 +128,38 @@ class Records:
         """List the names, newest first, as the API does."""
         if not self._folder.is_dir():
             return []
-        names = sorted(path.parent.name for path in self._folder.glob("*/record.json"))
+        names = sorted(path.parent.name for path in self._folder.glob("[a-zA-Z0-9]*/record.json"))
         return sorted(names, key=lambda name: self.read(name)["CreationTime"], reverse=True)
 
     def _path(self, name: str) -> Path:
         return self.folder(name) / "record.json"
 
     def _write(self, name: str, record: Record) -> None:
-        # Atomic: readers see the old record or the new one.
-        temporary = self._path(name).with_suffix(".part")
-        temporary.write_text(json.dumps(record, indent=2, default=_encode) + "\n", encoding="utf-8")
-        temporary.replace(self._path(name))
+        text = json.dumps(record, indent=2, default=_encode) + "\n"
+        spare = _spare(self.folder(name))
+        try:
+            _replace(self._path(name), text)
+        except OSError as error:
+            if not is_disk_full(error) or not spare.exists():
+                raise
+            spare.unlink()
+            _replace(self._path(name), text)
+
+
+def _spare(folder: Path) -> Path:
+    return folder / "record.spare"
+
+
+def _replace(path: Path, text: str) -> None:
+    # Atomic: readers see the old record or the new one.
+    temporary = path.with_suffix(".part")
+    with open(temporary, "w", encoding="utf-8", opener=_open_private) as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def now() -> datetime:

@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from classifier.archives import ArchiveError, unpack_tar
+from classifier.errors import ConfigError
 from launch.local.docker import Mount, find_engine, run_command
 from launch.local.errors import invalid
 from launch.local.opt_ml import NO_IMAGE
-from launch.local.processes import is_alive, reap, signal_group, start_process
+from launch.local.processes import is_alive, reap, running_pid, signal_group, start_process
 from launch.local.storage import download_object, is_local, local_path
 
+# In a server's folder: the lock file and, if it runs in an image, the container's name.
+_LOCK, _CONTAINER = "server.lock", "container"
 _PING_TIMEOUT_S = 2.0
 _TERM_S = 30.0  # between SIGTERM and SIGKILL, as on the platform
+LOOPBACK = "127.0.0.1"
+_ALL_INTERFACES = "0.0.0.0"
 
 
 @dataclass(frozen=True)
@@ -31,15 +36,17 @@ class LocalServer:
 
     Attributes:
         folder: its own folder, with ``opt_ml/`` and the lock file.
-        port: of 127.0.0.1.
+        port: of ``host``.
         pid: of ``serve`` or of ``docker run``.
         container: the container's name, if it runs in an image.
+        host: the address on which it listens.
     """
 
     folder: str
     port: int
     pid: int
     container: str | None = None
+    host: str = LOOPBACK
 
     @classmethod
     def from_record(cls, content: Mapping[str, Any]) -> "LocalServer":
@@ -59,7 +66,7 @@ class LocalServer:
 
     @property
     def is_running(self) -> bool:
-        return is_alive(Path(self.folder) / "server.lock")
+        return is_alive(Path(self.folder) / _LOCK)
 
     @property
     def is_ready(self) -> bool:
@@ -82,7 +89,8 @@ class LocalServer:
         Raises:
             OSError: the server cannot be reached.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        host = LOOPBACK if self.host == _ALL_INTERFACES else self.host
+        connection = http.client.HTTPConnection(host, self.port, timeout=timeout_s)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
@@ -90,26 +98,20 @@ class LocalServer:
         finally:
             connection.close()
 
-    def stop(self) -> None:
-        """Send SIGTERM, and SIGKILL if the server still runs after 30 s, as the platform does."""
-        if self.is_running:
-            signal_group(self.pid, signal.SIGTERM)
-        deadline = time.monotonic() + _TERM_S
-        while self.is_running and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if self.container:
-            subprocess.run(["docker", "rm", "--force", self.container], check=False, capture_output=True)
-        if self.is_running:
-            signal_group(self.pid, signal.SIGKILL)
-        reap(self.pid)
 
-
-def start_server(container: Mapping[str, Any], folder: Path, log: Path, environment: Mapping[str, str]) -> LocalServer:
+def start_server(
+    container: Mapping[str, Any], folder: Path, log: Path, environment: Mapping[str, str], *, host: str = LOOPBACK
+) -> LocalServer:
     """Start a server for a model's container definition, without waiting until it is ready.
+
+    Args:
+        folder: its own folder, by which :func:`remove_server` finds it.
+        host: the address on which it listens, ``0.0.0.0`` for all interfaces.
 
     Raises:
         ClientError: the model's archive is missing or cannot be unpacked.
-        ConfigError: the definition names an image, and there is no Docker engine or no such image.
+        ConfigError: the definition names an image, and there is no Docker engine or no such image; or ``host`` is no
+            address of this machine.
     """
     base = folder / "opt_ml"
     (base / "model").mkdir(parents=True)
@@ -120,13 +122,16 @@ def start_server(container: Mapping[str, Any], folder: Path, log: Path, environm
     elif "ModelDataUrl" in container:
         unpack_model(container["ModelDataUrl"], base / "model")
     log.parent.mkdir(parents=True, exist_ok=True)
-    port, lock = _free_port(), folder / "server.lock"
+    port, lock = _free_port(host), folder / _LOCK
     if container["Image"] == NO_IMAGE:
         command = [sys.executable, "-m", "classifier.serve"]
         own = {"SAGEMAKER_BASE_DIR": str(base), "SAGEMAKER_BIND_TO_PORT": str(port), "SERVE_METRICS_PORT": "0"}
-        pid = start_process(command, lock=lock, log=log, environment={**os.environ, **variables, **own})
-        return LocalServer(str(folder), port, pid)
+        bound = {"SERVE_HOST": host}
+        pid = start_process(command, lock=lock, log=log, environment={**os.environ, **variables, **own, **bound})
+        return LocalServer(str(folder), port, pid, host=host)
     name = f"sagemaker-{uuid.uuid4().hex[:12]}"
+    # Before the container exists: after a kill, it is found by its name.
+    (folder / _CONTAINER).write_text(name, encoding="ascii")
     command = run_command(
         find_engine(container["Image"]),
         container["Image"],
@@ -134,16 +139,32 @@ def start_server(container: Mapping[str, Any], folder: Path, log: Path, environm
         name=name,
         mounts=[Mount(base / one, f"/opt/ml/{one}", True) for one in ("model", "models") if (base / one).is_dir()],
         environment=variables,
-        options=["--publish", f"127.0.0.1:{port}:8080"],
+        options=["--publish", f"{host}:{port}:8080"],
     )
     pid = start_process(command, lock=lock, log=log, environment=os.environ)
-    return LocalServer(str(folder), port, pid, name)
+    return LocalServer(str(folder), port, pid, name, host)
 
 
-def remove_server(server: LocalServer) -> None:
-    """Stop a server and remove its folder."""
-    server.stop()
-    shutil.rmtree(server.folder, ignore_errors=True)
+def remove_server(folder: Path) -> None:
+    """Stop the server that was started in a folder, whichever process started it, and remove the folder.
+
+    The server gets SIGTERM, and SIGKILL if it still runs after 30 s, as on the platform.
+    """
+    lock, container = folder / _LOCK, folder / _CONTAINER
+    pid = running_pid(lock)
+    if pid:
+        signal_group(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _TERM_S
+    while is_alive(lock) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if container.exists():
+        name = container.read_text(encoding="ascii")
+        subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True)
+    if pid:
+        if is_alive(lock):
+            signal_group(pid, signal.SIGKILL)
+        reap(pid)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def unpack_model(url: str, folder: Path) -> None:
@@ -169,7 +190,10 @@ def unpack_model(url: str, folder: Path) -> None:
             archive.unlink(missing_ok=True)
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            raise ConfigError(f"--bind {host}: not an address of this machine; 0.0.0.0 means all of them") from None
         return probe.getsockname()[1]

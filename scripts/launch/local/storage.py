@@ -49,6 +49,9 @@ def check_channels(request: Mapping[str, Any]) -> None:
     """
     for channel in request.get("InputDataConfig", ()):
         name, source = channel["ChannelName"], channel["DataSource"].get("S3DataSource")
+        # AWS's pattern allows both.
+        if name in (".", ".."):
+            raise invalid(f"channel {name!r}: the local client needs a name that can be a folder's")
         if source is None or source["S3DataType"] != "S3Prefix":
             raise invalid(f"channel {name!r}: the local client needs an S3DataSource of type S3Prefix")
         if source.get("S3DataDistributionType") == "ShardedByS3Key":
@@ -103,6 +106,9 @@ def pack(folders: Sequence[Path], archive: Path) -> bool:
 
     Returns:
         Whether there was anything to pack; if not, no archive is written.
+
+    Raises:
+        OSError: the archive could not be written, and nothing of it is left.
     """
     entries = [(entry, entry.relative_to(folder)) for folder in folders for entry in _entries(folder)]
     if not entries:
@@ -110,12 +116,17 @@ def pack(folders: Sequence[Path], archive: Path) -> bool:
     archive.parent.mkdir(parents=True, exist_ok=True)
     temporary = archive.with_suffix(".part")
     names: set[Path] = set()
-    with tarfile.open(temporary, "w:gz", compresslevel=1) as packed:
-        for entry, name in entries:
-            if name not in names:
-                packed.add(entry, str(name), recursive=False)
-            names.add(name)
-    temporary.replace(archive)
+    try:
+        with tarfile.open(temporary, "w:gz", compresslevel=1) as packed:
+            for entry, name in entries:
+                if name not in names:
+                    packed.add(entry, str(name), recursive=False)
+                names.add(name)
+        temporary.replace(archive)
+    except OSError as error:
+        # The partial archive may be what fills the disk.
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(archive)) from None
     return True
 
 
@@ -128,17 +139,45 @@ def deliver(archive: Path, output: str, job: str) -> str:
 
     Raises:
         CloudError: S3 refuses it.
+        OSError: it could not be written, and nothing of it is left.
     """
     uri = f"{output.rstrip('/')}/{job}/output/{archive.name}"
     if is_local(output):
         target = local_path(output, "S3OutputPath") / job / "output" / archive.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(archive, target)
+        _move(archive, target)
         return target.as_uri()
     bucket, key = _split(uri)
     with translate_errors(uri):
         s3_client(num_connections=1).upload_file(str(archive), bucket, key)
     return uri
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all.
+
+    Raises:
+        OSError: it could not be written, and nothing of it is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file, also to another disk; a part of it is never seen under its name."""
+    temporary = target.with_suffix(".part")
+    try:
+        shutil.move(source, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(target)) from None
 
 
 def deliver_folder(folders: Iterable[Path], output: str | None, job: str, name: str) -> None:
@@ -147,7 +186,11 @@ def deliver_folder(folders: Iterable[Path], output: str | None, job: str, name: 
         return
     for folder in folders:
         if folder.is_dir():
-            shutil.copytree(folder, local_path(output, name) / job / name, dirs_exist_ok=True)
+            target = local_path(output, name) / job / name
+            try:
+                shutil.copytree(folder, target, dirs_exist_ok=True)
+            except shutil.Error as error:
+                raise invalid(f"{target} can't be written: {error.args[0][0][2]}") from None
 
 
 def _split(uri: str) -> tuple[str, str]:

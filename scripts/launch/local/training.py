@@ -1,6 +1,6 @@
 """Local training jobs, each run by a supervisor process.
 
-``python -m launch.local.training FOLDER NAME GRACE_S`` is the supervisor.
+``python -m launch.local.training FOLDER NAME GRACE_S INTERRUPT_AFTER_S`` is the supervisor.
 """
 
 import re
@@ -9,13 +9,14 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from classifier.errors import UserError
-from launch.local.errors import check_request, invalid
+from launch.local.errors import check_request, failure_reason, invalid, is_disk_full
 from launch.local.hosts import JobLayout, TrainingHost, lay_out_job, remove_leftovers, start_hosts
 from launch.local.processes import has_lost_supervisor, start_supervisor
 from launch.local.records import RUNNING, Record, Records, now, select_fields
@@ -32,6 +33,7 @@ _SUMMARY = (
     "SecondaryStatus",
 )
 _POLL_S = 0.1
+_INTERRUPTED = "Interrupted"  # reason and secondary status
 _DEFAULT_MAX_RUNTIME_S = 86400
 _MAX_REASON = 1024  # characters of a failure reason that the platform shows
 # Field of the request, folder below /opt/ml/output, name below the output path.
@@ -44,11 +46,13 @@ class TrainingJobs:
     Args:
         folder: the local client's folder.
         grace_s: seconds between SIGTERM and SIGKILL when a job is stopped.
+        interrupt_after_s: seconds after which a new job is interrupted once, as on Spot capacity; 0 means never.
     """
 
-    def __init__(self, folder: Path, grace_s: float) -> None:
+    def __init__(self, folder: Path, grace_s: float, interrupt_after_s: float = 0) -> None:
         self._root = folder
         self._grace_s = grace_s
+        self._interrupt_after_s = interrupt_after_s
         self.records = Records(folder, KIND)
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -66,9 +70,12 @@ class TrainingJobs:
             raise invalid("ResourceConfig: the local client needs InstanceType, and has no instance groups")
         name = request["TrainingJobName"]
         self.records.create(name, _new_record(request, self.records.arn(name)))
-        start_supervisor(
-            "launch.local.training", str(self._root), name, str(self._grace_s), folder=self.records.folder(name)
-        )
+        arguments = [str(self._root), name, str(self._grace_s), str(self._interrupt_after_s)]
+        try:
+            start_supervisor("launch.local.training", *arguments, folder=self.records.folder(name))
+        except OSError:
+            self.records.delete(name)
+            raise
         return {"TrainingJobArn": self.records.arn(name)}
 
     def describe(self, name: str) -> Record:
@@ -129,6 +136,9 @@ class TrainingSupervisor:
     records: Records
     name: str
     grace_s: float
+    interrupt_after_s: float = 0
+    _deadline: float = inf  # as of time.monotonic()
+    _interrupt_at: float = inf
 
     def run(self) -> None:
         """Run the job. Any failure ends up in its record."""
@@ -137,32 +147,51 @@ class TrainingSupervisor:
         try:
             self._enter("Downloading")
             channels = fetch_channels(request, folder / "input")
-            layout = lay_out_job(request, channels, folder)
-            try:
-                hosts, stop_reason = self._train(request, layout)
-            finally:
-                remove_leftovers(request, folder)
+            layout, hosts, stop_reason = self._attempt(request, channels)
+            if stop_reason == _INTERRUPTED:
+                self._log_interruption(request, hosts)
+                layout, hosts, stop_reason = self._attempt(request, channels)
             self._finish(request, layout, hosts, stop_reason)
         except (UserError, ClientError) as error:
             self._end("Failed", "Failed", FailureReason=f"ClientError: {error}"[:_MAX_REASON])
         except Exception as error:
-            traceback.print_exc()
-            self._end("Failed", "Failed", FailureReason=f"InternalServerError: {error!r}"[:_MAX_REASON])
+            self._end("Failed", "Failed", FailureReason=failure_reason(error, folder)[:_MAX_REASON])
+            if not is_disk_full(error):
+                traceback.print_exc()
+
+    def _attempt(
+        self, request: Record, channels: Mapping[str, Path]
+    ) -> tuple[JobLayout, list[TrainingHost], str | None]:
+        """Run the hosts from a fresh layout, in which only the checkpoints are of an earlier attempt.
+
+        Returns:
+            The layout; the hosts, ended; and the reason why they were stopped, if they were.
+        """
+        folder = self.records.folder(self.name)
+        layout = lay_out_job(request, channels, folder)
+        try:
+            hosts, stop_reason = self._train(request, layout)
+        finally:
+            remove_leftovers(request, folder)
+        return layout, hosts, stop_reason
 
     def _train(self, request: Record, layout: JobLayout) -> tuple[list[TrainingHost], str | None]:
         """Run the hosts; return them, ended, and the reason why they were stopped, if they were."""
-        self._enter("Training", TrainingStartTime=now())
+        is_first = self._deadline == inf
+        self._enter("Training", **({"TrainingStartTime": now()} if is_first else {}))
         environment = {
             **request.get("Environment", {}),
             "TRAINING_JOB_NAME": self.name,
             "TRAINING_JOB_ARN": self.records.arn(self.name),
         }
         hosts = start_hosts(request, layout, self.records.folder(self.name), environment)
-        max_runtime_s = request["StoppingCondition"].get("MaxRuntimeInSeconds", _DEFAULT_MAX_RUNTIME_S)
-        deadline = time.monotonic() + max_runtime_s
+        if is_first:
+            max_runtime_s = request["StoppingCondition"].get("MaxRuntimeInSeconds", _DEFAULT_MAX_RUNTIME_S)
+            self._deadline = time.monotonic() + max_runtime_s
+            self._interrupt_at = time.monotonic() + self.interrupt_after_s if self.interrupt_after_s else inf
         reason: str | None = None
         while any(host.poll() is None for host in hosts):
-            reason = self._reason_to_stop(deadline)
+            reason = self._reason_to_stop()
             # If one host fails, the others would wait for it for ever.
             if reason or any(host.code for host in hosts):
                 _stop(hosts, self.grace_s)
@@ -170,10 +199,25 @@ class TrainingSupervisor:
             time.sleep(_POLL_S)
         return hosts, reason
 
-    def _reason_to_stop(self, deadline: float) -> str | None:
+    def _reason_to_stop(self) -> str | None:
         if self.records.read(self.name)["TrainingJobStatus"] == "Stopping":
             return "Stopped"
-        return "MaxRuntimeExceeded" if time.monotonic() > deadline else None
+        if time.monotonic() > self._deadline:
+            return "MaxRuntimeExceeded"
+        if time.monotonic() > self._interrupt_at:
+            self._interrupt_at = inf
+            return _INTERRUPTED
+        return None
+
+    def _log_interruption(self, request: Record, hosts: Sequence[TrainingHost]) -> None:
+        checkpoints = request.get("CheckpointConfig", {}).get("S3Uri")
+        kept = f"with the checkpoints in {checkpoints}" if checkpoints else "from the beginning: it has no checkpoints"
+        message = f"interrupted after {self.interrupt_after_s:g} s, as on Spot capacity; it starts again {kept}"
+        for host in hosts:
+            with (self.records.folder(self.name) / "logs" / f"{host.name}.log").open("a", encoding="utf-8") as log:
+                log.write(f"{message}\n")
+        self._enter(_INTERRUPTED, message)
+        self._enter("Starting")
 
     def _finish(self, request: Record, layout: JobLayout, hosts: list[TrainingHost], stop_reason: str | None) -> None:
         bases = list(layout.bases.values())
@@ -200,11 +244,12 @@ class TrainingSupervisor:
             target = request.get(key, {}).get("S3OutputPath")
             deliver_folder([base / "output" / saved for base in bases], target, self.name, name)
 
-    def _enter(self, secondary_status: str, **fields: Any) -> None:
+    def _enter(self, secondary_status: str, message: str = "", **fields: Any) -> None:
         with self.records.edit(self.name) as record:
             moment = now()
             record["SecondaryStatusTransitions"][-1]["EndTime"] = moment
-            record["SecondaryStatusTransitions"].append({"Status": secondary_status, "StartTime": moment})
+            detail = {"StatusMessage": message} if message else {}
+            record["SecondaryStatusTransitions"].append({"Status": secondary_status, "StartTime": moment, **detail})
             record.update({"SecondaryStatus": secondary_status, "LastModifiedTime": moment, **fields})
 
     def _end(self, status: str, secondary_status: str, **fields: Any) -> None:
@@ -251,8 +296,8 @@ def _final_metrics(logs: Iterable[Path], definitions: Sequence[Mapping[str, str]
 
 
 def main() -> None:
-    root, name, grace_s = sys.argv[1:]
-    TrainingSupervisor(Records(Path(root), KIND), name, float(grace_s)).run()
+    root, name, grace_s, interrupt_after_s = sys.argv[1:]
+    TrainingSupervisor(Records(Path(root), KIND), name, float(grace_s), float(interrupt_after_s)).run()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import http.client
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,18 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from classifier.errors import UserError
-from launch.local.errors import check_request, invalid
+from launch.local.errors import check_request, failure_reason, invalid, is_disk_full
 from launch.local.processes import has_lost_supervisor, start_supervisor
 from launch.local.records import RUNNING, Record, Records, now, select_fields
 from launch.local.servers import LocalServer, remove_server, start_server
-from launch.local.storage import local_path
+from launch.local.storage import local_path, write_file
 
 KIND = "transform-job"
 _SUMMARY = ("TransformJobName", "TransformJobArn", "CreationTime", "TransformEndTime", "TransformJobStatus")
 _START_LIMIT_S = 480.0
 _POLL_S = 0.1
 _MIB = 1024 * 1024
+_SERVER = "server"  # the server's folder, in the job's
 _MAX_REASON = 1024
 
 
@@ -67,7 +68,11 @@ class TransformJobs:
             "CreationTime": now(),
         }
         self.records.create(name, record)
-        start_supervisor("launch.local.transform", str(self._root), name, folder=self.records.folder(name))
+        try:
+            start_supervisor("launch.local.transform", str(self._root), name, folder=self.records.folder(name))
+        except OSError:
+            self.records.delete(name)
+            raise
         return {"TransformJobArn": self.records.arn(name)}
 
     def describe(self, name: str) -> Record:
@@ -78,6 +83,8 @@ class TransformJobs:
         """
         record = self.records.read(name)
         if record["TransformJobStatus"] in RUNNING and has_lost_supervisor(self.records.folder(name)):
+            # It would wait for requests for ever.
+            remove_server(self.records.folder(name) / _SERVER)
             with self.records.edit(name) as changed:
                 # The supervisor may have finished the job between the read above and its own end.
                 if changed["TransformJobStatus"] in RUNNING:
@@ -116,33 +123,37 @@ class TransformSupervisor:
         request = self.records.read(self.name)
         folder = self.records.folder(self.name)
         container = Records(self.root, "model").read(request["ModelName"])["PrimaryContainer"]
-        server: LocalServer | None = None
         try:
             environment = {"SAGEMAKER_BATCH": "true", **request.get("Environment", {})}
-            server = start_server(container, folder / "server", folder / "logs" / "algo-1.log", environment)
+            server = start_server(container, folder / _SERVER, folder / "logs" / "algo-1.log", environment)
             self._wait_until_ready(server)
             self.records.update(self.name, TransformStartTime=now())
             self._finish(self._transform(request, server))
         except (UserError, ClientError) as error:
             self._end("Failed", f"ClientError: {error}")
         except Exception as error:
-            traceback.print_exc()
-            self._end("Failed", f"InternalServerError: {error!r}")
+            self._end("Failed", failure_reason(error, folder))
+            if not is_disk_full(error):
+                traceback.print_exc()
         finally:
-            if server:
-                remove_server(server)
+            remove_server(folder / _SERVER)
 
     def _wait_until_ready(self, server: LocalServer) -> None:
+        """Wait until the server is ready or the job is to stop."""
         deadline = time.monotonic() + _START_LIMIT_S
-        while not server.is_ready:
+        while not server.is_ready and not self._is_stopping():
             if not server.is_running:
                 raise UserError("the server ended before it was ready: see the job's log")
             if time.monotonic() > deadline:
                 raise UserError(f"the server was not ready after {_START_LIMIT_S:.0f} s: see the job's log")
             time.sleep(_POLL_S)
 
-    def _transform(self, request: Record, server: LocalServer) -> list[str]:
-        """Send all input files; return the errors, one line for each file that failed."""
+    def _transform(self, request: Record, server: LocalServer) -> list[str | None]:
+        """Send the input files until the job is to stop.
+
+        Returns:
+            For each file the error, empty if the file was answered; None if it was not sent.
+        """
         source = local_path(request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"], "S3Uri")
         target = local_path(request["TransformOutput"]["S3OutputPath"], "S3OutputPath")
         files = sorted(path for path in source.rglob("*") if path.is_file())
@@ -155,14 +166,15 @@ class TransformSupervisor:
             return _transform_file(path, target / f"{path.relative_to(source)}.out", request, server)
 
         with ThreadPoolExecutor(request.get("MaxConcurrentTransforms") or 1) as pool:
-            return [error for error in pool.map(transform_unless_stopping, files) if error]
+            return list(pool.map(transform_unless_stopping, files))
 
     def _is_stopping(self) -> bool:
         return self.records.read(self.name)["TransformJobStatus"] == "Stopping"
 
-    def _finish(self, errors: list[str]) -> None:
+    def _finish(self, outcomes: Sequence[str | None]) -> None:
+        errors = [one for one in outcomes if one]
         if self._is_stopping():
-            self._end("Stopped")
+            self._end("Stopped", f"stopped on request after {outcomes.count('')} of {len(outcomes)} input objects")
         elif errors:
             self._end("Failed", f"ClientError: {len(errors)} input objects failed; the first: {errors[0]}")
         else:
@@ -173,8 +185,8 @@ class TransformSupervisor:
         self.records.update(self.name, TransformJobStatus=status, TransformEndTime=now(), **failure)
 
 
-def _transform_file(path: Path, output: Path, request: Mapping[str, Any], server: LocalServer) -> str | None:
-    """Write the response for one file; return the error instead if it fails, and write nothing."""
+def _transform_file(path: Path, output: Path, request: Mapping[str, Any], server: LocalServer) -> str:
+    """Write the response for one file, and return nothing; if it fails, return the error and write nothing."""
     if path.stat().st_size > request.get("MaxPayloadInMB", 6) * _MIB:
         return f"{path.name}: larger than MaxPayloadInMB"
     headers = {"Content-Type": request["TransformInput"].get("ContentType", "application/octet-stream")}
@@ -183,9 +195,8 @@ def _transform_file(path: Path, output: Path, request: Mapping[str, Any], server
     status, _, body = server.request("POST", "/invocations", path.read_bytes(), headers)
     if status != http.client.OK:
         return f"{path.name}: {status}: {body.decode(errors='replace')}"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(body)
-    return None
+    write_file(output, body)
+    return ""
 
 
 def main() -> None:

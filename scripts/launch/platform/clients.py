@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from aws.clients import client
 from aws.errors import UnreachableError
 from launch.local.client import DEFAULT_FOLDER, LocalClient, LocalLogs
+from launch.local.servers import LOOPBACK
 from launch.terminal import print_status
 
 T = TypeVar("T")
@@ -52,10 +53,17 @@ class Lookups(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class PlatformOptions:
-    """Which platform to use: AWS in a region, or this machine with its jobs and endpoints in a folder."""
+    """Which platform to use: AWS in a region, or this machine with its jobs and endpoints in a folder.
+
+    Attributes:
+        bind: the address on which local endpoints listen.
+        interrupt_after_s: seconds after which a new local training is interrupted as on Spot capacity; 0 means never.
+    """
 
     local: bool = False
     folder: Path = DEFAULT_FOLDER
+    bind: str = LOOPBACK
+    interrupt_after_s: float = 0
     region: str | None = None
     lookups: Lookups = Lookups.REQUIRED
 
@@ -90,12 +98,12 @@ class PlatformOptions:
         Raises:
             CloudError: no region is set, or the profile does not exist.
         """
-        return _local_platform(self.folder) if self.local else _aws_platform(self.region)
+        return _local_platform(self) if self.local else _aws_platform(self.region)
 
 
-def _local_platform(folder: Path) -> Platform:
-    local = LocalClient(folder)
-    flags = " --local" if folder == DEFAULT_FOLDER else f" --local --folder {folder}"
+def _local_platform(options: PlatformOptions) -> Platform:
+    local = LocalClient(options.folder, bind=options.bind, interrupt_after_s=options.interrupt_after_s)
+    flags = " --local" if options.folder == DEFAULT_FOLDER else f" --local --folder {options.folder}"
     return Platform(sagemaker=local, runtime=local, logs=LocalLogs(local.folder), interval_s=0.2, flags=flags)
 
 

@@ -26,7 +26,7 @@ class Resource:
 
     Attributes:
         kind: endpoint, config, model, tuning, training or transform.
-        state: its status, where it has one.
+        state: its status, where it has one; InProgress is a running job's.
         cost: what it costs to keep, empty if nothing.
         remove: deletes it, or stops it if it is a job.
         clean_up: removes what remains of it afterwards.
@@ -69,12 +69,18 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def find_resources(
-    platform: Platform, *, local: bool, region: str | None = None, owner: str | None = None
+    platform: Platform,
+    *,
+    local: bool,
+    region: str | None = None,
+    owner: str | None = None,
+    ended_jobs: bool = False,
 ) -> list[Resource]:
     """List the project's endpoints, configs, models and running jobs, in an order in which they can be removed.
 
     Args:
         owner: only those with this tag ``owner``; None for all.
+        ended_jobs: list local jobs that have ended as well, with the disk space that they take.
 
     Raises:
         CloudError: AWS refused a request.
@@ -88,6 +94,7 @@ def find_resources(
             *inventory.tunings(),
             *inventory.trainings(),
             *inventory.transforms(),
+            *(inventory.ended_jobs() if ended_jobs else ()),
         ]
 
 
@@ -153,6 +160,18 @@ class _Inventory:
             cost = self._cost(Use.TRANSFORM, described["TransformResources"])
             remove = partial(sagemaker.stop_transform_job, TransformJobName=name)
             yield Resource("transform", name, "InProgress", cost, remove)
+
+    def ended_jobs(self) -> Iterator[Resource]:
+        """List the local jobs that have ended; they cost nothing but disk space."""
+        for kind, title in (("training", "TrainingJob"), ("transform", "TransformJob")):
+            for item in self._tagged(f"list_{kind}_jobs", f"{title}Summaries", f"{title}Arn"):
+                name, state = item[f"{title}Name"], item[f"{title}Status"]
+                if state in ("InProgress", "Stopping"):
+                    continue
+                size = self.platform.sagemaker.files(f"{kind}-job", name).num_bytes()
+                delete = getattr(self.platform.sagemaker, f"delete_{kind}_job")
+                remove = partial(delete, **{f"{title}Name": name})
+                yield Resource(kind, name, state, f"{size / 1e6:,.1f} MB on disk", remove)
 
     def _tagged(self, operation: str, key: str, arn: str, **request: str) -> Iterator[Mapping[str, Any]]:
         sagemaker = self.platform.sagemaker

@@ -9,7 +9,7 @@ from aws.clients import client
 from aws.errors import translate_errors
 from aws.request_check import check
 from classifier.contract.architectures import check_name
-from classifier.contract.channels import PHOTO_CHANNELS, find_channels, is_junk_file, select_channels
+from classifier.contract.channels import find_channels, is_junk_file, photo_channel, select_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import PlatformOptions
@@ -176,14 +176,16 @@ def _channels_in_s3(place: str, region: str | None) -> dict[str, str]:
     with translate_errors(place):
         s3 = client("s3", region=region)
         holds_folders = {
-            name: name in PHOTO_CHANNELS
+            name: photo_channel(name) is not None
             and any(not is_junk_file(child) for child in _folders_in_s3(s3, bucket, f"{start}{name}/"))
             for name in _folders_in_s3(s3, bucket, start)
         }
     if not holds_folders:
         raise DataError(f"{place} contains no folders; upload_data creates train/, validation/ and test/ there")
     names = select_channels(holds_folders, place)
-    return {name: f"s3://{bucket}/{start}{name}/" for name in names} or {"train": f"s3://{bucket}/{start}"}
+    return {channel: f"s3://{bucket}/{start}{name}/" for channel, name in names.items()} or {
+        "train": f"s3://{bucket}/{start}"
+    }
 
 
 def _folders_in_s3(s3: Any, bucket: str, start: str) -> Iterator[str]:

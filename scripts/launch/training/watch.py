@@ -147,8 +147,8 @@ class TrainingWatch:
         The copy from S3 is removed in any case, and so is the folder if nothing was unpacked into it.
         """
         uri = f"{record['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{self.name}/output/output.tar.gz"
-        self.reports.mkdir(parents=True, exist_ok=True)
         try:
+            self.reports.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".download-", dir=self.reports) as folder:
                 archive = local_path(uri, "output") if is_local(uri) else _download(uri, Path(folder))
                 unpack_tar(archive, self.reports, max_bytes=_MAX_REPORT_BYTES)

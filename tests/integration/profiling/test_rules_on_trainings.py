@@ -56,7 +56,7 @@ def train(folder: Path, *, reading_s: float = 0.0, step_s: Callable[[int], float
         callback = CallbackList(profilers, pytest.fail)
         callback.on_train_begin(context)
         callback.on_epoch_begin("train", 1)
-        trainer.train_epoch(batches(40, reading_s), seed=0, advance=lambda: None, callback=callback)
+        trainer.train_epoch(batches(40, reading_s), advance=lambda: None, callback=callback)
         callback.on_epoch_end(EpochResult(number=1, metrics={}, lr=0.0, seconds=0.0, is_best=True))
         callback.on_train_end()
     return read_findings(paths.output_data / "profiler_findings.json")

@@ -17,6 +17,7 @@ from benchmarks.processes import Usage
 from support import foreign
 from support.drawing import draw_photo, encode
 from support.foreign import Client, Transfer
+from support.marks import GATE
 from support.raw_http import chunked_request, head, read_all, read_replies, read_reply, request
 from support.servers import ServerProcess
 
@@ -50,7 +51,7 @@ def require(program: str) -> None:
         pytest.skip(f"{program} is not installed on this machine")
 
 
-@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=GATE if name == "node-http" else ()) for name in CLIENTS])
 def test_answer_is_the_same_for_chunked_and_plain_bodies(server: ServerProcess, name: str) -> None:
     send, program = CLIENTS[name]
     require(program)

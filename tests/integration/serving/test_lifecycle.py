@@ -7,8 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http.client import HTTPException
 from pathlib import Path
+
+import pytest
 
 from support.raw_http import chunked_request, head, read_reply, request
 from support.servers import ServerProcess, drawn_photos, free_port, running, scrape, start
@@ -42,6 +46,8 @@ def test_accepted_requests_are_answered_after_sigterm(opt_ml: Path, tmp_path: Pa
         assert server.wait(15) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_requests_sent_before_sigterm_are_answered_under_load(opt_ml: Path, tmp_path: Path) -> None:
     stopping, lost, num_answered = threading.Event(), [], []
 
@@ -86,6 +92,36 @@ def test_requests_sent_before_sigterm_are_answered_under_load(opt_ml: Path, tmp_
         for caller in callers:
             caller.join()
     assert lost == []
+
+
+def test_killed_worker_loses_at_most_the_requests_in_flight(server: ServerProcess) -> None:
+    stopping, answered = threading.Event(), threading.Semaphore(0)
+
+    def call(_: int) -> int:
+        """Send one request after another, each over a connection of its own; return how many were lost."""
+        num_lost = 0
+        while not stopping.is_set():
+            try:
+                assert server.invoke(PHOTO).status == 200
+                answered.release()
+            except (OSError, HTTPException):
+                num_lost += 1
+        return num_lost
+
+    def wait_for(num_answers: int) -> None:
+        for _ in range(num_answers):
+            assert answered.acquire(timeout=60)
+
+    with ThreadPoolExecutor(6) as callers:
+        lost = callers.map(call, range(6))
+        wait_for(20)
+        (killed,) = server.workers()
+        os.kill(killed, signal.SIGKILL)
+        while killed in server.workers():
+            time.sleep(0.01)
+        wait_for(40)
+        stopping.set()
+        assert max(lost) <= 1
 
 
 def test_killed_worker_is_replaced(server: ServerProcess, metrics_port: int) -> None:

@@ -1,12 +1,15 @@
 """Inspection of one photo: defects are reported, good photos are staged byte for byte."""
 
+import multiprocessing
+import zlib
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from dataset.inspection import Inspection, InspectionOptions, InspectionTask, inspect
+from dataset.inspection import Inspection, InspectionOptions, InspectionTask, inspect, inspect_batch, open_pool
 from support.drawing import draw_photo, encode
 
 DEFAULTS = InspectionOptions(min_side=16, longer_side=None, repair_truncated=False, keep_tiny=False, link=False)
@@ -56,6 +59,40 @@ def test_a_png_with_a_damaged_middle_is_corrupt(run: Run) -> None:
 )
 def test_a_file_that_is_no_image_is_reported(run: Run, data: bytes, reason: str) -> None:
     assert run(data)[-3:-1] == ("not-image", reason)
+
+
+def gray_png(width: int, height: int) -> bytes:
+    return encode(Image.new("L", (width, height)), "PNG", compress_level=1)
+
+
+def test_a_photo_that_takes_too_much_memory_is_too_large(run: Run) -> None:
+    data = bytearray(gray_png(1, 1))
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    inspection = run(bytes(data), "photo.png")
+    assert (inspection.digest, inspection.defect) == (None, "too-large")
+    assert inspection.reason.startswith("the image has 60000 × 60000 pixels, which take 17,167 MB to decode")
+
+
+def test_a_photo_is_too_large_only_at_the_scale_that_is_decoded(run: Run) -> None:
+    """A camera of 108 megapixels. At full size, a progressive JPEG like this one exceeds the limit."""
+    image = Image.new("RGB", (12_000, 9_000), "gray")
+    data = encode(image, quality=10, subsampling=0, progressive=True)
+    assert run(data).defect == ""
+    assert run(data, "other.jpg", DEFAULTS._replace(longer_side=9_000)).defect == "too-large"
+
+
+def test_large_photos_are_decoded_one_at_a_time_in_all_processes(tmp_path: Path) -> None:
+    for name, side in (("large", 7400), ("small", 40)):
+        (tmp_path / f"{name}.png").write_bytes(gray_png(side, side))
+    tasks = [InspectionTask(str(tmp_path / f"{name}.png"), str(tmp_path / name)) for name in ("large", "small")]
+    slot = multiprocessing.get_context("spawn").Lock()
+    with open_pool(2, slot) as pool:
+        with slot:
+            large, small = (pool.submit(inspect_batch, [task], DEFAULTS) for task in tasks)
+            assert small.result()[0].defect == ""
+            assert not wait([large], timeout=2).done
+        assert large.result()[0].defect == ""
 
 
 def test_a_file_that_is_not_there_is_missing(tmp_path: Path) -> None:

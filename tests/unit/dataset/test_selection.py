@@ -43,10 +43,12 @@ def test_the_same_bytes_in_two_splits_stay_in_the_later_split() -> None:
     assert kinds(selection) == {"leak drop": 2}
 
 
-def test_the_same_bytes_again_are_kept_and_reported() -> None:
-    selection = choose([("x", "cat", "train"), ("x", "cat", "train")])
-    assert len(selection.photos) == 2
-    assert kinds(selection) == {"repeat keep": 1}
+def test_of_the_same_bytes_one_photo_is_kept() -> None:
+    photos = [("x", "cat", "train"), ("x", "cat", "train"), ("x", "cat", "train")]
+    selection = choose(photos)
+    assert paths(selection) == ["cat/0.jpg"]
+    assert kinds(selection) == {"repeat drop": 2}
+    assert len(choose(photos, "repeat=keep").photos) == 3
 
 
 def test_copies_are_kept_if_the_actions_say_so() -> None:
@@ -109,7 +111,7 @@ def test_a_share_of_zero_makes_no_split() -> None:
 
 def test_copies_get_the_same_split() -> None:
     photos = [(f"{number // 2}", "cat", None) for number in range(40)]
-    split = split_photos(choose(photos).photos, {"validation": 0.3}, 0)
+    split = split_photos(choose(photos, "repeat=keep").photos, {"validation": 0.3}, 0)
     sides = {
         item.inspection.digest: {
             other.photo.split for other in split if other.inspection.digest == item.inspection.digest

@@ -1,6 +1,7 @@
 """Listings of every kind of source: the photos with their classes and splits."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,6 +60,35 @@ class TestClassFolders:
         touch(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg", "validation/cat/3.jpg")
         with pytest.raises(DataError, match="two folders for the same split"):
             list_class_folders(tmp_path)
+
+    def test_splits_beside_other_folders_are_named(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"data/{split}/{label}/1.jpg" for split in ("train", "val") for label in "ab"), "demo/1.jpg")
+        with pytest.raises(DataError, match=f"pass {tmp_path}/data, which holds train/, val/ of 2 classes"):
+            list_class_folders(tmp_path)
+
+    def test_class_folders_beside_other_folders_are_named(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"images/Images/{label}/1.jpg" for label in "abc"), "annotations/Annotation/a/1")
+        with pytest.raises(DataError, match=f"did you mean {tmp_path}/images/Images, which holds 3 class folders"):
+            list_class_folders(tmp_path)
+
+    def test_a_folder_in_an_archive_is_named_by_its_path_there(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+            for label in "ab":
+                archive.writestr(f"images/Images/{label}/1.jpg", b"x")
+            archive.writestr("README.md", b"x")
+            archive.writestr("annotations/a/1", b"x")
+        with pytest.raises(DataError, match=r"did you mean photos\.zip/images/Images, .* Extract the archive first\."):
+            find_photos(Source(text=str(tmp_path / "photos.zip")), tmp_path / "work", print)
+
+    def test_classes_whose_photos_are_all_in_subfolders_cause_a_warning(self, tmp_path: Path) -> None:
+        touch(tmp_path, *(f"{kind}/{label}/1.jpg" for kind in ("full", "crops") for label in "abc"), "cat/1.jpg")
+        (warning,) = list_class_folders(tmp_path).warnings
+        assert warning == (
+            "all photos of 'crops', 'full' are in subfolders of the class folder, which count as one class; if those "
+            f"are the classes, pass {tmp_path}/crops, which holds 3 class folders, or {tmp_path}/full, which holds 3 "
+            "class folders"
+        )
+        assert list_class_folders(touch(tmp_path / "deep", "cat/1.jpg", "cat/more/2.jpg", "dog/3.jpg")).warnings == []
 
     @pytest.mark.parametrize(
         ("places", "message"), [(["1.jpg"], "holds photos but no class folders"), ([], "holds no class folders")]

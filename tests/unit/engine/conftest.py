@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from classifier.engine.base import EngineChoice
 from support.servers import export_artifact, write_artifact
 
 
@@ -17,6 +16,4 @@ def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact with its graph, served in fp32; read only."""
-    folder = export_artifact(write_artifact(tmp_path_factory.mktemp("exported") / "model"))
-    EngineChoice(bf16=False, int8=False).write(folder)
-    return folder
+    return export_artifact(write_artifact(tmp_path_factory.mktemp("exported") / "model"), only_fp32=True)

@@ -9,6 +9,7 @@ import pytest
 from classifier.engine.convert import convert_artifact, save_graph
 from classifier.engine.openvino import compile_graph, openvino_core
 from classifier.engine.quantization import quantize
+from support.marks import GATE
 from support.servers import drawn_pixels, torch_logits, write_artifact
 
 
@@ -36,7 +37,7 @@ def test_graph_read_back_from_its_file_returns_the_same_logits(graph: openvino.M
     )
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "shufflenet_v2_x1_0"])
+@pytest.mark.parametrize("architecture", ["resnet18", pytest.param("shufflenet_v2_x1_0", marks=GATE)])
 def test_int8_logits_stay_close_to_float_logits(tmp_path: Path, architecture: str) -> None:
     folder = write_artifact(tmp_path / "model", architecture=architecture)
     pixels, _ = drawn_pixels(24)

@@ -58,7 +58,7 @@ def confusion_of(num_classes: int) -> np.ndarray:
     return rng.poisson(0.4, (num_classes, num_classes)) + np.diag(rng.integers(10, 60, num_classes))
 
 
-@pytest.mark.parametrize("num_classes", [2, 10, 20, 60, 133])
+@pytest.mark.parametrize("num_classes", [2, 10, 133])
 def test_confusion_matrix_of_any_size(tmp_path: Path, num_classes: int) -> None:
     names = [f"class number {number}" for number in range(num_classes)]
     plot_confusion(tmp_path / "confusion.png", confusion_of(num_classes), names, "Confusion on test, 99 photos")

@@ -66,6 +66,16 @@ def test_hints_follow_warnings(tmp_path: Path) -> None:
     ]
 
 
+def test_photos_in_two_classes_are_a_notice_and_a_table(tmp_path: Path) -> None:
+    rows = "".join(f"1,train,{name}/1.jpg,{name}\n" for name in ("a", "b"))
+    (tmp_path / "conflicts.csv").write_text(f"group,channel,path,class\n{rows}", encoding="utf-8")
+    folder = folder_of(tmp_path)
+    assert titles(folder)[0] == "Photos are in two classes"
+    section = sections.data(folder)
+    assert section is not None
+    assert [row["path"] for row in section["conflicts"]] == ["a/1.jpg", "b/1.jpg"]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from classifier.contract.channels import EXTENSIONS
 from classifier.errors import DataError
-from classifier.vision.images import EXTENSIONS
 from launch.endpoint.predictions import find_photos
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"

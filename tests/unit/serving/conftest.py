@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from classifier.engine.base import EngineChoice
 from classifier.serving import log
 from classifier.serving.app import create_app
 from classifier.serving.asgi import Admission
@@ -19,9 +18,7 @@ from support.servers import export_artifact, write_artifact
 @pytest.fixture(scope="session")
 def artifact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact with its graph, served in fp32; read only."""
-    folder = export_artifact(write_artifact(tmp_path_factory.mktemp("artifact") / "model"))
-    EngineChoice(bf16=False, int8=False).write(folder)
-    return folder
+    return export_artifact(write_artifact(tmp_path_factory.mktemp("artifact") / "model"), only_fp32=True)
 
 
 @pytest.fixture(scope="session")

@@ -246,6 +246,7 @@ HOSTILE = {
     "a long number": filled(b'{"image":', b"1", b"}"),
     "escapes": filled(b'{"image":"', rb"\u0041", b'"}'),
     "escaped slashes": filled(b'{"image":"', rb"\/", b'"}'),
+    "some escapes": filled(b'{"image":"', b"A" * 15 + rb"\/", b'"}'),
     "surrogates": filled(b'{"image":"', rb"\ud83d\ude00", b'"}'),
     "one wide character": filled(b'{"image":"', b"A", rb'\ud83d\ude00"}'),
     "invalid UTF-8": filled(b'{"image":"', b"\xff", b'"}'),
@@ -281,7 +282,7 @@ def test_hostile_json_costs_no_more_than_a_photo_of_its_size(kind: str, body: by
     assert any(cpu_s(body, kind) < 8 * cpu_s(HOSTILE["base64"], JSON) for _ in range(5))
 
 
-@pytest.mark.parametrize("body", [HOSTILE["quotes"], HOSTILE["escapes"], HOSTILE["base64"], HOSTILE["spaces"]])
+@pytest.mark.parametrize("body", [HOSTILE["quotes"], HOSTILE["some escapes"], HOSTILE["base64"], HOSTILE["spaces"]])
 def test_other_threads_run_while_a_large_body_is_read(body: bytes) -> None:
     done = threading.Event()
     turns = 0
@@ -303,6 +304,12 @@ def test_other_threads_run_while_a_large_body_is_read(body: bytes) -> None:
         other.join()
         sys.setswitchinterval(interval)
     assert turns >= 3
+
+
+@pytest.mark.parametrize("name", ["escapes", "escaped slashes", "an escaped key"])
+def test_a_large_body_of_escapes_is_rejected_before_it_is_parsed(name: str) -> None:
+    with pytest.raises(TooLargeError, match="an eighth of the JSON consists of escapes"):
+        decode(HOSTILE[name])
 
 
 def test_large_bodies_are_parsed_one_at_a_time() -> None:

@@ -116,10 +116,40 @@ def test_skips_and_leaks_are_reported(paths: Paths, executor: Executor, capsys: 
     assert (paths.output_data / "leaks.csv").is_file()
 
 
+def test_the_same_bytes_in_two_classes_are_reported_and_listed(
+    paths: Paths, executor: Executor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cross", "square"):
+        shutil.copy(paths.channel("train") / "disc" / "0.jpg", paths.channel("train") / name / "not_found.jpg")
+    data = load(paths, executor)
+    assert not [sample.name for sample in data.validation if sample.name.endswith("not_found.jpg")]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == (
+        "warning: the same bytes in different classes, of which at most one can be right: 3 photos of 1 different "
+        "contents (train/cross/not_found.jpg; train/disc/0.jpg; train/square/not_found.jpg); "
+        f"all are listed in {paths.output_data / 'conflicts.csv'}"
+    )
+    assert (paths.output_data / "conflicts.csv").read_text(encoding="utf-8").splitlines() == [
+        "group,channel,path,class",
+        "1,train,cross/not_found.jpg,cross",
+        "1,train,disc/0.jpg,disc",
+        "1,train,square/not_found.jpg,square",
+    ]
+
+
+def test_classes_in_subfolders_cause_a_warning(
+    paths: Paths, executor: Executor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_classes(paths.channel("train") / "crops", seed=1)
+    load(paths, executor)
+    assert capsys.readouterr().out.startswith("warning: all photos of 'crops' are in subfolders of the class folder")
+
+
 def test_clean_data_causes_no_warnings(paths: Paths, executor: Executor, capsys: pytest.CaptureFixture[str]) -> None:
     load(paths, executor)
     assert capsys.readouterr().out == ""
     assert not (paths.output_data / "leaks.csv").exists()
+    assert not (paths.output_data / "conflicts.csv").exists()
 
 
 @pytest.mark.parametrize(("policy", "num_photos"), [("skip", 24), ("load", 25)])
@@ -166,6 +196,17 @@ def test_split_keeps_copies_of_a_photo_on_one_side(seed: int) -> None:
     train, validation = split(samples, 0.25, seed)
     assert not {item.digest for item in train} & {item.digest for item in validation}
     assert len(validation) == 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_trains_on_bytes_that_are_in_several_classes(seed: int) -> None:
+    placeholders = [sample(label, 90 + number, b"placeholder") for label in range(3) for number in range(4)]
+    samples = [*(sample(label, number) for label in range(3) for number in range(10)), *placeholders]
+    train, validation = split(samples, 0.3, seed)
+    assert {item.name for item in placeholders} <= names(train)
+    assert Counter(item.label for item in validation) == {0: 3, 1: 3, 2: 3}
+    assert names(train) | names(validation) == names(samples)
+    assert split(samples[::-1], 0.3, seed) == (train, validation)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from classifier.errors import DataError
-from classifier.training.folders import check_same_classes, class_labels, has_image_extension, list_channel
+from classifier.training.folders import check_same_classes, class_labels, list_channel, nested_classes
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -116,13 +116,6 @@ def test_photos_without_class_folders_are_an_error(tmp_path: Path) -> None:
         list_channel("train", touch(tmp_path, "1.jpg", "2.jpg"))
 
 
-@pytest.mark.parametrize(
-    ("name", "photo"), [("a.jpg", True), ("a.JPEG", True), ("a.avif", True), ("a.txt", False), ("jpg", False)]
-)
-def test_image_extensions_are_recognized(name: str, photo: bool) -> None:
-    assert has_image_extension(Path(name)) is photo
-
-
 def test_channels_with_the_same_classes_are_accepted(tmp_path: Path) -> None:
     first = list_channel("train", touch(tmp_path / "train", "a/1.jpg", "b/1.jpg"))
     check_same_classes(first, list_channel("test", touch(tmp_path / "test", "b/1.jpg", "a/1.jpg")))
@@ -137,3 +130,14 @@ def test_channels_with_different_classes_are_an_error_that_names_them(tmp_path: 
         "channels 'train' and 'test' hold different classes: '0', '1', '2', '3', '4' … only in 'train'; "
         "'z' only in 'test'; both need the same class folders"
     )
+
+
+def test_a_whole_data_set_in_place_of_a_channel_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{split}/{label}/1.jpg" for split in ("train", "val") for label in "ab"))
+    with pytest.raises(DataError, match=r"^channel 'train': .* holds the folders train, val, each with class "):
+        list_channel("train", tmp_path)
+
+
+def test_classes_whose_photos_are_all_in_subfolders_are_found(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/1.jpg", "cat/deep/2.jpg", "full/hat/3.jpg", "full/shoe/4.jpg", "full/README", "empty/x.txt")
+    assert nested_classes(list_channel("train", tmp_path)) == ["full"]

@@ -14,10 +14,12 @@ from classifier.training.scan import (
     Leak,
     ScanResult,
     check_bad_share,
+    find_conflicts,
     find_leaks,
     fingerprint,
     scan_channel,
     write_bad_images,
+    write_conflicts,
     write_leaks,
 )
 from support.drawing import draw_photo, encode, write_classes
@@ -146,6 +148,27 @@ def test_the_same_bytes_in_two_channels_are_a_leak(tmp_path: Path, scan: ScanFol
     header, first, *_ = read_csv(tmp_path / "leaks.csv")
     assert header == ["channel", "path", "also_in_channel", "also_in_path"]
     assert first == ["validation", "cross/renamed.jpg", "train", "disc/0.jpg"]
+
+
+def test_the_same_bytes_in_two_classes_are_a_conflict_within_and_across_channels(
+    tmp_path: Path, scan: ScanFolder
+) -> None:
+    train = write_classes(tmp_path / "train", photos_per_class=2)
+    validation = write_classes(tmp_path / "validation", photos_per_class=2, seed=1)
+    shutil.copy(train / "disc" / "0.jpg", train / "cross" / "x.jpg")
+    shutil.copy(train / "disc" / "0.jpg", train / "disc" / "y.jpg")
+    shutil.copy(train / "square" / "1.jpg", validation / "disc" / "z.jpg")
+    shutil.copy(train / "square" / "0.jpg", validation / "square" / "same.jpg")
+    conflicts = find_conflicts([scan(train), scan(validation, "validation")])
+    write_conflicts(tmp_path / "conflicts.csv", conflicts)
+    assert read_csv(tmp_path / "conflicts.csv") == [
+        ["group", "channel", "path", "class"],
+        ["1", "train", "cross/x.jpg", "cross"],
+        ["1", "train", "disc/0.jpg", "disc"],
+        ["1", "train", "disc/y.jpg", "disc"],
+        ["2", "train", "square/1.jpg", "square"],
+        ["2", "validation", "disc/z.jpg", "disc"],
+    ]
 
 
 def test_duplicates_within_a_channel_are_not_leaks(image_folder: Path, scan: ScanFolder) -> None:

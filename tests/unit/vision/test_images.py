@@ -4,8 +4,10 @@ import io
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageFile
 
+from classifier.contract.channels import EXTENSIONS
 from classifier.errors import ImageError
-from classifier.vision.images import EXTENSIONS, FORMATS, MIB, decode, is_image, open_image, tolerate_truncated_images
+from classifier.vision.images import FORMATS, MIB, decode, is_image, open_image, tolerate_truncated_images
 from support.drawing import draw_photo, encode
 
 SIZE = (64, 48)
@@ -436,6 +439,19 @@ def test_upright_copy_counts(end: bool) -> None:
     check_rgb(decode(turned, max_decoded=needed), (SIZE[1], SIZE[0]))
     with pytest.raises(ImageError, match="64 × 48 pixels, which take"):
         decode(turned, max_decoded=needed - 1)
+
+
+def test_large_images_are_decoded_one_at_a_time_and_the_others_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classifier.vision.images.LARGE_DECODED", 100_000)
+    slot = threading.Lock()
+    monkeypatch.setattr("classifier.vision.images._large_slot", slot)
+    small, large = (encode(draw_photo(*size), "PNG") for size in (SIZE, (320, 240)))
+    with ThreadPoolExecutor(1) as executor:
+        with slot:
+            decode(small)
+            waiting = executor.submit(decode, large)
+            assert not wait([waiting], timeout=0.5).done
+        check_rgb(waiting.result(), (320, 240))
 
 
 MODES = {

@@ -8,7 +8,7 @@ import pytest
 from classifier.contract.config import read_training_config
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, DataError
-from launch.local.opt_ml import lay_out
+from launch.local.opt_ml import lay_out, publish, staging_folder
 
 FILE = {
     "ContentType": "application/x-image",
@@ -120,3 +120,21 @@ def test_missing_channel_is_reported_before_anything_is_cleared(base: Path, imag
     with pytest.raises(DataError, match=r"^channel 'test': there is no folder "):
         lay_out(base, {"train": image_folder, "test": base / "none"}, {})
     assert read(base, "hyperparameters") == {"epochs": "3"}
+
+
+def test_a_staged_training_replaces_the_last_one_only_with_a_model(base: Path, image_folder: Path) -> None:
+    for folder, epochs in ((base, "1"), (staging_folder(base), "2")):
+        lay_out(folder, {"train": image_folder}, {"epochs": epochs})
+    assert not publish(base)
+    assert read(base, "hyperparameters") == {"epochs": "1"}
+    (staging_folder(base) / "model" / "model.json").write_text("{}", encoding="utf-8")
+    assert publish(base)
+    assert read(base, "hyperparameters") == {"epochs": "2"}
+    assert [path.name for path in base.parent.glob("opt_ml*")] == ["opt_ml"]
+
+
+def test_a_first_training_needs_no_earlier_one(base: Path, image_folder: Path) -> None:
+    lay_out(staging_folder(base), {"train": image_folder}, {})
+    (staging_folder(base) / "model" / "model.json").write_text("{}", encoding="utf-8")
+    assert publish(base)
+    assert len(list((base / "input" / "data" / "train").rglob("*.jpg"))) == 24

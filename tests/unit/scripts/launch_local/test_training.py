@@ -77,7 +77,8 @@ def test_requested_config_files_are_written(jobs: Jobs) -> None:
     base = jobs.base()
     assert read(base, "hyperparameters") == {"epochs": "3"}
     assert read(base, "inputdataconfig")["train"]["TrainingInputMode"] == "FastFile"
-    assert read(base, "checkpointconfig") == {"LocalPath": str(base / "checkpoints")}
+    kept = (jobs.folder / "kept").as_uri()
+    assert read(base, "checkpointconfig") == {"S3Uri": kept, "LocalPath": str(base / "checkpoints")}
     hook = read(base, "debughookconfig")
     assert hook["LocalPath"] == str(base / "output" / "tensors")
     assert hook["HookParameters"] == {"save_interval": "5"}
@@ -136,6 +137,51 @@ def test_checkpoints_are_kept_between_jobs(jobs: Jobs) -> None:
         jobs.wait(name)
     assert (jobs.base(name="second") / "model" / "n").read_text(encoding="utf-8").strip() == "1"
     assert sorted(path.name for path in kept.iterdir()) == ["0", "1"]
+
+
+# Ends by itself only where it finds the checkpoint of an earlier attempt.
+RESUME = """
+    ls -A $base/model $base/output/data $base/checkpoints > $base/found
+    if [ -e $base/checkpoints/1 ]; then cp $base/found $base/model/found; exit 0; fi
+    echo partial | tee $base/model/w $base/output/data/r $base/checkpoints/1
+    while true; do sleep 0.1; done"""
+
+
+def test_interrupted_job_starts_again_with_its_checkpoints_alone(tmp_path: Path) -> None:
+    # The program does not end on SIGTERM, so that SIGKILL follows.
+    jobs = Jobs(tmp_path, grace_s=0.2, interrupt_after_s=1.5)
+    kept = jobs.folder / "kept"
+    record = jobs.run(f'trap "" TERM; {RESUME}', checkpoints=kept.as_uri(), resources=Resources(spot=True))
+    assert record["TrainingJobStatus"] == "Completed", record
+    transitions = record["SecondaryStatusTransitions"]
+    first = ["Starting", "Downloading", "Training", "Interrupted"]
+    assert [one["Status"] for one in transitions] == [*first, "Starting", "Training", "Uploading", "Completed"]
+    message = f"interrupted after 1.5 s, as on Spot capacity; it starts again with the checkpoints in {kept.as_uri()}"
+    assert transitions[3]["StatusMessage"] == message
+    assert LogTail(LocalLogs(jobs.client.folder), TRAINING_JOBS, "job/").new_lines() == ["partial", message]
+    assert (jobs.base() / "model" / "found").read_text(encoding="utf-8").split() == [
+        *[f"{jobs.base()}/checkpoints:", "1"],
+        f"{jobs.base()}/model:",
+        f"{jobs.base()}/output/data:",
+    ]
+    assert members(record["ModelArtifacts"]["S3ModelArtifacts"]) == ["found"]
+    assert [path.name for path in kept.iterdir()] == ["1"]
+
+
+def test_interrupted_job_without_checkpoints_starts_from_the_beginning(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, interrupt_after_s=1)
+    # Beside /opt/ml, so that it outlives the attempt.
+    count = "echo >> $base/../n; mkdir -p $base/checkpoints; ls $base/checkpoints > $base/model/found; "
+    script = f"{count} touch $base/checkpoints/1; [ $(wc -l < $base/../n) = 2 ] && exit 0; exec sleep 60"
+    record = jobs.run(script)
+    assert record["TrainingJobStatus"] == "Completed", record
+    assert "it starts again from the beginning: it has no checkpoints" in str(record["SecondaryStatusTransitions"])
+    assert (jobs.base() / "model" / "found").read_text(encoding="utf-8") == ""
+
+
+def test_job_that_ends_before_its_interruption_is_not_started_again(tmp_path: Path) -> None:
+    record = Jobs(tmp_path, interrupt_after_s=60).run("true")
+    assert "Interrupted" not in str(record)
 
 
 def test_tensors_and_profiles_are_delivered_below_their_output_path(jobs: Jobs) -> None:

@@ -1,0 +1,23 @@
+"""The signals that stop a program, which runs as process 1 of its container.
+
+The kernel drops a signal to process 1 that has no handler, and SIG_DFL is none. So the programs in ``docker/bin`` start
+with these signals blocked, which keeps one that arrives early, and unblock them once there is a handler.
+"""
+
+import os
+import signal
+from typing import NoReturn
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def end_process(number: int, _frame: object = None) -> NoReturn:
+    """End this process at once, as a signal handler or instead of one, with the exit code that a shell gives it."""
+    os._exit(128 + number)
+
+
+def end_process_on_stop() -> None:
+    """Let the stop signals end this process until the program installs its own handlers, and unblock them."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, end_process)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -1,0 +1,112 @@
+"""Order and random numbers of an epoch, as functions of nothing but the seed, the epoch and the sample.
+
+Batches, threads and ranks are not among their arguments. So a training can go on from any step without a saved random
+state, and a sample is augmented alike by any number of ranks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+
+# Columns of the draws of a sample.
+CROP, MIRROR, JITTER, ERASE = slice(0, 4), 4, slice(5, 8), slice(8, 12)
+NUM_DRAWS = 12
+_ORDER = 1 << 32  # a column of its own, beyond those of the draws
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def draws(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
+    """Return uniform random numbers in [0, 1), the same for a sample in any batch, thread and rank.
+
+    Args:
+        samples: indices of the samples, integers (N,).
+
+    Returns:
+        float32 (N, NUM_DRAWS), in the columns ``CROP``, ``MIRROR``, ``JITTER`` and ``ERASE``.
+    """
+    # The upper 24 bits: as many as a float32 holds exactly, so that none is rounded up to 1.
+    bits = _random_bits(seed, epoch, samples, np.arange(NUM_DRAWS, dtype=np.uint64)) >> np.uint64(40)
+    return bits.astype(np.float32) * np.float32(2**-24)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of torch's own generators, from which dropout and stochastic depth draw, for a step of a rank.
+
+    Args:
+        step: counted from the training's first.
+    """
+    return int.from_bytes(blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()) >> 1
+
+
+def _random_bits(seed: int, epoch: int, samples: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return random bits, uint64 (N, C): splitmix64 (Steele et al., 2014) of a counter instead of a state."""
+    keys = _mix(np.array([seed], dtype=np.uint64))
+    for values in (np.array([epoch], dtype=np.uint64), samples.astype(np.uint64)):
+        keys = _mix(keys + (values + np.uint64(1)) * np.uint64(_GOLDEN))
+    return _mix(keys[:, None] + (columns + np.uint64(1)) * np.uint64(_GOLDEN))
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def nth_part(indices: np.ndarray, number: int, count: int) -> np.ndarray:
+    """Return part ``number`` of ``count`` contiguous parts, whose lengths differ by one at most."""
+    return indices[number * len(indices) // count : (number + 1) * len(indices) // count]
+
+
+def in_order(num_samples: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield the indices of all samples in their own order, in batches of nearly equal sizes."""
+    count, indices = num_batches(num_samples, batch_size), np.arange(num_samples)
+    return (nth_part(indices, number, count) for number in range(count))
+
+
+def num_batches(num_samples: int, batch_size: int) -> int:
+    """Return the number of batches of :func:`in_order`."""
+    return -(-num_samples // batch_size)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The samples of each step of each epoch. Epochs count from 1, the steps of an epoch from 0.
+
+    Attributes:
+        batch_size: of all ranks together. Batches have nearly equal sizes: at most this, and never a single sample,
+            which batch normalization can't process; three samples in batches of two are one batch.
+    """
+
+    num_samples: int
+    batch_size: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of an epoch."""
+        return max(1, min(num_batches(self.num_samples, self.batch_size), self.num_samples // 2))
+
+    def batch(self, epoch: int, step: int) -> np.ndarray:
+        """Return the indices of the samples of a step, int64 (N,); an epoch has every sample once."""
+        return nth_part(_order(self.num_samples, self.seed, epoch), step, self.steps)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield the batches of an epoch, from the step ``start`` on."""
+        return (self.batch(epoch, step) for step in range(start, self.steps))
+
+    @staticmethod
+    def share(indices: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+        """Return a rank's contiguous share of a batch, empty if there are fewer samples than ranks."""
+        return nth_part(indices, rank, world_size)
+
+
+@lru_cache(maxsize=2)
+def _order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of an epoch's samples, int64 (num_samples,): sorted by random keys, not drawn in sequence."""
+    keys = _random_bits(seed, epoch, np.arange(num_samples), np.array([_ORDER], dtype=np.uint64))[:, 0]
+    order = np.argsort(keys, kind="stable")
+    order.flags.writeable = False
+    return order
