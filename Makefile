@@ -29,8 +29,8 @@ test-all: .venv/compiled  ## the default suite and all slow tests
 	touch $@
 
 image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it without access to torchvision's hub
-	docker build --tag image-classifier --file docker/Dockerfile --build-arg REVISION=$$(git rev-parse HEAD) \
-		$(if $(filter undefined,$(origin BAKED_WEIGHTS)),,--build-arg BAKED_WEIGHTS="$(BAKED_WEIGHTS)") .
+	docker/build.sh image-classifier \
+		$(if $(filter undefined,$(origin BAKED_WEIGHTS)),,--build-arg BAKED_WEIGHTS="$(BAKED_WEIGHTS)")
 
 test-docker: setup  ## the image in a real Docker engine; IMAGE names an existing one
 	$(bin)/pytest -m docker tests/docker

@@ -13,4 +13,3 @@ python /tmp/slim.py "$tree" "$@"
 # Bytecode is compiled once instead of at every start; unchecked, because COPY changes the modification times.
 PYTHONHASHSEED=0 python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
     -s "$tree" -p /opt/venv/lib/python3.11/site-packages "$tree"
-find "$tree" -exec touch --no-dereference --date=@0 {} +

@@ -28,7 +28,8 @@ from launch.transform import (
     TransformOptions,
     check_transform,
     describe_cost,
-    start,
+    find_job,
+    run,
     stop,
     transform_requests,
     watch,
@@ -70,6 +71,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-payload", type=int, default=6, metavar="MB", help="size limit of a photo (default: %(default)s)"
     )
+    parser.add_argument("--watch", metavar="JOB", help="follow this running job instead of creating one")
     parser.add_argument("--stop", metavar="JOB", help="stop this job instead of creating one")
     add_common(parser)
     add_resource(parser)
@@ -81,6 +83,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.stop:
         stop(platform.connect(), options.stop)
         return 0
+    if options.watch:
+        clients = platform.connect()
+        return watch(clients, find_job(clients, options.watch), local=platform.local)
     container = container_options(options)
     if not (options.model and options.photos and options.output):
         raise ConfigError("MODEL, PHOTOS and --output are required; see --help for an example")
@@ -113,8 +118,7 @@ def _run(options: argparse.Namespace) -> int:
     check_places([source], [output], platform)
     clients = platform.connect()
     _print_cost(job, platform)
-    start(clients, requests)
-    return watch(clients, job, local=platform.local)
+    return run(clients, requests, local=platform.local)
 
 
 def _print_cost(job: Mapping[str, Any], platform: PlatformOptions, *, is_request: bool = False) -> None:

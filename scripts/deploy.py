@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from classifier.errors import UserError
+from commands import interrupts
 from launch.cli import (
     add_common,
     add_resource,
@@ -122,7 +123,12 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
     scaling.add_argument(
         "--max-instances", type=int, metavar="N", help="scale with the load, up to N instances; without it, no more"
     )
-    scaling.add_argument("--min-instances", type=int, metavar="N", help="with --max-instances (default: 1)")
+    scaling.add_argument(
+        "--min-instances",
+        type=int,
+        metavar="N",
+        help="with --max-instances (default: 1); with --asynchronous also 0, and a request starts an instance",
+    )
     scaling.add_argument(
         "--requests-each",
         type=float,
@@ -171,11 +177,11 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
         concurrency="serverless",
         capture_percent="capture",
         requests_each="max_instances",
+        bind="local",
         cooldown="max_instances",
         provisioned="serverless",
         max_concurrent_invocations="asynchronous",
         sns="asynchronous",
-        bind="local",
     )
     serverless = Serverless(
         memory_mb=_either(options.memory, SERVERLESS.memory_mb),
@@ -254,11 +260,13 @@ def _deploy(platform: Platform, requests: Mapping[str, Any], options: EndpointOp
         is_interrupt = isinstance(error, KeyboardInterrupt)
         is_without_effect = not (deployment.pending or deployment.is_in_service)
         stopped = "stopped; nothing was deployed" if is_without_effect else "stopped waiting"
-        print_status(f"deploy: {stopped if is_interrupt else error}")
-        _report(deployment, options, retry)
+        with interrupts.finishing():
+            print_status(f"deploy: {stopped if is_interrupt else error}")
+            _report(deployment, options, retry)
         return 130 if is_interrupt else 1
     except Exception:
-        _report(deployment, options, retry)
+        with interrupts.finishing():
+            _report(deployment, options, retry)
         raise
     print(f"next        {command('predict', options.name, 'PHOTO')}{platform.flags}", flush=True)
     _print_cost(deployment, options)

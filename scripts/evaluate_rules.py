@@ -12,22 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.contract.findings import DEBUGGER_RULES, Finding, write_findings
-from classifier.errors import ConfigError, UserError, did_you_mean
+from classifier.errors import ConfigError, did_you_mean
+from commands.running import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print and write the findings; return 0 whether or not a rule fired, 1 on an error."""
     options = _parse(arguments)
-    try:
-        findings = _evaluate(options.tensors, _rules(options.rule or []))
-        if options.output:
-            write_findings(options.output, findings)
-    except UserError as error:
-        print(f"evaluate_rules: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"evaluate_rules: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
+    return run_command("evaluate_rules", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    findings = _evaluate(options.tensors, _rules(options.rule or []))
+    if options.output:
+        write_findings(options.output, findings)
     print("\n".join(line for finding in findings for line in _lines(finding)))
     if options.output:
         print(f"findings in {options.output}")

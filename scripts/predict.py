@@ -3,6 +3,9 @@
 For a photo in a folder named after a class, such as test/dress/1.jpg, the title is green if the label is right and red
 if it is wrong, and the accuracy is printed.
 
+For an asynchronous endpoint, the photos are uploaded, queued together and deleted once they are answered. An endpoint
+without instances starts one for them, which takes minutes.
+
 Examples:
   .venv/bin/python scripts/predict.py image-classifier prepared/test/dress/*.jpg
   .venv/bin/python scripts/predict.py --local image-classifier prepared/test --num 24
@@ -10,12 +13,25 @@ Examples:
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from aws.request_check import check
+from classifier.errors import ConfigError
 from launch.cli import add_common, create_parser, platform_options, run_command
-from launch.endpoint.predictions import Prediction, classify, draw_grid, find_photos, invocation_request
+from launch.endpoint.asynchronous import AsyncInvocations, async_request, input_location, upload_prefix
+from launch.endpoint.predictions import (
+    Prediction,
+    classify,
+    draw_grid,
+    find_endpoint,
+    find_photos,
+    invocation_request,
+    invoke,
+)
+from launch.platform.clients import PlatformOptions
+from launch.platform.objects import Objects
 from launch.terminal import as_json
 
 
@@ -38,6 +54,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="where the picture goes (default: %(default)s)",
     )
+    parser.add_argument(
+        "--upload",
+        metavar="S3_URI",
+        help="of an asynchronous endpoint: where the photos are uploaded (default: inputs/ below its answers)",
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=1800,
+        metavar="SECONDS",
+        help="of an asynchronous endpoint: how long to wait for its answers (default: %(default)s)",
+    )
     add_common(parser)
     return parser.parse_args(arguments)
 
@@ -46,14 +74,40 @@ def _run(options: argparse.Namespace) -> int:
     photos = find_photos(options.photo, options.num)
     request = invocation_request(options.endpoint, options.target_model)
     check({"InvokeEndpoint": {**request, "Body": b""}})
+    platform = platform_options(options)
+    endpoint = platform.look_up(
+        lambda: find_endpoint(platform.connect(), options.endpoint), {}, "a real-time endpoint is assumed"
+    )
+    config = endpoint.get("AsyncInferenceConfig")
+    if config is None and options.upload:
+        raise ConfigError(f"--upload: endpoint {options.endpoint} is not asynchronous, and reads no photos from S3")
+    uploads = upload_prefix(config, options.upload) if config else None
     if options.dry_run:
-        print(as_json([{**request, "Body": str(photo)} for photo in photos]))
+        print(as_json(_requests(request, photos, uploads)))
         return 0
-    predictions, num_failed = classify(platform_options(options).connect(), request, photos)
+    predictions, num_failed = _classify(platform, request, photos, uploads, options.wait)
     if predictions:
         draw_grid(predictions, options.grid)
         _summarize(predictions, options.grid)
     return int(num_failed > 0)
+
+
+def _requests(request: Mapping[str, Any], photos: Sequence[Path], uploads: str | None) -> list[dict[str, Any]]:
+    """Return the requests about the photos; those to an asynchronous endpoint name files that do not exist yet."""
+    if uploads is None:
+        return [{**request, "Body": str(photo)} for photo in photos]
+    return [{**async_request(request), "InputLocation": input_location(photo, uploads)} for photo in photos]
+
+
+def _classify(
+    platform: PlatformOptions, request: Mapping[str, Any], photos: Sequence[Path], uploads: str | None, wait_s: float
+) -> tuple[list[Prediction], int]:
+    clients = platform.connect()
+    if uploads is None:
+        return classify(lambda photo: invoke(clients, request, photo), photos)
+    with AsyncInvocations(clients, Objects(platform.region), async_request(request), uploads, wait_s) as invocations:
+        invocations.send(photos)
+        return classify(invocations.answer, photos)
 
 
 def _summarize(predictions: Sequence[Prediction], grid: Path) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.errors import UserError
+from commands import interrupts
+from commands.running import run_command
 
 TIMEOUT_S = 60
 NUM_SHOWN = 3
@@ -22,20 +24,14 @@ NUM_SHOWN = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Classify all photos. Returns 0 if each was classified, else 1."""
     options = _parse(arguments)
-    try:
-        return _predict_all(options)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader (head, less) has closed the pipe. At exit Python would flush to it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return run_command("predict.sh", lambda: _predict_all(options))
 
 
 def _predict_all(options: argparse.Namespace) -> int:
     width = max(len(path.name) for path in options.photo)
     failed = False
     for path in options.photo:
+        interrupts.check()
         try:
             print(f"{path.name:<{width}}  {_describe(_predict(path, options.port))}", flush=True)
         except UserError as error:

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.archives import MAX_BYTES
-from classifier.errors import ConfigError, UserError
+from classifier.errors import ConfigError
 from classifier.host import num_cores
+from commands.running import run_command
 from dataset.defects import describe_kinds, parse_actions
 from dataset.prepare import PrepareOptions, prepare
 from dataset.sources import Source
@@ -29,17 +30,12 @@ from dataset.sources import Source
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parse(arguments)
-    try:
-        selection = prepare(_prepare_options(options), lambda line: print(line, flush=True))
-    except UserError as error:
-        print(f"prepare_data: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"prepare_data: {error.filename or options.out}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("prepare_data: stopped; run the same command again (a download is resumed)", file=sys.stderr)
-        return 130
+    again = "stopped; run the same command again (a download is resumed)"
+    return run_command("prepare_data", lambda: _prepare(options), on_interrupt=again, place=options.out)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    selection = prepare(_prepare_options(options), lambda line: print(line, flush=True))
     print(f"\nwrote {len(selection.photos):,} photos to {options.out}; see {options.out / 'report' / 'samples.jpg'}")
     print(f"next: local_test/train_local.sh --data {options.out}")
     return 0

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from classifier.errors import ConfigError, UserError
-from launch.local.docker import Mount, find_engine, run, run_command
+from classifier.errors import ConfigError
+from commands.running import run_command
+from launch.local.docker import Mount, find_engine, run
+from launch.local.docker import run_command as docker_run_command
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 
@@ -21,17 +23,15 @@ LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until stopped; 1 with a message on stderr where that is not possible."""
     options = _parse(arguments)
-    try:
-        if not (options.output / "model" / "model.json").is_file():
-            raise ConfigError(f"{options.output}/model has no model; train one with local_test/train_local.sh")
-        address = f"http://{options.bind}:{options.port}"
-        print(f"serving {options.output / 'model'} on {address}; Ctrl-C stops it", flush=True)
-        if options.image:
-            return _run_image(options)
-    except UserError as error:
-        print(f"serve_local: {error}", file=sys.stderr)
-        return 1
-    return _become_serve(options)
+    return run_command("serve_local", lambda: _serve(options))
+
+
+def _serve(options: argparse.Namespace) -> int:
+    if not (options.output / "model" / "model.json").is_file():
+        raise ConfigError(f"{options.output}/model has no model; train one with local_test/train_local.sh")
+    address = f"http://{options.bind}:{options.port}"
+    print(f"serving {options.output / 'model'} on {address}; Ctrl-C stops it", flush=True)
+    return _run_image(options) if options.image else _become_serve(options)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -73,7 +73,7 @@ def _become_serve(options: argparse.Namespace) -> NoReturn:
 def _run_image(options: argparse.Namespace) -> int:
     """Run ``serve`` in a container, with the model read-only as on the platform."""
     name = f"local-serving-{os.getpid()}"
-    command = run_command(
+    command = docker_run_command(
         find_engine(options.image),
         options.image,
         "serve",

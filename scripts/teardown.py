@@ -23,10 +23,12 @@ from collections.abc import Callable, Sequence
 from aws.clients import caller_name
 from aws.errors import translate_errors
 from classifier.errors import ConfigError, UserError
+from commands import interrupts
 from launch.cli import add_common, check_needs, create_parser, platform_options, run_command
 from launch.platform.clients import Platform
 from launch.platform.inventory import Resource, find_resources, select
 from launch.platform.references import find_references
+from launch.platform.resources import ignore_missing
 from launch.terminal import print_status
 
 _RUNNING = "InProgress"
@@ -57,9 +59,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> int:
+    check_needs(options, jobs="local")
     if options.local and options.owner is not None:
         raise ConfigError("--owner is for AWS: resources on this machine have no owner")
-    check_needs(options, jobs="local")
     platform = platform_options(options).connect()
     owner = caller_name(options.region) if options.owner == "" else options.owner
     with translate_errors("SageMaker"):
@@ -145,9 +147,10 @@ def _remove(resource: Resource) -> bool:
 
 
 def _try(resource: Resource, action: Callable[[], object]) -> bool:
-    """Return whether an action succeeded; an error is printed."""
+    """Return whether an action succeeded, or somebody else had removed the resource; an error is printed."""
+    interrupts.check()
     try:
-        with translate_errors(f"{resource.kind} {resource.name}"):
+        with translate_errors(f"{resource.kind} {resource.name}"), ignore_missing():
             action()
     except UserError as error:
         print_status(f"teardown: {error}")

@@ -31,7 +31,7 @@ from launch.cli import (
 )
 from launch.platform.clients import Platform, PlatformOptions
 from launch.platform.prices import print_cost
-from launch.terminal import as_json, command, print_status, read_hyperparameters
+from launch.terminal import as_json, read_hyperparameters
 from launch.training.options import (
     check_training,
     check_training_places,
@@ -40,7 +40,7 @@ from launch.training.options import (
     training_spec,
 )
 from launch.training.request import Monitoring, TrainingSpec, training_request
-from launch.training.watch import TrainingWatch, find_job, start, stop
+from launch.training.watch import TrainingWatch, find_job, stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.watch:
         platform = platform_options(options).connect()
         find_job(platform, options.watch)
-        return _watch(platform, options.watch, options)
+        return _watch(platform, options.watch, options).run()
     values = read_hyperparameters(options.hyperparameters, options.hyperparameter)
     Hyperparameters.parse(values)
     check_needs(options, save_interval="aws_debugger", interrupt_after="spot")
@@ -141,12 +141,7 @@ def _run(options: argparse.Namespace) -> int:
     platform = requested.platform.connect()
     check_training_places(spec, requested.platform)
     _print_cost(spec, requested.platform)
-    start(platform, request)
-    if options.no_wait:
-        print(f"job         {spec.job_name}", flush=True)
-        print_status(f"watch it: {command('train', '--watch', spec.job_name)}{platform.flags}")
-        return 0
-    return _watch(platform, spec.job_name, options)
+    return _watch(platform, spec.job_name, options).run(request, is_followed=not options.no_wait)
 
 
 def _print_cost(spec: TrainingSpec, platform: PlatformOptions, *, is_request: bool = False) -> None:
@@ -160,9 +155,9 @@ def _interrupt_after_s(options: argparse.Namespace) -> float:
     return options.interrupt_after or 0
 
 
-def _watch(platform: Platform, name: str, options: argparse.Namespace) -> int:
+def _watch(platform: Platform, name: str, options: argparse.Namespace) -> TrainingWatch:
     reports = options.reports or options.folder / "reports" / name
-    return TrainingWatch(platform, name, local=options.local, reports=reports).run()
+    return TrainingWatch(platform, name, local=options.local, reports=reports)
 
 
 if __name__ == "__main__":

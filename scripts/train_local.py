@@ -3,6 +3,7 @@
 Examples:
   local_test/train_local.sh
   local_test/train_local.sh --data photos model=resnet50 epochs=3 lr=0.0005
+  local_test/train_local.sh --data photos model=resnet50 epochs=6 lr=0.0005 --resume
   local_test/train_local.sh image-classifier epochs=3
 """
 
@@ -20,7 +21,15 @@ from dataset.sample_data import write_digits
 from launch.cli import create_parser, run_command
 from launch.local.docker import ContainerEngine, Mount, find_engine, run
 from launch.local.docker import run_command as docker_run_command
-from launch.local.opt_ml import JOB_NAME, check_replaceable, lay_out, publish, staging_folder
+from launch.local.opt_ml import (
+    CHECKPOINTS,
+    JOB_NAME,
+    check_replaceable,
+    find_checkpoints,
+    lay_out,
+    publish,
+    staging_folder,
+)
 from launch.local.processes import run_in_foreground
 from launch.terminal import parse_pairs, print_status, read_hyperparameters
 
@@ -46,13 +55,17 @@ def _train(options: argparse.Namespace) -> int:
     engine = find_engine(options.image) if options.image else None
     check_replaceable(output, channels)
     staged = staging_folder(output)
-    lay_out(staged, channels, hyperparameters, links=engine is None)
+    checkpoints = find_checkpoints(output) if options.resume else None
+    config = {"checkpointconfig": {"LocalPath": CHECKPOINTS}}
+    lay_out(staged, channels, hyperparameters, links=engine is None, config=config, checkpoints=checkpoints)
     code = _run_image(engine, options.image, staged, channels) if engine else _run_train(staged)
     if code == 0 and publish(output):
         print(f"renamed     {staged} to {output}: see {output / 'output' / 'data' / 'report.html'}", flush=True)
     else:
         kept = f"{output} is unchanged; " if output.exists() else ""
-        print_status(f"train_local: {kept}the files of this training are in {staged}")
+        can_resume = any((staged / "checkpoints").glob("checkpoint-*.safetensors"))
+        hint = "; the same command with --resume goes on from its last checkpoint" if can_resume else ""
+        print_status(f"train_local: {kept}the files of this training are in {staged}{hint}")
     return code
 
 
@@ -75,6 +88,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=LOCAL_TEST / "opt_ml",
         metavar="DIR",
         help="folder to use as /opt/ml, replaced once the training has succeeded (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint of an interrupted training, or with more epochs from a finished one; the "
+        "other arguments have to be the same",
     )
     parser.add_argument(
         "hyperparameter",

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from aws.clients import s3_client
 from classifier.contract.channels import find_channels, is_junk_file
-from classifier.errors import DataError, UserError
+from classifier.errors import DataError
+from commands.running import run_command
 from dataset.progress import format_amount
 from dataset.upload import S3Location, UploadOptions, UploadSummary, upload_folder
 
@@ -26,18 +27,8 @@ from dataset.upload import S3Location, UploadOptions, UploadSummary, upload_fold
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parse(arguments)
-    try:
-        _upload(options)
-    except UserError as error:
-        _log(f"upload_data: {error}")
-        return 1
-    except OSError as error:
-        _log(f"upload_data: {error.filename}: {error.strerror or error}")
-        return 1
-    except KeyboardInterrupt:
-        _log("upload_data: stopped; run the same command again to resume")
-        return 130
-    return 0
+    again = "stopped; run the same command again to resume"
+    return run_command("upload_data", lambda: _upload(options), on_interrupt=again)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +43,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _upload(options: argparse.Namespace) -> None:
+def _upload(options: argparse.Namespace) -> int:
     location = S3Location.parse(options.location)
     channels = find_channels(options.folder)
     for folder in channels.values():
@@ -66,6 +57,7 @@ def _upload(options: argparse.Namespace) -> None:
     for name in channels:
         # With a slash at its end: S3 would match train2/ to the prefix train, too.
         print(f"{name}={location / name}/", flush=True)
+    return 0
 
 
 def _format_summary(summary: UploadSummary, options: UploadOptions) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from classifier.errors import Stopped
@@ -34,6 +34,7 @@ class TrainingContext:
         module: turns a batch's inputs into logits; the head alone where a frozen backbone's features are cached.
         trained: the part of ``network`` whose parameters are trained.
         class_names: in the order of the logits.
+        state: what :meth:`Callback.state` returned where a resumed training goes on; empty at the start of one.
     """
 
     network: nn.Module
@@ -45,6 +46,7 @@ class TrainingContext:
     num_epochs: int
     steps_per_epoch: int
     class_names: Sequence[str] = ()
+    state: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +68,8 @@ class EpochResult:
     is_best: bool
 
     def row(self) -> dict[str, float]:
-        """Return the epoch's row of ``history.csv``: ``epoch``, the metrics by name, ``lr``, ``seconds``."""
-        return {"epoch": self.number, **self.metrics, "lr": self.lr, "seconds": round(self.seconds, 3)}
+        """Return the epoch's row of ``history.csv``: ``epoch``, the metrics by name, ``lr``; the same in every run."""
+        return {"epoch": self.number, **self.metrics, "lr": self.lr}
 
 
 class Callback:
@@ -110,6 +112,14 @@ class Callback:
     def on_train_end(self) -> None:
         """Called once after the last step, whether the training was completed, stopped or failed."""
 
+    def state(self) -> Mapping[str, bytes]:
+        """Return what a resumed training needs, by names of one's own, to go on from here as if never interrupted.
+
+        Called between steps of ``train``, after epochs, and when the training is stopped. A pass over ``validation``
+        or ``test`` that was not finished is repeated.
+        """
+        return {}
+
 
 class CallbackList(Callback):
     """Several callbacks as one. A callback that raises is reported once and removed."""
@@ -148,6 +158,11 @@ class CallbackList(Callback):
 
     def on_train_end(self) -> None:
         self._dispatch("on_train_end")
+
+    def state(self) -> Mapping[str, bytes]:
+        """Return the states of all callbacks."""
+        states = (self._guard(callback, callback.state) for callback in tuple(self._callbacks))
+        return {name: content for state in states if state for name, content in state.items()}
 
     def _dispatch(self, method: str, *arguments: Any) -> None:
         for callback in tuple(self._callbacks):

@@ -21,6 +21,7 @@ from classifier.contract.hyperparameters import Hyperparameters, describe
 from classifier.contract.paths import Paths
 from classifier.debugging import open_debugger
 from classifier.errors import ConfigError, DataError, Stopped, UserError, failure_as_warning
+from classifier.pipes import has_lost_reader, leave_closed_pipe
 from classifier.reporting.summary import (
     FAILURE_FILE,
     HISTORY_FILE,
@@ -41,12 +42,22 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``train`` and return its exit code."""
     options = _parse(arguments)
-    if options.describe:
-        print(describe())
-        return 0
-    if options.models:
-        return _list_models()
-    paths, console, stop = Paths.from_environment(), Console(), StopSignal()
+    paths = Paths.from_environment()
+    try:
+        if options.describe or options.models:
+            print(describe() if options.describe else _list_models(), flush=True)
+            return 0
+        return _run_job(paths)
+    except BrokenPipeError:
+        if not has_lost_reader():
+            raise
+        if not (options.describe or options.models):
+            _write_failure(paths, "standard output was closed")
+        return leave_closed_pipe()
+
+
+def _run_job(paths: Paths) -> int:
+    console, stop = Console(), StopSignal()
     stop.listen()
     code, reason = _run(paths, console, stop)
     if reason:
@@ -67,11 +78,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _list_models() -> int:
+def _list_models() -> str:
     from classifier.vision.models import architectures  # noqa: PLC0415
 
-    print("\n".join(architectures()))
-    return 0
+    return "\n".join(architectures())
 
 
 def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
@@ -90,6 +100,8 @@ def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
     except UserError as error:
         return 1, f"{type(error).__name__}: {error}"
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and has_lost_reader():
+            raise
         reason = f"internal error, please report it: {type(error).__name__}: {error}"
         return 2, f"{reason}\n\n{traceback.format_exc()}"
     return 0, ""

@@ -171,19 +171,20 @@ class Fault:
         return f"{option} {key[1]}" if key else option
 
 
-def check(requests: Mapping[str, Mapping[str, Any]], *, local: bool = False) -> None:
+def check(requests: Mapping[str, Any], *, local: bool = False) -> None:
     """Check requests by operation.
 
     Args:
-        requests: maps operations to their requests.
+        requests: maps operations to a request, or to a list of them.
         local: whether they go to the local client, which takes ``file://`` where AWS takes ``s3://``.
 
     Raises:
         RequestError: AWS would refuse one of them.
     """
-    for operation, request in requests.items():
-        for fault in faults(operation, request, local=local):
-            raise RequestError(fault.for_user())
+    for operation, given in requests.items():
+        for request in given if isinstance(given, list) else [given]:
+            for fault in faults(operation, request, local=local):
+                raise RequestError(fault.for_user())
 
 
 def faults(operation: str, request: Mapping[str, Any], *, local: bool = False) -> Iterator[Fault]:

@@ -25,6 +25,7 @@ from botocore.exceptions import ClientError
 from aws.errors import CloudError, translate_errors
 from classifier.contract.channels import is_junk_file
 from classifier.errors import DataError
+from commands import interrupts
 from dataset.progress import progress
 
 PART_SIZE = 16 << 20  # bytes; larger files are uploaded in parts of this size
@@ -137,6 +138,7 @@ class _Upload:
         pool = ThreadPoolExecutor(self._options.jobs, thread_name_prefix="upload")
         try:
             for file, remote in pairs:
+                interrupts.check()
                 if file is None:
                     self._add_extra(remote)
                     continue
@@ -144,6 +146,7 @@ class _Upload:
                 if len(queue) >= self._options.jobs * _QUEUED_PER_THREAD:
                     self._count(*queue.popleft(), advance)
             while queue:
+                interrupts.check()
                 self._count(*queue.popleft(), advance)
             self._delete_extras()
         finally:

@@ -4,16 +4,16 @@ The only module of this package that sees ``argparse``; everything below it take
 """
 
 import argparse
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from aws.errors import translate_errors
-from classifier.errors import ConfigError, UserError
+from classifier.errors import ConfigError
+from commands import running
 from launch.local.client import DEFAULT_FOLDER
 from launch.platform.clients import Lookups, PlatformOptions
 from launch.platform.resources import ContainerOptions, Security
-from launch.terminal import parse_pairs, print_status
+from launch.terminal import parse_pairs
 from launch.training.options import TrainingOptions
 from launch.training.request import Resources
 
@@ -171,19 +171,9 @@ def _flag(name: str) -> str:
 
 def run_command(name: str, run: Callable[[], int]) -> int:
     """Run a command and return its exit code; an error that the user can fix is printed in one line, no traceback."""
-    # Shell scripts start background commands with SIGINT ignored, and could not interrupt them.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+
+    def run_translated() -> int:
         with translate_errors(name):
             return run()
-    except UserError as error:
-        message = str(error).removeprefix(f"{name}: ")
-        print_status(f"{name}: {message}")
-        return 1
-    except OSError as error:
-        print_status(f"{name}: {error.filename or ''}: {error.strerror or error}")
-        return 1
-    except KeyboardInterrupt:
-        print_status(f"{name}: stopped")
-        return 130
+
+    return running.run_command(name, run_translated)

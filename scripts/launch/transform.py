@@ -1,6 +1,6 @@
-"""Batch transform jobs: options of the command line → specification → requests → start, stop, follow to the end."""
+"""Batch transform jobs: options of the command line → specification → requests → create, stop, follow to the end."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from aws.errors import translate_errors
 from aws.request_check import check
 from classifier.contract.driver import TRANSFORM_AMI
 from classifier.errors import ConfigError, DataError
+from commands import interrupts
 from launch.platform.clients import Platform, PlatformOptions
+from launch.platform.jobs import Job
 from launch.platform.models import named_model_request, resolve_artifact
-from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail, follow_job
+from launch.platform.monitoring import TRANSFORM_JOBS, JobMonitor, LogTail
 from launch.platform.price_list import Use
 from launch.platform.prices import Rate, describe_spent, find_rate
 from launch.platform.references import CreatedResources, is_refusal
@@ -197,27 +199,6 @@ def _rate(request: Mapping[str, Any], region: str | None) -> Rate:
     return find_rate(Use.TRANSFORM, resources["InstanceType"], resources["InstanceCount"], region)
 
 
-def start(platform: Platform, requests: Mapping[str, Mapping[str, Any]]) -> None:
-    """Create the model unless it exists, and the job.
-
-    Args:
-        requests: by operation, as returned by :func:`launch.transform.transform_requests`.
-
-    Raises:
-        CloudError: AWS refused a request; a model that was created for the job was deleted.
-    """
-    created, job = CreatedResources(platform.sagemaker), requests["CreateTransformJob"]
-    created.ensure("model", requests["CreateModel"])
-    with translate_errors(f"transform job {job['TransformJobName']}"):
-        try:
-            platform.sagemaker.create_transform_job(**job)
-        except ClientError as error:
-            # After other errors the job may exist, and needs its model.
-            if is_refusal(error):
-                created.undo()
-            raise
-
-
 def stop(platform: Platform, name: str) -> None:
     """Stop a job.
 
@@ -229,45 +210,99 @@ def stop(platform: Platform, name: str) -> None:
     print_status(f"batch_transform: stopping {name}")
 
 
-def watch(platform: Platform, request: Mapping[str, Any], *, local: bool) -> int:
+def run(platform: Platform, requests: Mapping[str, Mapping[str, Any]], *, local: bool) -> int:
+    """Create the model unless it exists, and the job, and follow the job to its end.
+
+    Args:
+        requests: by operation, as returned by :func:`launch.transform.transform_requests`.
+        local: whether the job runs on this machine, where nothing is billed.
+
+    Returns:
+        The exit code, as of :func:`watch`.
+
+    Raises:
+        CloudError: AWS refused a request, and a model that was created for the job was deleted; or as of
+            :func:`watch`.
+        KeyboardInterrupt: Ctrl-C was pressed before the job was created.
+    """
+    created, request = CreatedResources(platform.sagemaker), requests["CreateTransformJob"]
+    try:
+        created.ensure("model", requests["CreateModel"])
+        return watch(platform, request, local=local, send=lambda: _send(platform, request, created))
+    except KeyboardInterrupt:
+        with interrupts.finishing():
+            created.undo()
+        raise
+
+
+def find_job(platform: Platform, name: str) -> Mapping[str, Any]:
+    """Return a transform job's description.
+
+    Raises:
+        CloudError: there is no such job, or AWS can't be asked.
+    """
+    with translate_errors(f"transform job {name}"):
+        return platform.sagemaker.describe_transform_job(TransformJobName=name)
+
+
+def watch(platform: Platform, job: Mapping[str, Any], *, local: bool, send: Callable[[], object] | None = None) -> int:
     """Follow a job to its end.
 
     Args:
-        request: the CreateTransformJob request.
+        job: the CreateTransformJob request, or the job's description.
         local: whether the job runs on this machine, where nothing is billed.
+        send: sends the request that creates the job; None if it exists.
 
     Returns:
         The exit code: 0 if the job completed or was stopped, 1 if it failed, 130 after Ctrl-C.
 
     Raises:
-        CloudError: AWS refused a request or can't be reached; how to stop the running job is printed.
+        CloudError: AWS refused a request or can't be reached; how to stop a job that may run is printed.
+        KeyboardInterrupt: Ctrl-C was pressed before the job was created.
     """
-    name = request["TransformJobName"]
-
-    def print_detached(_: Mapping[str, Any]) -> None:
-        cost = "this machine" if local else _rate(request, platform.region)
-        print_status(f"batch_transform: stopped watching; the job keeps running: {cost}")
-        print_status(f"  stop it: {command('batch_transform', '--stop', name)}{platform.flags}")
-
+    name = job["TransformJobName"]
     tail = LogTail(platform.logs, TRANSFORM_JOBS, f"{name}/")
-    record = follow_job(
-        lambda: platform.sagemaker.describe_transform_job(TransformJobName=name),
-        JobMonitor(tail, lambda line: print(line, flush=True), status_key="TransformJobStatus"),
-        name=name,
-        kind="transform",
-        interval_s=platform.interval_s,
-        on_detach=print_detached,
-    )
+    monitor = JobMonitor(tail, lambda line: print(line, flush=True), status_key="TransformJobStatus")
+    record = _job(platform, job, local=local).run(monitor, send)
     if record is None:
         return 130
     if not local and "TransformStartTime" in record and "TransformEndTime" in record:
         seconds = (record["TransformEndTime"] - record["TransformStartTime"]).total_seconds()
-        print(f"cost        {describe_spent(_rate(request, platform.region), seconds)}", flush=True)
+        print(f"cost        {describe_spent(_rate(job, platform.region), seconds)}", flush=True)
     if record["TransformJobStatus"] == "Failed":
         print_status(f"batch_transform: {name} failed: {record.get('FailureReason', 'no reason was given')}")
         return 1
     if record["TransformJobStatus"] == "Stopped":
-        print(f"stopped     {record.get('FailureReason') or 'on request; SageMaker keeps no answers of a stopped job'}")
+        reason = record.get("FailureReason", "").removeprefix("stopped ")
+        print(f"stopped     {reason or 'on request; SageMaker keeps no answers of a stopped job'}")
     else:
         print(f"output      {record['TransformOutput']['S3OutputPath']}")
     return 0
+
+
+def _send(platform: Platform, request: Mapping[str, Any], created: CreatedResources) -> None:
+    try:
+        platform.sagemaker.create_transform_job(**request)
+    except ClientError as error:
+        # After other errors the job may exist, and needs its model.
+        if is_refusal(error):
+            created.undo()
+        raise
+
+
+def _job(platform: Platform, request: Mapping[str, Any], *, local: bool) -> Job:
+    name = request["TransformJobName"]
+    return Job(
+        program="batch_transform",
+        kind="transform",
+        name=name,
+        status_key="TransformJobStatus",
+        describe=lambda: platform.sagemaker.describe_transform_job(TransformJobName=name),
+        interval_s=platform.interval_s,
+        describe_cost=lambda _: "this machine" if local else str(_rate(request, platform.region)),
+        commands={
+            "stop it": f"{command('batch_transform', '--stop', name)}{platform.flags}",
+            "watch it": f"{command('batch_transform', '--watch', name)}{platform.flags}",
+        },
+        latest=request,
+    )

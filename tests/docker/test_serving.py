@@ -1,7 +1,10 @@
 """`serve` in the image: predictions, restricted hosts, graceful shutdown."""
 
 import http.client
+import os
+import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,13 +13,11 @@ from support.containers import Container, Image, docker, wait_until
 from support.drawing import SHAPES, draw_photo, encode
 
 HOSTS = {
-    "read-only root": ("--read-only", "--tmpfs=/tmp"),
-    "64 MB of shared memory": ("--shm-size=64m",),
-    "2 GB of memory": ("--memory=2g",),
-    "no privileges": ("--cap-drop=ALL", "--security-opt=no-new-privileges"),
+    "64 MB of shared memory, 2 GB of memory": ("--shm-size=64m", "--memory=2g"),
+    "no shared memory": ("--ipc=none",),
     "another port": ("--env=SAGEMAKER_BIND_TO_PORT=9001", "--publish=127.0.0.1::9001"),
-    "all at once": (
-        *("--read-only", "--tmpfs=/tmp", "--shm-size=64m", "--memory=2g"),
+    "read-only root, no privileges, no name": (
+        *("--read-only", "--tmpfs=/tmp", "--ipc=none", "--user=12345:12345"),
         *("--cap-drop=ALL", "--security-opt=no-new-privileges"),
     ),
 }
@@ -32,8 +33,33 @@ def test_predictions_on_restricted_hosts(image: Image, trained: Container, optio
 
 
 def test_serving_without_a_network(image: Image, trained: Container) -> None:
-    container = image.start("serve", options=("--network=none", f"--volume={trained.paths.model}:/opt/ml/model:ro"))
+    options = ("--network=none", "--read-only", "--tmpfs=/tmp", "--user=12345:12345")
+    container = image.start("serve", options=(*options, f"--volume={trained.paths.model}:/opt/ml/model:ro"))
     ping_inside(container, "200")
+
+
+def test_metrics_can_be_read_from_outside(image: Image, trained: Container) -> None:
+    options = ("--publish=127.0.0.1::9090", "--env=SERVE_METRICS_HOST=0.0.0.0")
+    container = image.start("serve", options=(*options, f"--volume={trained.paths.model}:/opt/ml/model:ro"))
+    wait_until(lambda: container.answers("/metrics"), "/metrics")
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("part", ["openvino.xml", "openvino.bin", "engine.json"])
+def test_weights_are_served_instead_of_a_truncated_graph(
+    image: Image, trained: Container, tmp_path: Path, part: str
+) -> None:
+    model = shutil.copytree(trained.paths.model, tmp_path / "model")
+    truncate(model / part)
+    container = image.start_serving(model)
+    container.wait_for_ping()
+    predicted = [best_label(container.predict(encode(draw_photo(56, 48, shape=shape, seed=7)))) for shape in SHAPES]
+    assert predicted == list(SHAPES)
+    warnings = [line for line in container.log.splitlines() if '"level":"warning"' in line]
+    assert any(part in line and "it is not used" in line for line in warnings), container.log
 
 
 def test_sigterm_drains_requests(image: Image, trained: Container) -> None:
@@ -49,6 +75,14 @@ def test_sigterm_drains_requests(image: Image, trained: Container) -> None:
     for client in clients:
         client.join()
     assert (exit_code, set(outcomes)) == (0, {"answered"})
+
+
+@pytest.mark.parametrize("delay_s", [0, 0.3])
+def test_sigterm_during_the_start_ends_the_server(image: Image, trained: Container, delay_s: float) -> None:
+    container = image.start_serving(trained.paths.model)
+    time.sleep(delay_s)
+    # Before or after the server has handlers of its own; SIGKILL would give 137.
+    assert container.stop(within_s=20) in (0, 143)
 
 
 def test_folder_without_a_model_is_exit_code_1(image: Image, tmp_path: Path) -> None:

@@ -5,6 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,12 +20,9 @@ from support.containers import RESNET, TINY, Container, Image, docker, wait_unti
 ROOT = Path(__file__).resolve().parents[2]
 
 HOSTS = {
-    "read-only root": ("--read-only", "--tmpfs=/tmp"),
-    "no network": ("--network=none",),
-    "64 MB of shared memory": ("--shm-size=64m",),
-    "2 GB of memory": ("--memory=2g",),
-    "no privileges": ("--cap-drop=ALL", "--security-opt=no-new-privileges"),
-    "all at once": (
+    "64 MB of shared memory, 2 GB of memory": ("--shm-size=64m", "--memory=2g"),
+    "no shared memory": ("--ipc=none",),
+    "read-only root, no network, no privileges": (
         *("--read-only", "--tmpfs=/tmp", "--network=none", "--shm-size=64m", "--memory=2g"),
         *("--cap-drop=ALL", "--security-opt=no-new-privileges"),
     ),
@@ -50,7 +51,8 @@ def test_training_on_restricted_hosts(
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can change a folder's owner")
 def test_training_as_a_user_without_a_name(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
     base = tmp_path / "ml"
-    container = image.start_training(base, shapes, options=("--user=12345:12345",), owner=12345)
+    options = ("--read-only", "--tmpfs=/tmp", "--network=none", "--user=12345:12345")
+    container = image.start_training(base, shapes, options=options, owner=12345)
     assert container.wait() == 0, container.log
     assert {path.stat().st_uid for path in container.paths.model.iterdir()} == {12345}
     assert "warning" not in container.log.lower(), container.log
@@ -95,11 +97,65 @@ def test_gpu_instance_without_a_driver_is_the_first_error(
     assert container.log.splitlines()[0] == f"train failed: {container.failure.strip()}"
 
 
+@pytest.mark.parametrize("delay_s", [0, 0.3])
+def test_sigterm_during_the_start_ends_the_job(
+    image: Image, shapes: dict[str, Path], tmp_path: Path, delay_s: float
+) -> None:
+    container = image.start_training(tmp_path / "ml", shapes, {"epochs": "1000"})
+    time.sleep(delay_s)
+    # Before or after the program has handlers of its own; SIGKILL would give 137.
+    assert container.stop(within_s=20) in (0, 143)
+    assert "epoch" not in container.log
+
+
+def test_second_sigterm_ends_the_job_at_once(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+    container = image.start_training(tmp_path / "ml", shapes, {"epochs": "1000"})
+    wait_until(lambda: "best" in container.log, "the first epoch")
+    docker("kill", "--signal=TERM", container.name)
+    wait_until(lambda: "stopped     by SIGTERM" in container.log, "the end of the training")
+    # Now it writes the reports.
+    docker("kill", "--signal=TERM", container.name)
+    assert container.wait() == 143
+
+
+def test_each_of_two_hosts_has_the_reason_why_it_failed(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
+    hosts = ["algo-1", "algo-2"]
+    with network() as name:
+        containers = [
+            image.start_training(
+                tmp_path / host,
+                shapes,
+                options=(f"--network={name}", f"--network-alias={host}", f"--hostname={host}"),
+                config={"resourceconfig.json": json.dumps({"current_host": host, "hosts": hosts})},
+            )
+            for host in hosts
+        ]
+        assert [container.wait() for container in containers] == [1, 1]
+        image.remove_containers()
+    for container in containers:
+        assert container.failure == (
+            "ConfigError: the job has 2 instances, and training runs on one: set InstanceCount to 1\n"
+        )
+
+
+@contextmanager
+def network() -> Iterator[str]:
+    """A bridge network of its own, on which containers find each other by name."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    docker("network", "create", name)
+    try:
+        yield name
+    finally:
+        docker("network", "rm", name, check=False)
+
+
 def test_sigterm_saves_the_best_model_so_far(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
     container = image.start_training(tmp_path / "ml", shapes, {"epochs": "1000"})
     wait_until(lambda: "best" in container.log, "the first epoch")
     assert container.stop(within_s=60) == 0
     assert "stopped     by SIGTERM" in container.log
+    assert "engines     not compared" in container.log
+    assert not (container.paths.model / "openvino.xml").exists()
     assert container.failure is None
     manifest = json.loads((container.paths.model / "model.json").read_text())
     assert manifest["metrics"]["validation:accuracy"] > 0

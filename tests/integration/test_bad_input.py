@@ -1,6 +1,9 @@
 """Mistakes of a user, and the exact first line that the platform shows for each."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -271,6 +274,41 @@ def test_a_channel_whose_folder_is_missing(platform: Platform, image_folder: Pat
     assert first_line(platform) == line
 
 
+NO_TORCH = """
+import sys
+from classifier.train import main
+code = main([])
+print("torch" in sys.modules)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        (
+            "resourceconfig.json",
+            '{"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]}',
+            "the job has 2 instances, ",
+        ),
+        ("inputdataconfig.json", '{"train": {}, "test": {}}', "channel 'test': its folder "),
+        ("inputdataconfig.json", None, "/inputdataconfig.json is missing: it lists the job's channels, of which "),
+    ],
+)
+def test_fault_in_the_platforms_files_is_found_without_torch(
+    platform: Platform, image_folder: Path, name: str, content: str | None, line: str
+) -> None:
+    platform.lay_out({"train": image_folder})
+    (platform.paths.config / name).unlink()
+    if content is not None:
+        platform.write_config(name, content)
+    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(platform.paths.base)}
+    command = [sys.executable, "-c", NO_TORCH]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (1, "False\n")
+    assert line in done.stderr
+
+
 def test_channels_with_different_classes(platform: Platform, image_folder: Path, tmp_path: Path) -> None:
     validation = write_classes(tmp_path / "validation", photos_per_class=1)
     (validation / "disc").rename(validation / "disk")
@@ -361,5 +399,5 @@ def test_a_bug_is_reported_with_its_message_before_the_traceback(platform: Platf
     assert job.exit_code == 2
     assert job.failure is not None
     first, *rest = job.failure.splitlines()
-    assert first.startswith("internal error, please report it: FileExistsError: ")
+    assert first.startswith("internal error, please report it: NotADirectoryError: ")
     assert rest[1] == "Traceback (most recent call last):"

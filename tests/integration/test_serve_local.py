@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.jobs import Platform
-from support.servers import free_port
+from support.servers import addresses, free_port
 
 LOCAL_TEST = Path(__file__).resolve().parents[2] / "local_test"
 
@@ -51,6 +51,7 @@ def test_trained_model_labels_photos(platform: Platform, image_folder: Path) -> 
     process = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL)
     try:
         assert wait_for(process, photo, port).stdout.startswith("0.jpg  disc ")
+        assert addresses(port) == {"127.0.0.1"}
         (image_folder / "notes.txt").write_text("no photo")
         done = predict(photo, image_folder / "notes.txt", image_folder / "none.jpg", port=port)
         assert done.returncode == 1

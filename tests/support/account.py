@@ -24,8 +24,11 @@ class Account:
     cloud: Cloud
     sagemaker: Any
     scaling: Any
+    cloudwatch: Any = None
 
-    def add_endpoint(self, name: str, config: str, *, tags: Any = OURS, instance: str = "ml.m5.large") -> None:
+    def add_endpoint(
+        self, name: str, config: str, *, tags: Any = OURS, instance: str = "ml.m5.large", asynchronous: str = ""
+    ) -> None:
         """Create an endpoint with a config and a model, both called ``config``."""
         container = {"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz"}
         self.sagemaker.create_model(ModelName=config, ExecutionRoleArn=ROLE, PrimaryContainer=container, Tags=OURS)
@@ -36,7 +39,10 @@ class Account:
             "InitialInstanceCount": 2,
             "InitialVariantWeight": 1.0,
         }
-        self.sagemaker.create_endpoint_config(EndpointConfigName=config, ProductionVariants=[variant], Tags=OURS)
+        output = {"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": asynchronous}}} if asynchronous else {}
+        self.sagemaker.create_endpoint_config(
+            EndpointConfigName=config, ProductionVariants=[variant], Tags=OURS, **output
+        )
         self.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config, Tags=tags)
 
     def add_scaling(self, *policies: str) -> None:
@@ -73,6 +79,11 @@ class Account:
             ServiceNamespace="sagemaker", ResourceId=self.target()["ResourceId"]
         )
         return {one["PolicyName"] for one in found["ScalingPolicies"]}
+
+    def alarm(self) -> dict[str, Any] | None:
+        """Return the alarm that starts the first instance of the endpoint under test."""
+        found = self.cloudwatch.describe_alarms(AlarmNames=[f"{self.name}-wake"])["MetricAlarms"]
+        return found[0] if found else None
 
     def has(self, kind: str, name: str) -> bool:
         key = {"model": "ModelName", "endpoint_config": "EndpointConfigName", "endpoint": "EndpointName"}[kind]

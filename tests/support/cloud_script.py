@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Change = Callable[[dict[str, Any]], Mapping[str, Any]]
-Scripted = tuple[int, Mapping[str, Any]] | Change | str
+Scripted = tuple[int, Mapping[str, Any], Mapping[str, str]] | Change | str
 _HOP = {"transfer-encoding", "connection", "content-length", "server", "date"}
 
 
@@ -43,12 +43,20 @@ class Cloud:
         error = f"<Error><Code>{code}</Code><Message>no</Message></Error>"
         self._always[operation] = f"<ErrorResponse>{error}</ErrorResponse>"
 
-    def answer(self, operation: str, body: Mapping[str, Any], *, status: int = 200, times: int | None = None) -> None:
+    def answer(
+        self,
+        operation: str,
+        body: Mapping[str, Any],
+        *,
+        status: int = 200,
+        times: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Answer with a document, always or the next ``times`` times."""
         if times is None:
-            self._always[operation] = (status, body)
+            self._always[operation] = (status, body, headers or {})
         else:
-            self._script[operation].extend([(status, body)] * times)
+            self._script[operation].extend([(status, body, headers or {})] * times)
 
     def change(self, operation: str, *changes: Change, always: bool = False) -> None:
         """Apply changes to moto's answers: each to one answer in turn, or the first to all."""
@@ -109,8 +117,9 @@ def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
                 self._reply(403, [("Content-Type", "text/xml")], scripted.encode())
                 return
             if isinstance(scripted, tuple):
-                status, document = scripted
-                self._reply(status, [("Content-Type", "application/x-amz-json-1.1")], json.dumps(document).encode())
+                status, document, more = scripted
+                headers = [("Content-Type", "application/x-amz-json-1.1"), *more.items()]
+                self._reply(status, headers, json.dumps(document).encode())
                 return
             status, headers, answer = cloud.forward(self.command, self.path, dict(self.headers), body)
             if scripted is not None and status == http.client.OK:

@@ -67,11 +67,20 @@ class Command:
         """Kill the program, unless it has ended."""
         self.send_signal(signal.SIGKILL)
 
+    @property
+    def errors(self) -> str:
+        """Standard error so far."""
+        return self._errors.read_text(encoding="utf-8")
+
+    def join(self) -> None:
+        """Wait for the end."""
+        self._process.join()
+
     def communicate(self) -> tuple[str, str]:
         """Wait for the end; return what is left of standard output, and standard error."""
         out = self.stdout.read()
-        self._process.join()
-        return out, self._errors.read_text(encoding="utf-8")
+        self.join()
+        return out, self.errors
 
     def close(self) -> None:
         """Kill the program if it still runs, and remove its streams."""

@@ -99,10 +99,10 @@ class Container:
         assert status == 200, body
         return json.loads(body)
 
-    def answers_ping(self) -> bool:
-        """Whether GET /ping is answered with 200."""
+    def answers(self, path: str) -> bool:
+        """Whether GET of the path is answered with 200."""
         try:
-            return self.request("GET", "/ping")[0] == 200
+            return self.request("GET", path)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 
@@ -111,7 +111,7 @@ class Container:
 
         def is_up() -> bool:
             assert self.is_running, self.log
-            return self.answers_ping()
+            return self.answers("/ping")
 
         wait_until(is_up, "/ping")
 

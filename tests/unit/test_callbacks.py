@@ -100,4 +100,4 @@ def test_a_callback_can_stop_the_training() -> None:
 
 def test_the_row_of_an_epoch_is_one_of_the_history() -> None:
     epoch = EpochResult(number=2, metrics={"train:loss": 0.5}, lr=1e-3, seconds=1.23456, is_best=False)
-    assert epoch.row() == {"epoch": 2, "train:loss": 0.5, "lr": 1e-3, "seconds": 1.235}
+    assert epoch.row() == {"epoch": 2, "train:loss": 0.5, "lr": 1e-3}

@@ -129,6 +129,13 @@ class Hyperparameters(BaseModel):
     optimize_for_cpu: Boolean = _row(
         True, "After training, convert the model for serving on CPUs and measure its speed and accuracy."
     )
+    checkpoint_interval_s: float = _row(
+        600.0,
+        "Seconds between checkpoints within an epoch, for a job that has a checkpoint folder; the ends of epochs are "
+        "saved, too.",
+        ge=0,
+        le=86_400,
+    )
     debug: Boolean = _row(False, "Save tensors in smdebug's format and evaluate the debugger's rules on them.")
     debug_stop: RuleNames = _row(
         "", "Debugger rules that stop the training when they fire, comma-separated; implies `debug`."

@@ -24,6 +24,7 @@ from classifier.errors import Stopped
 _NOTHING = nullcontext()
 # Rules are evaluated after every epoch, and within an epoch after this many saved steps.
 _EVALUATION_INTERVAL = 50
+_STATE = "debugger.json"
 
 
 class Debugger(Callback):
@@ -41,6 +42,7 @@ class Debugger(Callback):
         self._before: dict[str, Tensor] = {}
         self._mode: Mode = "train"
         self._num_saved = 0
+        self._steps_before_pass: dict[str, int] = {}
 
     def on_train_begin(self, context: TrainingContext) -> None:
         """Open the hook on rank 0, with the collections that the settings give for this training."""
@@ -55,14 +57,24 @@ class Debugger(Callback):
             for name, parameter in context.network.named_parameters()
             if parameter.requires_grad
         }
-        self._hook = open_hook(self._settings.folder, self._settings.tensorboard, self._settings.describe(context))
+        steps = json.loads(context.state[_STATE]) if _STATE in context.state else None
+        description = self._settings.describe(context)
+        self._hook = open_hook(self._settings.folder, self._settings.tensorboard, description, steps)
         self._activations = Activations(self._hook, context.network)
 
     def on_epoch_begin(self, mode: Mode, number: int) -> None:  # noqa: ARG002 - a callback's
         """Set smdebug's mode, under which the following steps are counted."""
         self._mode = mode
         if self._hook is not None:
+            self._steps_before_pass = self._hook.steps()
             self._hook.set_mode(MODES[mode])
+
+    def state(self) -> Mapping[str, bytes]:
+        """Return the numbers of the last steps; those of a pass that would be repeated do not count."""
+        if self._hook is None:
+            return {}
+        steps = self._hook.steps() if self._mode == "train" else self._steps_before_pass
+        return {_STATE: json.dumps(steps).encode()}
 
     def phase(self, name: Phase) -> AbstractContextManager[Any]:
         """Return a context that counts a step and saves activations in the phase ``forward``; else an empty one."""
@@ -121,6 +133,7 @@ class Debugger(Callback):
 
     def on_epoch_end(self, result: EpochResult) -> None:  # noqa: ARG002 - a callback's
         """Evaluate the rules on the epoch's steps; raise ``Stopped`` if one of ``debug_stop`` fired."""
+        self._mode = "train"
         self._evaluate()
 
     def on_test_end(self, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - a callback's

@@ -5,8 +5,9 @@ leaves the module unchanged and writes only tensors.
 """
 
 import atexit
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ with isolated():
 MODES: dict[Mode, ModeKeys] = {"train": ModeKeys.TRAIN, "validation": ModeKeys.EVAL, "test": ModeKeys.PREDICT}
 _FOLDERS = ("collections", "events", "index", "tensorboard")
 _FILES = ("claim.smd", "training_job_end.ts")
+
+
+# The step in the names of folders of events, and of files of the index and of events.
+_STEP = re.compile(r"(\d{12})(_.+)?")
 
 
 class TensorHook(Hook):
@@ -72,6 +77,15 @@ class TensorHook(Hook):
             self.exported_collections = True
         self.saving = False
 
+    def steps(self) -> dict[str, int]:
+        """Return the number of the last step of all (``GLOBAL``) and of each mode, for :func:`open_hook`."""
+        return {mode.name: step for mode, step in self.mode_steps.items()}
+
+    def go_on(self, steps: Mapping[str, int]) -> None:
+        """Count on from :meth:`steps` of an earlier hook."""
+        self.mode_steps = {ModeKeys[name]: step for name, step in steps.items()}
+        self.step = self.mode_steps[ModeKeys.GLOBAL]
+
     def _initialize_to_last_saved_state(self) -> None:
         """Do nothing; smdebug would look for its state in the checkpoint folder."""
 
@@ -102,20 +116,29 @@ def _as_numpy_type(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
-def open_hook(folder: Path, tensorboard: Path | None, config: dict[str, Any]) -> TensorHook:
+def open_hook(
+    folder: Path, tensorboard: Path | None, config: dict[str, Any], steps: Mapping[str, int] | None = None
+) -> TensorHook:
     """Return a hook that saves to ``folder``, after removing the tensors of an earlier run.
 
     Call it after the process group was initialized, since file names contain the rank.
 
     Args:
         config: the content of ``debughookconfig.json``.
+        steps: of :meth:`TensorHook.steps`, to go on after them; only later tensors are removed then.
 
     Raises:
         Exception: smdebug does not accept the configuration.
     """
-    _clear(folder)
+    if steps is None:
+        _clear(folder)
+    else:
+        _cut(folder, steps["GLOBAL"])
     try:
-        return _build(folder, tensorboard, config)
+        hook = _build(folder, tensorboard, config)
+        if steps is not None:
+            hook.go_on(steps)
+        return hook
     finally:
         # The hook must not write at exit, even after an error here: all saved tensors are on the disk already.
         if error_handling_agent.hook is not None:
@@ -154,6 +177,16 @@ def close_hook(hook: TensorHook) -> None:
 def _clear(folder: Path) -> None:
     for name in _FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _cut(folder: Path, last: int) -> None:
+    """Remove the tensors of all steps after the last that a resumed training has behind it."""
+    for path in (*(folder / "events").glob("*"), *(folder / "index").glob("*/*")):
+        match = _STEP.match(path.name)
+        if match and int(match[1]) > last:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
 

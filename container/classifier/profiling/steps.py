@@ -190,7 +190,7 @@ class StepTimer:
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        """Measure a phase of the current step, or a checkpoint, which ends the pass."""
+        """Measure a phase of the current step, or a checkpoint between two steps or after a pass."""
         if name == "checkpoint":
             with self._checkpoint():
                 yield
@@ -202,11 +202,12 @@ class StepTimer:
     @contextmanager
     def _checkpoint(self) -> Iterator[None]:
         """Measure a checkpoint by the host's clock: saving waits for the weights."""
-        self.end_pass()
+        self._clock.synchronize()
         started, began = time.time(), time.perf_counter()
         yield
         seconds = time.perf_counter() - began
         self.checkpoint_s += seconds
+        self.exclude(seconds)
         self._timeline.add("checkpoint", "train", self._numbers["train"], started, seconds)
 
     def end_step(self, *, is_usual: bool) -> None:

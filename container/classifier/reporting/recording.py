@@ -4,6 +4,7 @@ No step waits for the device: losses and predictions stay there until the epoch 
 """
 
 import csv
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +32,8 @@ from classifier.reporting.summary import HISTORY_FILE, SUMMARY_FILE, Summary
 from classifier.reporting.tensorboard import EventFile
 
 STEP_COLUMNS = ("step", "epoch", "loss", "accuracy", "lr")
+# The names of the recorders' states.
+_STEPS, _EVENTS, _HISTORY = "steps.csv", "events", "history.json"
 _NULL_CONTEXT = nullcontext()
 
 
@@ -38,6 +41,7 @@ class StepRecorder(Callback):
     """Writes each training step's loss, accuracy and learning rate to ``steps.csv`` and to TensorBoard's event file.
 
     Rows are written an epoch at a time; steps count from 0. Validation and test metrics go to the event file alone.
+    A resumed training replaces both files by those of its checkpoint, which ends where it goes on.
     """
 
     def __init__(self, path: Path, events: EventFile) -> None:
@@ -54,8 +58,10 @@ class StepRecorder(Callback):
     def on_train_begin(self, context: TrainingContext) -> None:
         self._optimizer = context.optimizer
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(STEP_COLUMNS)
+        self._path.write_bytes(context.state.get(_STEPS, f"{','.join(STEP_COLUMNS)}\r\n".encode()))
+        self._num_written = self._path.read_bytes().count(b"\n") - 1
+        if _EVENTS in context.state:
+            self._events.restore(context.state[_EVENTS])
 
     def on_epoch_begin(self, mode: Mode, number: int) -> None:
         self._write_steps()
@@ -76,6 +82,10 @@ class StepRecorder(Callback):
     def on_train_end(self) -> None:
         self._write_steps()
         self._events.close()
+
+    def state(self) -> Mapping[str, bytes]:
+        self._write_steps()
+        return {_STEPS: self._path.read_bytes(), _EVENTS: self._events.content()}
 
     def _add_scalars(self, metrics: Mapping[str, float]) -> None:
         # The training loss is there already, step by step.
@@ -105,6 +115,14 @@ class HistoryRecorder(Callback):
         self.rows: list[dict[str, float]] = []
         self._folder = folder
         self._metrics: dict[str, float] = {}  # of the best epoch and of the test
+
+    def on_train_begin(self, context: TrainingContext) -> None:
+        if _HISTORY in context.state:
+            self.rows, self._metrics = json.loads(context.state[_HISTORY])
+            self.write()
+
+    def state(self) -> Mapping[str, bytes]:
+        return {_HISTORY: json.dumps([self.rows, self._metrics]).encode()}
 
     def on_epoch_end(self, result: EpochResult) -> None:
         self.rows.append(result.row())

@@ -30,6 +30,7 @@ class EventFile:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: IO[bytes] | None = None
+        self._path: Path | None = None
 
     def add(self, step: int, scalars: Mapping[str, float], at: float) -> None:
         """Add scalars by tag; ``at`` is the time in seconds since 1970."""
@@ -48,10 +49,26 @@ class EventFile:
         if self._file is not None:
             self._file.close()
 
+    def content(self) -> bytes:
+        """Return the file's name and its content so far, for :meth:`restore`; empty if there is no file."""
+        self.flush()
+        return b"" if self._path is None else self._path.name.encode() + b"\n" + self._path.read_bytes()
+
+    def restore(self, content: bytes) -> None:
+        """Replace the file, or write it anew, and add to it from now on."""
+        name, _, events = content.partition(b"\n")
+        if not name:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._folder / name.decode()
+        self._path.write_bytes(events)
+        self._file = self._path.open("ab")
+
     def _open(self) -> IO[bytes]:
         now = time.time()
         self._folder.mkdir(parents=True, exist_ok=True)
-        file = (self._folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}").open("wb")
+        self._path = self._folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}"
+        file = self._path.open("wb")
         file.write(_record(_double(1, now) + _bytes(3, b"brain.Event:2")))
         return file
 

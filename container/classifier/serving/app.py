@@ -118,6 +118,13 @@ def create_multi_model_app(
     return app
 
 
+def describe_api(settings: ServerSettings) -> openapi.Document:
+    """Return the description of the server that these settings ask for, whatever its models."""
+    if settings.multi_model:
+        return openapi.describe_multi_model_api(settings, STATUS, DEFAULT_TOP_K)
+    return openapi.describe_model_api(settings, STATUS, None, DEFAULT_TOP_K)
+
+
 def _base_app(
     settings: ServerSettings, telemetry: Telemetry, admission: Admission, is_answering: Callable[[], bool]
 ) -> Flask:

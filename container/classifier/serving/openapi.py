@@ -35,16 +35,18 @@ _NUMBERS: Document = {"type": "array", "items": {"type": "number"}}
 _STRINGS: Document = {"type": "array", "items": _STRING}
 
 
-def describe_model_api(settings: ServerSettings, statuses: Statuses, manifest: ModelManifest, top_k: int) -> Document:
+def describe_model_api(
+    settings: ServerSettings, statuses: Statuses, manifest: ModelManifest | None, top_k: int
+) -> Document:
     """Return the document of a server of one model.
 
     Args:
         settings: limits and routes.
         statuses: the HTTP status of each type of error.
-        manifest: the model's.
+        manifest: the model's; None describes the server of any model.
         top_k: number of classes in a response unless the request says otherwise.
     """
-    text = f"{manifest.architecture}, {len(manifest.classes)} classes."
+    text = f"{manifest.architecture}, {len(manifest.classes)} classes." if manifest else "One model."
     paths = {"/invocations": {"post": _predict(settings, statuses, top_k)}}
     if settings.page:
         page = {"200": _response("The page.", {"text/html": {"schema": _STRING}})}

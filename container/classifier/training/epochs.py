@@ -16,17 +16,27 @@ from classifier.engine.base import remove_graphs
 from classifier.errors import ConfigError, Stopped
 from classifier.training.augmentation import PRESETS
 from classifier.training.batches import ImageLoader, load_in_order
+from classifier.training.checkpoints import Position
 from classifier.training.console import Progress
 from classifier.training.data import Data
 from classifier.training.loop import EvaluationResult, Trainer, evaluate
-from classifier.training.optimization import build_optimizer, build_schedule, class_weights
+from classifier.training.optimization import build_optimizer, build_schedule, class_weights, lr_at
 from classifier.training.plan import EpochPlan, num_batches
 from classifier.training.precision import Precision
 from classifier.training.stages import LoaderConfig, Stage, Stages
+from classifier.training.state import (
+    BestEpoch,
+    Checkpointing,
+    TrainingState,
+    load_trainer,
+    unpack,
+    weights_of,
+)
 from classifier.vision import artifact
 from classifier.vision.artifact import Classifier
 from classifier.vision.calibration import calibrate, expected_calibration_error, obstacle, softmax
 from classifier.vision.manifest import ModelManifest
+from classifier.vision.models import load_tensors
 
 
 def is_better(metrics: Mapping[str, float], than: Mapping[str, float] | None, metric: str) -> bool:
@@ -50,6 +60,8 @@ class TrainingResult:
     Attributes:
         device: the device and the precision, in words.
         source: where the initial weights came from, in words.
+        last: the last complete epoch.
+        kept: the best epoch with its weights, for checkpoints; None without them.
         evaluation: of ``judged_on``.
         uncalibrated: why the best epoch's probabilities are not calibrated; empty if they are.
         ended: why the training ended before its last epoch; empty if it did not.
@@ -59,11 +71,17 @@ class TrainingResult:
     data: Data
     device: str
     source: str
-    num_epochs: int = 0
+    last: EpochResult | None = None
     best: EpochResult | None = None
+    kept: BestEpoch | None = field(default=None, repr=False)
     evaluation: EvaluationResult | None = field(default=None, repr=False)
     uncalibrated: str = ""
     ended: str = ""
+
+    @property
+    def num_epochs(self) -> int:
+        """Number of complete epochs."""
+        return self.last.number if self.last else 0
 
     @property
     def judged_on(self) -> str:
@@ -108,6 +126,7 @@ class Training:
     progress: Progress
     callback: Callback
     result: TrainingResult
+    checkpoints: Checkpointing | None = None
 
     @cached_property
     def plan(self) -> EpochPlan:
@@ -115,7 +134,10 @@ class Training:
         return EpochPlan(len(self.stages.train.loader), self.parameters.batch_size, self.parameters.seed)
 
     def run(self) -> TrainingResult:
-        """Train, save the best epoch's weights, and test them. A stop keeps the best weights so far."""
+        """Train, save the best epoch's weights, and test them. A stop keeps the best weights so far.
+
+        With checkpoints, go on from the newest.
+        """
         try:
             self._train()
             self._log_best()
@@ -124,30 +146,64 @@ class Training:
         except Stopped as stopped:
             self.result.ended = f"stopped by {stopped}"
             self.progress.console.log(f"stopped     by {stopped}; the best model so far is kept")
+            if self.checkpoints:
+                self.checkpoints.save_now(self.trainer, self._state())
             if self.result.best is None:
                 self._save({})
         finally:
             self.callback.on_train_end()
+            if self.checkpoints:
+                self.checkpoints.close()
         return self.result
 
     def _train(self) -> None:
-        trainer = self._trainer()
-        self.callback.on_train_begin(self._context(trainer))
-        for number in range(1, self.parameters.epochs + 1):
-            started, lr = time.perf_counter(), trainer.optimizer.param_groups[0]["lr"]
-            loss = self._train_epoch(trainer, number)
-            evaluation = self._evaluate(self.stages.validation, "validation", number, self.precision)
-            metrics = {"train:loss": loss, **evaluation.metrics("validation", ("loss", "accuracy", "top5", "f1"))}
-            epoch = EpochResult(
-                number=number,
-                metrics=metrics,
-                lr=lr,
-                seconds=time.perf_counter() - started,
-                is_best=is_better(metrics, self._best_metrics, self.parameters.best_metric),
-            )
-            self._finish_epoch(epoch, evaluation)
-            if self._is_over(epoch):
-                break
+        state = self._resume()
+        self.callback.on_train_begin(self._context(state))
+        while not self._is_over() and self.result.num_epochs < self.parameters.epochs:
+            self._run_epoch(self.result.num_epochs + 1)
+            self._save_checkpoint(at_epoch_end=True)
+        if self.checkpoints:
+            self.checkpoints.save_now(self.trainer, self._state())
+
+    def _run_epoch(self, number: int) -> None:
+        started, first = time.perf_counter(), (number - 1) * self.plan.steps
+        loss = self._train_epoch(number, self.trainer.step - first)
+        evaluation = self._evaluate(self.stages.validation, "validation", number, self.precision)
+        metrics = {"train:loss": loss, **evaluation.metrics("validation", ("loss", "accuracy", "top5", "f1"))}
+        epoch = EpochResult(
+            number=number,
+            metrics=metrics,
+            lr=lr_at(self.trainer.schedule, first),
+            seconds=time.perf_counter() - started,
+            is_best=is_better(metrics, self._best_metrics, self.parameters.best_metric),
+        )
+        self._finish_epoch(epoch, evaluation)
+
+    def _resume(self) -> Mapping[str, bytes]:
+        """Go on from the newest checkpoint, if there is one, and return the callbacks' state."""
+        found = self.checkpoints.find(self.plan.steps) if self.checkpoints else None
+        if found is None:
+            return {}
+        state, trainer = unpack(*found), self.trainer
+        self.result.last = state.last
+        if state.best is not None:
+            # The best model has to be in the artifact's folder, which is empty after a restart.
+            load_tensors(trainer.trained, state.best.weights)
+            self._keep(state.best.result, state.best.evaluation)
+        done = (state.position.epoch - 1) * self.plan.steps + state.position.step
+        load_trainer(trainer, *found, step=done)
+        trainer.schedule = build_schedule(trainer.optimizer, self.parameters, self.plan.steps, done=done)
+        return state.callbacks
+
+    def _state(self) -> TrainingState:
+        result = self.result
+        position = Position(result.num_epochs + 1, self.trainer.step - result.num_epochs * self.plan.steps)
+        return TrainingState(position, result.last, result.kept, self.callback.state())
+
+    def _save_checkpoint(self, *, at_epoch_end: bool = False) -> None:
+        if self.checkpoints and self.checkpoints.is_due(at_epoch_end=at_epoch_end):
+            with self.callback.phase("checkpoint"):
+                self.checkpoints.save(self.trainer, self._state)
 
     def _log_best(self) -> None:
         if self.result.best is not None:
@@ -172,7 +228,9 @@ class Training:
     def _best_metrics(self) -> Mapping[str, float] | None:
         return self.result.best.metrics if self.result.best else None
 
-    def _trainer(self) -> Trainer:
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The steps of the training."""
         parameters, loader = self.parameters, self.stages.train.loader
         optimizer = build_optimizer(self.stages.trained, parameters)
         weight = None
@@ -190,14 +248,21 @@ class Training:
             seed=parameters.seed,
         )
 
-    def _train_epoch(self, trainer: Trainer, number: int) -> float:
+    def _train_epoch(self, number: int, start: int) -> float:
+        """Train from the step ``start`` of an epoch to its end, and return its mean loss."""
         self.callback.on_epoch_begin("train", number)
-        with self.progress.track(f"epoch {number}/{self.parameters.epochs}", self.plan.steps) as advance:
-            indices = self.plan.batches(number)
-            batches = self.stages.train.loader.iterate(indices, seed=self.parameters.seed, epoch=number)
-            return trainer.train_epoch(batches, advance=advance, callback=self.callback)
+        with self.progress.track(f"epoch {number}/{self.parameters.epochs}", self.plan.steps - start) as advance:
 
-    def _context(self, trainer: Trainer) -> TrainingContext:
+            def after_step() -> None:
+                self._save_checkpoint()
+                advance()
+
+            indices = self.plan.batches(number, start)
+            batches = self.stages.train.loader.iterate(indices, seed=self.parameters.seed, epoch=number)
+            return self.trainer.train_epoch(batches, advance=after_step, callback=self.callback, goes_on=start > 0)
+
+    def _context(self, state: Mapping[str, bytes]) -> TrainingContext:
+        trainer = self.trainer
         return TrainingContext(
             network=self.classifier.network,
             module=trainer.module,
@@ -208,6 +273,7 @@ class Training:
             num_epochs=self.parameters.epochs,
             class_names=[one.class_name for one in self.data.classes],
             steps_per_epoch=self.plan.steps,
+            state=state,
         )
 
     def _evaluate(self, stage: Stage, mode: Mode, number: int, precision: Precision) -> EvaluationResult:
@@ -224,30 +290,39 @@ class Training:
             )
 
     def _finish_epoch(self, epoch: EpochResult, evaluation: EvaluationResult) -> None:
-        self.result.num_epochs = epoch.number
+        self.result.last = epoch
         if epoch.is_best:
-            self.result.best, self.result.evaluation = epoch, evaluation
-            self.result.calibrate(evaluation)
             with self.callback.phase("checkpoint"):
-                self._save(epoch.metrics)
+                self._keep(epoch, evaluation)
         self.progress.console.log(
             f"epoch {epoch.number:>3}/{self.parameters.epochs}  {format_metrics(epoch.metrics)}  "
             f"lr={epoch.lr:.2e}  {epoch.seconds:.1f} s{'  best' if epoch.is_best else ''}"
         )
         self.callback.on_epoch_end(epoch)
 
+    def _keep(self, epoch: EpochResult, evaluation: EvaluationResult) -> None:
+        """Save the present weights, which are those of the best epoch so far."""
+        self.result.best, self.result.evaluation = epoch, evaluation
+        self.result.calibrate(evaluation)
+        if self.checkpoints:
+            self.result.kept = BestEpoch(epoch, evaluation, weights_of(self.stages.trained))
+        self._save(epoch.metrics)
+
     def _save(self, metrics: Mapping[str, float]) -> None:
         self.result.add_metrics(metrics)
         remove_graphs(self.paths.model)
         artifact.save(self.paths.model, self.classifier.network, self.result.manifest)
 
-    def _is_over(self, epoch: EpochResult) -> bool:
-        """Whether the training diverged, or the epochs without improvement have used up the patience.
+    def _is_over(self) -> bool:
+        """Whether the last epoch diverged, or the epochs without improvement have used up the patience.
 
         Raises:
             ConfigError: it diverged in the first epoch, so that there is no model.
         """
         best, patience, log = self.result.best, self.parameters.early_stopping_patience, self.progress.console.log
+        epoch = self.result.last
+        if epoch is None:
+            return False
         if not isfinite(epoch.metrics["train:loss"]):
             diverged = f"training diverged in epoch {epoch.number}, its loss is {epoch.metrics['train:loss']}"
             advice = f"lower lr (now {self.parameters.lr:g}) or add warmup_epochs"

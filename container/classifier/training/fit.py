@@ -18,15 +18,17 @@ from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, Stopped, failure_as_warning
 from classifier.host import num_cores, tune_malloc
+from classifier.training.checkpoints import CheckpointFolder, CheckpointSaver, digest_of
 from classifier.training.console import Console, Progress
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Training, TrainingResult
 from classifier.training.folders import class_labels
 from classifier.training.precision import Precision, choose_precision
 from classifier.training.stages import LoaderConfig, Stages, frozen_stages, full_stages
+from classifier.training.state import Checkpointing, Identity
 from classifier.vision.artifact import Classifier
 from classifier.vision.manifest import ModelManifest
-from classifier.vision.models import build, check_image_size, preprocessing_for
+from classifier.vision.models import build, check_image_size, head_name, preprocessing_for
 from classifier.vision.preprocessing import Preprocessing
 from classifier.vision.weights import load_pretrained
 
@@ -74,6 +76,7 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
         )
         module = Classifier(network, preprocessing).to(precision.device)
         manifest = _describe_model(parameters, data, preprocessing)
+        checkpoints = _open_checkpoints(config, paths, manifest, network, precision, console)
         training = Training(
             parameters=parameters,
             paths=paths,
@@ -85,6 +88,7 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
             progress=progress,
             callback=callback,
             result=TrainingResult(manifest, data, _describe_device(precision), source),
+            checkpoints=checkpoints,
         )
         return training.run()
 
@@ -130,6 +134,31 @@ def _stages(
     return full_stages(module, data, loading, parameters.augmentation)
 
 
+def _open_checkpoints(
+    config: TrainingConfig,
+    paths: Paths,
+    manifest: ModelManifest,
+    network: nn.Module,
+    precision: Precision,
+    console: Console,
+) -> Checkpointing | None:
+    """Return the checkpoints of the job, whose network still has its starting weights; None if it has none."""
+    if config.checkpoint is None:
+        return None
+    parameters, head = config.hyperparameters, head_name(network)
+    # The head, and a network from scratch, are determined by the seed.
+    given = {name: one for name, one in network.state_dict().items() if not name.startswith(f"{head}.")}
+    identity = Identity(
+        hyperparameters=parameters.model_dump(),
+        classes=tuple(label.folder for label in manifest.classes),
+        data=manifest.data_fingerprint,
+        weights=digest_of(given) if parameters.pretrained else "",
+    )
+    folder = CheckpointFolder(paths.relocate(config.checkpoint.local_path), console.warn)
+    saver = CheckpointSaver(folder, interval_s=parameters.checkpoint_interval_s, warn=console.warn)
+    return Checkpointing(folder, saver, identity, {**manifest.versions, "precision": precision.name}, console)
+
+
 @contextmanager
 def _decoding_threads(count: int) -> Iterator[Executor]:
     executor = ThreadPoolExecutor(count, thread_name_prefix="decode")
@@ -144,8 +173,8 @@ def _describe_model(parameters: Hyperparameters, data: Data, preprocessing: Prep
         architecture=parameters.model,
         classes=data.classes,
         preprocessing=preprocessing,
-        # Debugging and profiling do not change the model, so the artifact has the same bytes with and without them.
-        hyperparameters=parameters.model_dump(exclude={"debug", "profile"}),
+        # These do not change the model, so the artifact has the same bytes with and without them.
+        hyperparameters=parameters.model_dump(exclude={"debug", "profile", "checkpoint_interval_s"}),
         data_fingerprint=data.fingerprint,
         versions={
             "classifier": classifier.__version__,

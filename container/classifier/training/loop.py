@@ -52,23 +52,27 @@ class Trainer:
         self.scaler = GradScaler(self.precision.device.type, enabled=self.precision.needs_scaling)
 
     def train_epoch(
-        self, batches: Iterable[Batch], *, advance: Callable[[], object], callback: Callback = _NO_CALLBACK
+        self,
+        batches: Iterable[Batch],
+        *,
+        advance: Callable[[], object],
+        callback: Callback = _NO_CALLBACK,
+        goes_on: bool = False,
     ) -> float:
         """Train on each batch, and return the mean loss over the epoch's samples.
 
-        If it is interrupted by an exception of ``advance``, a later call goes on with the same epoch.
-
         Args:
             advance: called after each step.
+            goes_on: the epoch began before, and these are the rest of its batches.
         """
+        if not goes_on:
+            self.loss, self.count = torch.zeros_like(self.loss), 0
         self.module.eval()
         self.trained.train()
         for batch in _fetch(batches, callback):
             self._train_step(batch, callback)
             advance()
-        mean = self.loss.item() / max(1, self.count)
-        self.loss, self.count = torch.zeros_like(self.loss), 0
-        return mean
+        return self.loss.item() / max(1, self.count)
 
     def _train_step(self, batch: Batch, callback: Callback) -> None:
         self._seed_generators()

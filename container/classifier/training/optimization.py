@@ -36,10 +36,15 @@ def build_optimizer(module: nn.Module, parameters: Hyperparameters) -> torch.opt
             return torch.optim.AdamW(groups, betas=betas, eps=parameters.eps, **common)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, parameters: Hyperparameters, steps_per_epoch: int) -> LambdaLR:
+def build_schedule(
+    optimizer: torch.optim.Optimizer, parameters: Hyperparameters, steps_per_epoch: int, *, done: int = 0
+) -> LambdaLR:
     """Build the schedule of the learning rate: linear warm-up, then the chosen curve until the last step.
 
     ``step()`` is called after every training step.
+
+    Args:
+        done: number of steps before the next one.
     """
     total = parameters.epochs * steps_per_epoch
     warmup = 0 if parameters.scheduler == "onecycle" else round(parameters.warmup_epochs * steps_per_epoch)
@@ -49,7 +54,14 @@ def build_schedule(optimizer: torch.optim.Optimizer, parameters: Hyperparameters
             return (step + 1) / (warmup + 1)
         return _lr_factor(parameters.scheduler, min(1.0, (step - warmup) / max(1, total - warmup)))
 
-    return LambdaLR(optimizer, factor)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return LambdaLR(optimizer, factor, last_epoch=done - 1)
+
+
+def lr_at(schedule: LambdaLR, step: int) -> float:
+    """Return the learning rate of a step, counted from 0."""
+    return float(schedule.base_lrs[0] * schedule.lr_lambdas[0](step))
 
 
 def _lr_factor(scheduler: str, progress: float) -> float:

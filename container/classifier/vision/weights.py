@@ -1,11 +1,14 @@
 """Pretrained weights: sources, safe reading, and loading into a module with a different head."""
 
+import os
 import re
 import socket
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from safetensors.torch import load_file
@@ -24,7 +27,7 @@ def load_pretrained(module: nn.Module, architecture: str, *, channel: Path | Non
     """Load pretrained weights into a module, except a head of a different shape.
 
     Sources, in order: the channel ``pretrained`` if there is one; weights baked into the image, in torch.hub's cache
-    (``$TORCH_HOME``); torchvision's hub.
+    (``$TORCH_HOME``); torchvision's hub, into that cache or, where it can't be written, a temporary folder.
 
     Returns:
         The source of the weights, for logs and reports.
@@ -145,9 +148,10 @@ def _fit_position_embedding(
 
 def _from_hub(architecture: str) -> tuple[dict[str, Tensor], str]:
     published = models.get_model_weights(architecture)["DEFAULT"]
+    folder = _hub_folder(published.url)
     try:
         with _socket_timeout(_HUB_TIMEOUT_S):
-            state = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            state = published.get_state_dict(model_dir=folder, progress=False, check_hash=True, weights_only=True)
             return dict(state), f"torchvision's {published}"
     except Exception as error:
         # Without a network, or with a missing or corrupt file, each layer below raises its own errors.
@@ -157,6 +161,22 @@ def _from_hub(architecture: str) -> tuple[dict[str, Tensor], str]:
             f"BAKED_WEIGHTS={architecture}, or allow access to torchvision's hub. "
             "Or train from scratch: pretrained=false"
         ) from None
+
+
+def _hub_folder(url: str) -> str:
+    """The folder for torch.hub's file: its cache, or a temporary one where the cache lacks it and can't be written.
+
+    The image's cache belongs to root, and training may run as any user or on a read-only root.
+    """
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    if (cache / Path(urlsplit(url).path).name).exists():
+        return str(cache)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return str(cache)
+    except OSError:
+        return str(Path(tempfile.gettempdir()) / f"torch-hub-{os.getuid()}")
 
 
 @contextmanager

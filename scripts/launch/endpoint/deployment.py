@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from aws.errors import CloudError, translate_errors
 from classifier.errors import ConfigError, UserError
+from commands import interrupts
 from launch.endpoint.scaling import EndpointScaling
 from launch.platform.clients import Platform
 from launch.platform.monitoring import ENDPOINTS, LogTail, describe_last_lines, wait
@@ -143,7 +144,8 @@ class Deployment:
             self._send("update", self.platform.sagemaker.update_endpoint, self.requests["UpdateEndpoint"])
         except BaseException:
             if not self.pending and self.scaling:
-                self.scaling.resume()
+                with interrupts.finishing():
+                    self.scaling.resume()
             raise
         record = self._wait()
         if self._is_deployed(record):
@@ -163,8 +165,8 @@ class Deployment:
         Raises:
             CloudError: AWS refused it, or the answer was lost.
         """
-        with translate_errors(f"endpoint {self.name}"):
-            # Set first: a request that is interrupted may have been accepted.
+        with translate_errors(f"endpoint {self.name}"), interrupts.deferred():
+            # Set first: a request without an answer may have been accepted.
             self.pending = what
             try:
                 operation(**request)

@@ -18,6 +18,8 @@ from launch.endpoint.request import (
     policy_request,
     target_request,
     update_request,
+    wake_alarm_request,
+    wake_policy_request,
 )
 from launch.platform.clients import PlatformOptions
 from launch.platform.models import content_name, named_model_request, resolve_artifact
@@ -111,7 +113,7 @@ def check_endpoint(model: str, options: EndpointOptions) -> None:
 
 
 def endpoint_requests(options: EndpointOptions, data: str, version: str) -> dict[str, Any]:
-    """Return the requests of a deployment by operation, in the order in which they are sent.
+    """Return the requests of a deployment by operation, in the order in which they are sent; a list if there are many.
 
     Models and configs are named after their contents, so that the same options always give the same requests.
 
@@ -232,4 +234,8 @@ def _scaling_requests(options: EndpointOptions) -> dict[str, Any]:
         cooldown_s=scaling.cooldown_s,
         asynchronous=options.asynchronous is not None,
     )
-    return {"RegisterScalableTarget": target_request(spec), "PutScalingPolicy": policy_request(spec)}
+    requests = {"RegisterScalableTarget": target_request(spec), "PutScalingPolicy": [policy_request(spec)]}
+    if spec.min_instances > 0:
+        return requests
+    policies = [*requests["PutScalingPolicy"], wake_policy_request(spec)]
+    return {**requests, "PutScalingPolicy": policies, "PutMetricAlarm": wake_alarm_request(spec)}

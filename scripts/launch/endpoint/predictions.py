@@ -3,7 +3,8 @@
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,31 @@ from typing import Any
 from botocore.exceptions import ClientError
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from aws.errors import translate_errors
+from aws.errors import CloudError, is_passing, translate_errors
 from classifier.contract.channels import has_image_extension, is_junk_file
 from classifier.errors import DataError, UserError
+from commands import interrupts
 from launch.platform.clients import Platform
-from launch.terminal import print_status
+from launch.platform.resources import describe
+from launch.terminal import command, print_status
 
 _NUM_SHOWN = 3  # classes of a photo, in the terminal
 # The verbose answer lists the names of all classes, by which a folder is recognized as one.
 _ACCEPT = "application/json;verbose"
+# Statuses in which an endpoint answers.
+_SERVING = ("InService", "Updating", "SystemUpdating", "RollingBack")
+# The server's error as JSON, by itself or inside another text.
+_ERROR = re.compile(r'\{"error".*\}', re.DOTALL)
+_MAX_SHOWN = 200  # bytes of an answer, in a message
 
 # The picture; sizes in pixels.
 _TILE, _TITLE, _GAP = 200, 40, 8
 _MAX_COLUMNS = 6
 _GREEN, _RED, _BLACK, _WHITE = (0, 120, 40), (190, 20, 20), (20, 20, 20), (255, 255, 255)
+
+
+class RejectedError(UserError):
+    """The endpoint has no answer about one photo; it may answer about others."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +86,32 @@ def invocation_request(endpoint: str, target_model: str | None = None) -> dict[s
     return {**request, "TargetModel": target_model} if target_model else request
 
 
-def classify(platform: Platform, request: Mapping[str, Any], photos: Sequence[Path]) -> tuple[list[Prediction], int]:
-    """Classify and print one photo after the other; an error is printed, counted, and the others go on.
+def find_endpoint(platform: Platform, name: str) -> Mapping[str, Any]:
+    """Return an endpoint's description; nothing if the caller may invoke endpoints, but not describe them.
+
+    Raises:
+        CloudError: there is no such endpoint, it is not in service, or AWS can't be reached.
+    """
+    with translate_errors(f"endpoint {name}"):
+        try:
+            found = describe(platform.sagemaker, "endpoint", name)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "AccessDeniedException":
+                raise
+            return {}
+    if found is None:
+        raise CloudError(f"there is no endpoint {name}; {command('teardown', '--dry-run')}{platform.flags} lists yours")
+    if found["EndpointStatus"] not in _SERVING:
+        reason = f": {found['FailureReason']}" if "FailureReason" in found else ""
+        raise CloudError(f"endpoint {name} is {found['EndpointStatus']}{reason}; it can't be invoked now")
+    return found
+
+
+def classify(ask: Callable[[Path], Mapping[str, Any]], photos: Sequence[Path]) -> tuple[list[Prediction], int]:
+    """Classify and print one photo after the other; a rejected photo is printed, counted, and the others go on.
 
     Args:
-        request: the request without its body, as returned by :func:`invocation_request`.
+        ask: returns the endpoint's answer about a photo, or raises RejectedError.
 
     Returns:
         The predictions, and the number of photos that failed.
@@ -86,9 +119,10 @@ def classify(platform: Platform, request: Mapping[str, Any], photos: Sequence[Pa
     width = max(len(_short(path)) for path in photos)
     predictions, num_failed = [], 0
     for path in photos:
+        interrupts.check()
         try:
-            document = _invoke(platform, request, path)
-        except UserError as error:
+            document = ask(path)
+        except RejectedError as error:
             num_failed += 1
             print_status(f"{_short(path):<{width}}  {error}")
             continue
@@ -97,30 +131,55 @@ def classify(platform: Platform, request: Mapping[str, Any], photos: Sequence[Pa
     return predictions, num_failed
 
 
-def _invoke(platform: Platform, request: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the endpoint's answer for one photo.
+def invoke(platform: Platform, request: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a real-time endpoint's answer for one photo.
+
+    Args:
+        request: the request without its body, as returned by :func:`invocation_request`.
 
     Raises:
-        UserError: the endpoint rejected the photo.
+        RejectedError: the endpoint rejected the photo, or was too busy for it.
         CloudError: there is no such endpoint, or AWS can't be reached.
     """
     with translate_errors(f"endpoint {request['EndpointName']}"):
         try:
             answer = platform.runtime.invoke_endpoint(**request, Body=path.read_bytes())
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "ModelError":
-                raise
-            raise UserError(_describe_rejection(error.response)) from None
-        return json.loads(answer["Body"].read())
+            if error.response.get("Error", {}).get("Code") == "ModelError":
+                raise RejectedError(_describe_rejection(error.response)) from None
+            if is_passing(error):
+                raise RejectedError(str(error)) from None
+            raise
+        return read_document(answer["Body"].read())
+
+
+def read_document(content: bytes) -> dict[str, Any]:
+    """Parse an endpoint's answer.
+
+    Raises:
+        UserError: it is not one of this project's servers.
+    """
+    try:
+        document = json.loads(content)
+        if document["predictions"] and document["labels"] and document["class_names"]:
+            return document
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"the endpoint's answer is not that of an image classifier: {content[:_MAX_SHOWN]!r}")
+
+
+def error_message(text: str) -> str:
+    """Return the server's message from the text of a failure, which may enclose the server's JSON, or the text."""
+    found = _ERROR.search(text)
+    try:
+        return json.loads(found[0])["error"]["message"] if found else text
+    except (ValueError, KeyError, TypeError):
+        return text
 
 
 def _describe_rejection(response: Mapping[str, Any]) -> str:
-    message = response.get("OriginalMessage", "")
-    try:
-        message = json.loads(message)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        message = message or response.get("Error", {}).get("Message", "")
-    return f"rejected ({response.get('OriginalStatusCode', '?')}): {message}"
+    message = response.get("OriginalMessage", "") or response.get("Error", {}).get("Message", "")
+    return f"rejected ({response.get('OriginalStatusCode', '?')}): {error_message(message)}"
 
 
 def _prediction(path: Path, document: Mapping[str, Any]) -> Prediction:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from classifier.contract.driver import inference_ami
+from launch.platform.autoscaling import wake_name
 from launch.platform.resources import VARIANT, has_gpu, scalable_target, tag_list
 
 # The platform's limit for a container to start; the largest models load in less.
@@ -144,6 +145,43 @@ def target_request(spec: ScalingSpec) -> dict[str, Any]:
 def policy_name(endpoint: str) -> str:
     """Return the name of the scaling policy of an endpoint, by which a later deployment finds it."""
     return f"{endpoint}-concurrency"
+
+
+def wake_policy_request(spec: ScalingSpec) -> dict[str, Any]:
+    """Return the PutScalingPolicy request of a step policy that adds an instance when its alarm is raised."""
+    return {
+        **scalable_target(spec.endpoint),
+        "PolicyName": wake_name(spec.endpoint),
+        "PolicyType": "StepScaling",
+        "StepScalingPolicyConfiguration": {
+            "AdjustmentType": "ChangeInCapacity",
+            "MetricAggregationType": "Average",
+            "Cooldown": 300,
+            "StepAdjustments": [{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}],
+        },
+    }
+
+
+def wake_alarm_request(spec: ScalingSpec) -> dict[str, Any]:
+    """Return the PutMetricAlarm request of the alarm on requests that wait while there is no instance.
+
+    Its action is the policy of :func:`wake_policy_request`, whose ARN is known once that was sent.
+    """
+    return {
+        "AlarmName": wake_name(spec.endpoint),
+        "AlarmDescription": f"Requests wait, and endpoint {spec.endpoint} has no instance",
+        "Namespace": "AWS/SageMaker",
+        "MetricName": "HasBacklogWithoutCapacity",
+        "Dimensions": [{"Name": "EndpointName", "Value": spec.endpoint}],
+        "Statistic": "Average",
+        "Period": 60,
+        "EvaluationPeriods": 2,
+        "DatapointsToAlarm": 2,
+        "Threshold": 1.0,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "missing",
+        "AlarmActions": ["the ARN that PutScalingPolicy returns"],
+    }
 
 
 def policy_request(spec: ScalingSpec) -> dict[str, Any]:

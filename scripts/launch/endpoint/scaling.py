@@ -6,7 +6,7 @@ from typing import Any
 
 from aws.errors import CloudError
 from launch.endpoint.request import policy_name
-from launch.platform.autoscaling import NO_REGISTRATION, Autoscaling, ScalingState
+from launch.platform.autoscaling import ALARM_FIELDS, NO_REGISTRATION, Autoscaling, ScalingState, wake_name
 from launch.terminal import as_json, print_status
 
 
@@ -19,12 +19,12 @@ class EndpointScaling:
     Attributes:
         autoscaling: the endpoint's registration.
         endpoint: the endpoint's name.
-        requests: of the deployment; without a PutScalingPolicy, this command's policy is removed.
+        requests: of the deployment; this command's policies and its alarm that are not among them are removed.
     """
 
     autoscaling: Autoscaling
     endpoint: str
-    requests: Mapping[str, Mapping[str, Any]]
+    requests: Mapping[str, Any]
     _before: ScalingState = NO_REGISTRATION
     _present: ScalingState = NO_REGISTRATION
 
@@ -43,7 +43,8 @@ class EndpointScaling:
         """
         if self._present.target is not None:
             self.autoscaling.deregister()
-            self._present = NO_REGISTRATION
+            # The alarm stays, without its action.
+            self._present = ScalingState(alarm=self._present.alarm)
 
     def resume(self) -> None:
         """Register the endpoint again as it was before :meth:`pause`; a failure is printed."""
@@ -74,6 +75,10 @@ class EndpointScaling:
             print_status(as_json([before.target, *before.policies, *before.actions]))
 
     def _wanted(self) -> ScalingState:
-        if "PutScalingPolicy" in self.requests:
-            return self._before.with_policy(self.requests["RegisterScalableTarget"], self.requests["PutScalingPolicy"])
-        return self._before.without_policy(policy_name(self.endpoint))
+        own = (policy_name(self.endpoint), wake_name(self.endpoint))
+        if "PutScalingPolicy" not in self.requests:
+            return self._before.without_policies(own)
+        target, policies = self.requests["RegisterScalableTarget"], self.requests["PutScalingPolicy"]
+        alarm = self.requests.get("PutMetricAlarm")
+        fields = {key: alarm[key] for key in ALARM_FIELDS} if alarm else None
+        return self._before.with_policies(own, target, policies, fields)

@@ -120,7 +120,9 @@ class LocalClient:
 
     def describe_endpoint(self, *, EndpointName: str) -> dict[str, Any]:
         """Return an endpoint's record, after looking at its servers."""
-        return self._endpoints.describe(EndpointName)
+        record = self._endpoints.describe(EndpointName)
+        config = self._endpoints.config_of(EndpointName).get("AsyncInferenceConfig")
+        return {**record, **({"AsyncInferenceConfig": config} if config else {})}
 
     def update_endpoint(self, **request: Any) -> dict[str, Any]:
         """Start a server for another config, which replaces the present one once it is ready."""

@@ -15,7 +15,7 @@ from classifier.errors import UserError
 from launch.local.errors import api_error, check_request, in_use, invalid
 from launch.local.records import Record, Records, now
 from launch.local.servers import LOOPBACK, LocalServer, remove_server, start_server, unpack_model
-from launch.local.storage import local_path
+from launch.local.storage import local_path, write_file
 
 _START_LIMIT = timedelta(minutes=8)
 _MAX_REASON = 1024
@@ -225,6 +225,8 @@ def invoke(endpoints: Endpoints, request: Mapping[str, Any]) -> dict[str, Any]:
     """
     name = request["EndpointName"]
     server = endpoints.server(name)
+    if "AsyncInferenceConfig" in endpoints.config_of(name):
+        raise invalid(f"endpoint {name!r} is asynchronous: use InvokeEndpointAsync")
     path = "/invocations"
     if "TargetModel" in request:
         path = f"/models/{_load_model(endpoints, name, server, request['TargetModel'])}/invoke"
@@ -241,23 +243,50 @@ def invoke(endpoints: Endpoints, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def invoke_async(endpoints: Endpoints, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer an ``InvokeEndpointAsync`` request: by now the response is at OutputLocation, or at FailureLocation.
+    """Answer an ``InvokeEndpointAsync`` request: by now there is a file at OutputLocation, or at FailureLocation.
+
+    The files are named as the platform's: ``ID.out`` below S3OutputPath, ``ID-error.out`` below S3FailurePath.
 
     Raises:
+        ParamValidationError: the request is not the API's.
         ClientError: the endpoint is not in service, or is not asynchronous.
     """
-    config = endpoints.config_of(request["EndpointName"]).get("AsyncInferenceConfig")
+    check_request("InvokeEndpointAsync", dict(request))
+    name = request["EndpointName"]
+    server = endpoints.server(name)
+    config = endpoints.config_of(name).get("AsyncInferenceConfig")
     if config is None:
-        raise invalid(f"endpoint {request['EndpointName']!r} is not asynchronous")
-    body = local_path(request["InputLocation"], "InputLocation").read_bytes()
-    identity = request.get("InferenceId", uuid.uuid4().hex)
-    output = local_path(config["OutputConfig"]["S3OutputPath"], "S3OutputPath") / f"{identity}.out"
-    failure = output.with_suffix(".error")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    server = endpoints.server(request["EndpointName"])
-    status, _, answer = _post(server, "/invocations", body, _headers(request))
-    (output if status == http.client.OK else failure).write_bytes(answer)
-    return {"InferenceId": identity, "OutputLocation": output.as_uri(), "FailureLocation": failure.as_uri()}
+        raise invalid(f"endpoint {name!r} is not asynchronous: use InvokeEndpoint")
+    if "InputLocation" not in request:
+        raise invalid("the local client needs an InputLocation")
+    source = local_path(request["InputLocation"], "InputLocation")
+    # Not the caller's InferenceId, in which any character is allowed.
+    file, places = uuid.uuid4().hex, config["OutputConfig"]
+    output = local_path(places["S3OutputPath"], "S3OutputPath") / f"{file}.out"
+    locations = {"OutputLocation": output.as_uri()}
+    failure = None
+    if "S3FailurePath" in places:
+        failure = local_path(places["S3FailurePath"], "S3FailurePath") / f"{file}-error.out"
+        locations["FailureLocation"] = failure.as_uri()
+    status, answer = _answer_file(server, source, _headers(request))
+    if status == http.client.OK:
+        write_file(output, answer)
+    elif failure:
+        write_file(failure, answer)
+    return {"InferenceId": request.get("InferenceId", file), **locations}
+
+
+def _answer_file(server: LocalServer, source: Path, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """Return the status and the content of the object for one input file; the platform encloses a server's error."""
+    try:
+        status, _, answer = _post(server, "/invocations", source.read_bytes(), headers)
+    except (ClientError, OSError) as error:
+        # The request was accepted, so that this is no answer to it.
+        return 0, str(error).encode()
+    if status == http.client.OK:
+        return status, answer
+    kind = "client" if status < http.client.INTERNAL_SERVER_ERROR else "server"
+    return status, b'Received %s error (%d) from model with message "%s"' % (kind.encode(), status, answer)
 
 
 def _headers(request: Mapping[str, Any]) -> dict[str, str]:

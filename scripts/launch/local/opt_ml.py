@@ -1,6 +1,7 @@
 """A folder with the layout and the config files of the platform's ``/opt/ml``."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ def lay_out(
     *,
     links: bool = True,
     config: Mapping[str, object] | None = None,
+    checkpoints: Path | None = None,
 ) -> None:
     """Replace ``base`` with a fresh layout: a training job's config files, and links to the channels' folders.
 
@@ -29,17 +31,23 @@ def lay_out(
         links: if false, channels are empty folders instead, mount points for a container engine.
         config: contents of files in ``input/config`` by name without ``.json``, in addition to or instead of the
             default ones.
+        checkpoints: a folder of checkpoints to go on from: that in ``base``, which is kept, or another.
 
     Raises:
         ConfigError: ``base`` holds other files or a channel, which would be lost.
         DataError: a channel's folder does not exist.
     """
     check_replaceable(base, channels)
-    if base.exists():
-        shutil.rmtree(base)
+    for entry in base.iterdir() if base.exists() else ():
+        if entry != checkpoints:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     config_folder = base / "input" / "config"
     for folder in (config_folder, base / "input" / "data", base / "model", base / "output" / "data"):
         folder.mkdir(parents=True)
+    own = base / Path(CHECKPOINTS).name
+    if checkpoints is not None and checkpoints != own:
+        # A checkpoint's file is replaced and never changed, so links serve as copies.
+        shutil.copytree(checkpoints, own, copy_function=os.link)
     for name, folder in channels.items():
         path = base / "input" / "data" / name
         if links:
@@ -82,6 +90,21 @@ def check_replaceable(base: Path, channels: Mapping[str, Path]) -> None:
 def staging_folder(output: Path) -> Path:
     """Return the folder beside ``output`` in which a training runs until it has succeeded."""
     return output.with_name(f"{output.name}.part")
+
+
+def find_checkpoints(output: Path) -> Path:
+    """Return the folder of the checkpoints that the next training goes on from.
+
+    They are those of the training that did not finish, in the staging folder, or those of the finished one.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    folders = [folder / Path(CHECKPOINTS).name for folder in (staging_folder(output), output)]
+    for folder in folders:
+        if any(folder.glob("checkpoint-*.safetensors")):
+            return folder
+    raise ConfigError(f"there are no checkpoints in {folders[0]} or {folders[1]}: train without --resume first")
 
 
 def publish(output: Path) -> bool:

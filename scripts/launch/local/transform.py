@@ -7,7 +7,7 @@ import http.client
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,23 +120,34 @@ class TransformSupervisor:
 
     def run(self) -> None:
         """Run the job. Any failure ends up in its record."""
-        request = self.records.read(self.name)
         folder = self.records.folder(self.name)
-        container = Records(self.root, "model").read(request["ModelName"])["PrimaryContainer"]
         try:
-            environment = {"SAGEMAKER_BATCH": "true", **request.get("Environment", {})}
-            server = start_server(container, folder / _SERVER, folder / "logs" / "algo-1.log", environment)
-            self._wait_until_ready(server)
-            self.records.update(self.name, TransformStartTime=now())
-            self._finish(self._transform(request, server))
+            status, reason = self._run(self.records.read(self.name), folder)
         except (UserError, ClientError) as error:
-            self._end("Failed", f"ClientError: {error}")
+            status, reason = "Failed", f"ClientError: {error}"
         except Exception as error:
-            self._end("Failed", failure_reason(error, folder))
+            status, reason = "Failed", failure_reason(error, folder)
             if not is_disk_full(error):
                 traceback.print_exc()
-        finally:
-            remove_server(folder / _SERVER)
+        # Before the job has ended: then its folder may be deleted.
+        remove_server(folder / _SERVER)
+        failure = {"FailureReason": reason[:_MAX_REASON]} if reason else {}
+        self.records.update(self.name, TransformJobStatus=status, TransformEndTime=now(), **failure)
+
+    def _run(self, request: Record, folder: Path) -> tuple[str, str]:
+        """Return the final status and, unless it is Completed, the reason for it."""
+        container = Records(self.root, "model").read(request["ModelName"])["PrimaryContainer"]
+        environment = {"SAGEMAKER_BATCH": "true", **request.get("Environment", {})}
+        server = start_server(container, folder / _SERVER, folder / "logs" / "algo-1.log", environment)
+        self._wait_until_ready(server)
+        self.records.update(self.name, TransformStartTime=now())
+        outcomes = self._transform(request, server)
+        errors = [one for one in outcomes if one]
+        if self._is_stopping():
+            return "Stopped", f"stopped on request after {outcomes.count('')} of {len(outcomes)} input objects"
+        if errors:
+            return "Failed", f"ClientError: {len(errors)} input objects failed; the first: {errors[0]}"
+        return "Completed", ""
 
     def _wait_until_ready(self, server: LocalServer) -> None:
         """Wait until the server is ready or the job is to stop."""
@@ -170,19 +181,6 @@ class TransformSupervisor:
 
     def _is_stopping(self) -> bool:
         return self.records.read(self.name)["TransformJobStatus"] == "Stopping"
-
-    def _finish(self, outcomes: Sequence[str | None]) -> None:
-        errors = [one for one in outcomes if one]
-        if self._is_stopping():
-            self._end("Stopped", f"stopped on request after {outcomes.count('')} of {len(outcomes)} input objects")
-        elif errors:
-            self._end("Failed", f"ClientError: {len(errors)} input objects failed; the first: {errors[0]}")
-        else:
-            self._end("Completed")
-
-    def _end(self, status: str, reason: str | None = None) -> None:
-        failure = {"FailureReason": reason[:_MAX_REASON]} if reason else {}
-        self.records.update(self.name, TransformJobStatus=status, TransformEndTime=now(), **failure)
 
 
 def _transform_file(path: Path, output: Path, request: Mapping[str, Any], server: LocalServer) -> str:

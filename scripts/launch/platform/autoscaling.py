@@ -1,16 +1,26 @@
-"""Registration of endpoints with Application Auto Scaling: reading, changing and removing it."""
+"""Registration of endpoints with Application Auto Scaling: reading, changing and removing it.
 
-from collections.abc import Mapping
+Target tracking does not start the first instance of an endpoint that has none: without instances there is no metric per
+instance. A step policy does, started by a CloudWatch alarm. Both have one name, :func:`wake_name`.
+"""
+
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from aws.clients import client
 from aws.errors import translate_errors
 from launch.platform.resources import scalable_target
 
 Request = Mapping[str, Any]
+# What these commands say about an alarm, its action apart.
+ALARM_FIELDS = (
+    *("AlarmName", "AlarmDescription", "Namespace", "MetricName", "Dimensions", "Statistic", "Period"),
+    *("EvaluationPeriods", "DatapointsToAlarm", "Threshold", "ComparisonOperator", "TreatMissingData"),
+)
 
 
 @dataclass(frozen=True)
@@ -21,24 +31,41 @@ class ScalingState:
         target: the RegisterScalableTarget request.
         policies: the PutScalingPolicy requests.
         actions: the PutScheduledAction requests.
+        alarm: the PutMetricAlarm request, without its action, which is the policy of its name. It exists independently
+            of the registration. One whose content is not known, or without its action, has only its name.
     """
 
     target: Request | None = None
     policies: tuple[Request, ...] = ()
     actions: tuple[Request, ...] = ()
+    alarm: Request | None = None
 
-    def with_policy(self, target: Request, policy: Request) -> "ScalingState":
-        """Return this registration with other limits and a policy, which replaces one of the same name."""
-        others = self.without_policy(policy["PolicyName"])
-        return ScalingState(target, (*others.policies, policy), self.actions)
+    def with_policies(
+        self, names: Collection[str], target: Request, policies: Collection[Request], alarm: Request | None
+    ) -> "ScalingState":
+        """Return this registration with other limits, and with policies and an alarm in the place of those of names."""
+        found = (*self._others(names), *policies)
+        return ScalingState(target, tuple(sorted(found, key=_policy_name)), self.actions, alarm)
 
-    def without_policy(self, name: str) -> "ScalingState":
-        """Return this registration without a policy; nothing if then nothing scales the endpoint."""
-        policies = tuple(one for one in self.policies if one["PolicyName"] != name)
-        return ScalingState(self.target, policies, self.actions) if policies or self.actions else NO_REGISTRATION
+    def without_policies(self, names: Collection[str]) -> "ScalingState":
+        """Return this registration without policies and the alarm; nothing if then nothing scales the endpoint."""
+        others = self._others(names)
+        return ScalingState(self.target, others, self.actions) if others or self.actions else NO_REGISTRATION
+
+    def _others(self, names: Collection[str]) -> tuple[Request, ...]:
+        return tuple(one for one in self.policies if one["PolicyName"] not in names)
 
 
 NO_REGISTRATION = ScalingState()
+
+
+def wake_name(endpoint: str) -> str:
+    """Return the name of the policy that starts an endpoint's first instance, and of the alarm that triggers it."""
+    return f"{endpoint}-wake"
+
+
+def _policy_name(policy: Request) -> str:
+    return policy["PolicyName"]
 
 
 class Autoscaling:
@@ -50,7 +77,9 @@ class Autoscaling:
     """
 
     def __init__(self, endpoint: str, region: str | None) -> None:
+        self._region = region
         self._client = client("application-autoscaling", region=region)
+        self._wake = wake_name(endpoint)
         self._what = f"scaling of {endpoint}"
         self._target = scalable_target(endpoint)
 
@@ -67,10 +96,12 @@ class Autoscaling:
                 return NO_REGISTRATION
             policies = self._items("describe_scaling_policies", "ScalingPolicies", service, ResourceId=resource)
             actions = self._items("describe_scheduled_actions", "ScheduledActions", service, ResourceId=resource)
+        alarms = [self._read_alarm(one["PolicyARN"]) for one in policies if one["PolicyName"] == self._wake]
         return ScalingState(
             self._as_request("RegisterScalableTarget", targets[0]),
-            tuple(self._as_request("PutScalingPolicy", one) for one in policies),
+            tuple(self._as_request("PutScalingPolicy", one) for one in sorted(policies, key=_policy_name)),
             tuple(self._as_request("PutScheduledAction", one) for one in actions),
+            alarms[0] if alarms else None,
         )
 
     def change(self, before: ScalingState, after: ScalingState) -> None:
@@ -79,20 +110,15 @@ class Autoscaling:
         Raises:
             CloudError: AWS refused a request or can't be reached.
         """
-        if after.target is None:
-            if before.target is not None:
-                self.deregister()
-            return
-        kept = {one["PolicyName"] for one in after.policies}
-        with translate_errors(self._what):
-            self._client.register_scalable_target(**after.target)
-            for policy in after.policies:
-                self._client.put_scaling_policy(**policy)
-            for policy in before.policies:
-                if policy["PolicyName"] not in kept:
-                    self._client.delete_scaling_policy(**self._target, PolicyName=policy["PolicyName"])
-            for action in after.actions:
-                self._client.put_scheduled_action(**action)
+        arns: dict[str, str] = {}
+        if after.target is not None:
+            arns = self._register(before, after)
+        elif before.target is not None:
+            self.deregister()
+        if after.alarm is not None:
+            self._put_alarm(after.alarm, arns[self._wake])
+        elif before.alarm is not None:
+            self.delete_alarm()
 
     def deregister(self) -> None:
         """Remove the registration with its policies and scheduled actions, if there is one.
@@ -107,6 +133,54 @@ class Autoscaling:
                 # Most endpoints do not scale.
                 if "no scalable target" not in error.response.get("Error", {}).get("Message", "").lower():
                     raise
+
+    def delete_alarm(self) -> None:
+        """Remove the alarm that triggers the start of the first instance, if there is one.
+
+        Raises:
+            CloudError: AWS refused the request or can't be reached.
+        """
+        with translate_errors(f"alarm {self._wake}"):
+            try:
+                self._cloudwatch.delete_alarms(AlarmNames=[self._wake])
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") not in ("ResourceNotFound", "ResourceNotFoundException"):
+                    raise
+
+    def _register(self, before: ScalingState, after: ScalingState) -> dict[str, str]:
+        """Register, and return the ARNs of the policies by their names."""
+        assert after.target is not None
+        kept = {one["PolicyName"] for one in after.policies}
+        with translate_errors(self._what):
+            self._client.register_scalable_target(**after.target)
+            arns = {one["PolicyName"]: self._client.put_scaling_policy(**one)["PolicyARN"] for one in after.policies}
+            for policy in before.policies:
+                if policy["PolicyName"] not in kept:
+                    self._client.delete_scaling_policy(**self._target, PolicyName=policy["PolicyName"])
+            for action in after.actions:
+                self._client.put_scheduled_action(**action)
+        return arns
+
+    def _read_alarm(self, policy_arn: str) -> Request | None:
+        """Return the alarm of a policy; one that can't be described, or does not trigger the policy, as its name."""
+        unknown = {"AlarmName": self._wake}
+        try:
+            found = self._cloudwatch.describe_alarms(AlarmNames=[self._wake])["MetricAlarms"]
+        except (ClientError, BotoCoreError):
+            return unknown
+        if not found:
+            return None
+        if policy_arn not in found[0].get("AlarmActions", ()):
+            return unknown
+        return {key: found[0][key] for key in ALARM_FIELDS if key in found[0]}
+
+    def _put_alarm(self, alarm: Request, policy_arn: str) -> None:
+        with translate_errors(f"alarm {self._wake}"):
+            self._cloudwatch.put_metric_alarm(**{**alarm, "AlarmActions": [policy_arn]})
+
+    @cached_property
+    def _cloudwatch(self) -> Any:
+        return client("cloudwatch", region=self._region)
 
     def _items(self, operation: str, key: str, service: str, **request: Any) -> list[Request]:
         dimension = self._target["ScalableDimension"]

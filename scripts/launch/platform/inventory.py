@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from aws.errors import CloudError, translate_errors
-from launch.platform.autoscaling import Autoscaling
+from launch.platform.autoscaling import Autoscaling, wake_name
 from launch.platform.clients import Platform
 from launch.platform.price_list import Use
 from launch.platform.prices import find_rate
@@ -108,9 +108,12 @@ class _Inventory:
     def endpoints(self) -> Iterator[Resource]:
         for item in self._tagged("list_endpoints", "Endpoints", "EndpointArn"):
             name = item["EndpointName"]
-            cost = self._endpoint_cost(name)
+            described = describe(self.platform.sagemaker, "endpoint", name) or {}
+            config = describe(self.platform.sagemaker, "config", described.get("EndpointConfigName", "none"))
+            cost = self._endpoint_cost(described, config)
             remove = partial(self.platform.sagemaker.delete_endpoint, EndpointName=name)
-            clean_up = partial(self._deregister_scaling, name)
+            is_async = "AsyncInferenceConfig" in (config or described)
+            clean_up = partial(self._remove_scaling, name, has_alarm=is_async)
             yield Resource("endpoint", name, item["EndpointStatus"], cost, remove, clean_up)
 
     def configs(self) -> Iterator[Resource]:
@@ -180,9 +183,7 @@ class _Inventory:
             if self.ours.has(item[arn], max(times, default=None)):
                 yield item
 
-    def _endpoint_cost(self, name: str) -> str:
-        described = describe(self.platform.sagemaker, "endpoint", name) or {}
-        config = describe(self.platform.sagemaker, "config", described.get("EndpointConfigName", "none"))
+    def _endpoint_cost(self, described: Mapping[str, Any], config: Mapping[str, Any] | None) -> str:
         if config is None:
             return "unknown"
         variant = config["ProductionVariants"][0]
@@ -199,16 +200,29 @@ class _Inventory:
             return "this machine"
         return str(find_rate(use, resources["InstanceType"], resources.get("InstanceCount", 1), self.platform.region))
 
-    def _deregister_scaling(self, name: str) -> None:
+    def _remove_scaling(self, name: str, *, has_alarm: bool) -> None:
+        """Deregister an endpoint, and delete the alarm that an asynchronous one may have; each is tried.
+
+        Raises:
+            CloudError: AWS refused one of them; the message has the command that removes it.
+        """
         if self.local:
             return
-        try:
-            Autoscaling(name, self.region).deregister()
-        except CloudError as error:
-            target = scalable_target(name)
-            remove = (
-                "aws application-autoscaling deregister-scalable-target "
-                f"--service-namespace {target['ServiceNamespace']} --resource-id {target['ResourceId']} "
-                f"--scalable-dimension {target['ScalableDimension']}"
-            )
-            raise CloudError(f"{error}; its registration is left, at no cost; remove it with {remove}") from None
+        autoscaling, target = Autoscaling(name, self.region), scalable_target(name)
+        deregister = (
+            "aws application-autoscaling deregister-scalable-target "
+            f"--service-namespace {target['ServiceNamespace']} --resource-id {target['ResourceId']} "
+            f"--scalable-dimension {target['ScalableDimension']}"
+        )
+        steps = [(autoscaling.deregister, "its registration is left, at no cost", deregister)]
+        if has_alarm:
+            delete = f"aws cloudwatch delete-alarms --alarm-names {wake_name(name)}"
+            steps.append((autoscaling.delete_alarm, "its alarm is left, if it has one, at $0.10 a month", delete))
+        left: list[str] = []
+        for step, consequence, command in steps:
+            try:
+                step()
+            except CloudError as error:
+                left.append(f"{error}; {consequence}; remove it with {command}")
+        if left:
+            raise CloudError("; ".join(left))

@@ -10,7 +10,9 @@ from typing import Any, TextIO
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aws.errors import CloudError, is_passing, translate_errors
+from aws.errors import is_passing, translate_errors
+from commands import interrupts
+from launch.platform.resources import all_pages
 
 TRAINING_JOBS = "/aws/sagemaker/TrainingJobs"
 TRANSFORM_JOBS = "/aws/sagemaker/TransformJobs"
@@ -56,7 +58,7 @@ class LogTail:
         request = {"logGroupName": self._group}
         if self._prefix:
             request["logStreamNamePrefix"] = self._prefix
-        found = self._client.describe_log_streams(**request)["logStreams"]
+        found = all_pages(self._client.describe_log_streams, "logStreams", token_key="nextToken", **request)
         return sorted(stream["logStreamName"] for stream in found)
 
     def _read(self, stream: str) -> list[str]:
@@ -67,8 +69,8 @@ class LogTail:
             answer = self._client.get_log_events(**request, **({"nextToken": token} if token else {}))
             lines += [event["message"].rstrip("\n") for event in answer["events"]]
             self._tokens[stream] = answer["nextForwardToken"]
-            # At the end of a stream, CloudWatch returns the same token again.
-            if answer["nextForwardToken"] == token or not answer["events"]:
+            # At the end of a stream, CloudWatch returns the same token again; a page before it may be empty.
+            if answer["nextForwardToken"] == token:
                 return lines
 
 
@@ -158,7 +160,9 @@ def wait(
 
     Raises:
         CloudError: AWS refused the request, or ten requests in a row failed.
+        KeyboardInterrupt: Ctrl-C was pressed, even if a library has lost it.
     """
+    interrupts.check()
     failures = 0
     while True:
         with translate_errors(what):
@@ -174,56 +178,8 @@ def wait(
             each(record)
             if done(record):
                 return record
+        interrupts.check()
         sleep(interval_s * min(2**failures, _MAX_BACKOFF))
-
-
-def follow_job(
-    describe: Callable[[], Record],
-    monitor: JobMonitor,
-    *,
-    name: str,
-    kind: str,
-    interval_s: float,
-    on_detach: Callable[[Record], object],
-) -> Record | None:
-    """Print a job's progress until it ends.
-
-    Args:
-        describe: fetches the job's description.
-        kind: ``training`` or ``transform``.
-        on_detach: called with the latest description when following stops before the job has ended.
-
-    Returns:
-        The final description, or None after Ctrl-C, which leaves the job running.
-
-    Raises:
-        CloudError: AWS refused a request or can't be reached; the job keeps running.
-    """
-    latest: Record = {}
-
-    def show(record: Record) -> None:
-        nonlocal latest
-        latest = record
-        monitor.update(record)
-
-    try:
-        # Printed inside the try: a user may press Ctrl-C as soon as this line appears.
-        print(f"job         {name}", flush=True)
-        return wait(
-            describe,
-            what=f"{kind} job {name}",
-            done=lambda record: is_finished(record, f"{kind.title()}JobStatus"),
-            each=show,
-            interval_s=interval_s,
-        )
-    except (KeyboardInterrupt, CloudError) as error:
-        monitor.close()
-        on_detach(latest)
-        if isinstance(error, KeyboardInterrupt):
-            return None
-        raise
-    finally:
-        monitor.close()
 
 
 def _host(stream: str) -> str:

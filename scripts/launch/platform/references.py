@@ -11,6 +11,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aws.errors import translate_errors
+from commands import interrupts
 from launch.platform.resources import KINDS, all_pages, call, describe, is_missing
 
 _FIRST_SERVER_ERROR = 500
@@ -96,6 +97,7 @@ class CreatedResources:
         with translate_errors(f"{operation.replace('_', ' ')} {name}"):
             if describe(self.sagemaker, kind, name):
                 return
+            interrupts.check()
             # Noted first: a request that is interrupted may have been accepted.
             self.created.append((kind, name))
             try:
@@ -133,5 +135,12 @@ class CreatedResources:
 
 
 def is_refusal(error: ClientError) -> bool:
-    """Whether an error means that the request was not carried out; after one of the server's own it may have been."""
-    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) < _FIRST_SERVER_ERROR
+    """Whether an error means that a request was not carried out.
+
+    After an error of the server it may have been; so may one that botocore has repeated, since the answer was lost, and
+    whose name is taken by now.
+    """
+    metadata = error.response.get("ResponseMetadata", {})
+    is_taken = error.response.get("Error", {}).get("Code") == "ResourceInUse"
+    is_repetition = is_taken and metadata.get("RetryAttempts", 0) > 0
+    return metadata.get("HTTPStatusCode", 400) < _FIRST_SERVER_ERROR and not is_repetition

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -164,11 +165,28 @@ def is_missing(error: ClientError) -> bool:
     return any(words in message for words in ("could not find", "not found", "does not exist"))
 
 
-def all_pages(operation: Callable[..., Mapping[str, Any]], key: str, **request: Any) -> Iterator[Any]:
-    """Yield the items of all pages of a list operation.
+@contextmanager
+def ignore_missing() -> Iterator[None]:
+    """Ignore that a resource does not exist, any more or yet.
+
+    Raises:
+        ClientError: AWS refused a request for another reason.
+    """
+    try:
+        yield
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+
+
+def all_pages(
+    operation: Callable[..., Mapping[str, Any]], key: str, *, token_key: str = "NextToken", **request: Any
+) -> Iterator[Any]:
+    """Yield the items of all pages of a list operation; a page without items does not end the list.
 
     Args:
         key: the field of the answers that has the items.
+        token_key: the field that has the token of the next page, as CloudWatch Logs spells it.
 
     Raises:
         ClientError: AWS refused a request.
@@ -177,6 +195,6 @@ def all_pages(operation: Callable[..., Mapping[str, Any]], key: str, **request: 
     while True:
         answer = operation(**request, **token)
         yield from answer[key]
-        if not answer.get("NextToken"):
+        if not answer.get(token_key):
             return
-        token = {"NextToken": answer["NextToken"]}
+        token = {token_key: answer[token_key]}

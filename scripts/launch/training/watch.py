@@ -1,35 +1,29 @@
-"""Training jobs: start, stop, follow to the end, and show the results."""
+"""Training jobs: create, stop, follow to the end, and show the results."""
 
 import tempfile
 import webbrowser
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from aws.clients import s3_client
 from aws.errors import CloudError, translate_errors
 from classifier.archives import ArchiveError, unpack_tar
 from launch.local.storage import is_local, local_path
 from launch.platform.clients import Platform
-from launch.platform.monitoring import TRAINING_JOBS, JobMonitor, LogTail, Record, describe_last_lines, follow_job
+from launch.platform.jobs import Job
+from launch.platform.monitoring import TRAINING_JOBS, JobMonitor, LogTail, Record, describe_last_lines
 from launch.platform.price_list import Use
 from launch.platform.prices import Rate, describe_billed, find_rate, hours
 from launch.terminal import command, is_terminal, print_status
 
 _REPORT = "report.html"
 _MAX_REPORT_BYTES = 10 * 10**9  # the debugger's tensors take up to 0.2 GB
-
-
-def start(platform: Platform, request: Mapping[str, Any]) -> None:
-    """Create a training job.
-
-    Raises:
-        CloudError: AWS refused the request.
-    """
-    with translate_errors(f"training job {request['TrainingJobName']}"):
-        platform.sagemaker.create_training_job(**request)
 
 
 def stop(platform: Platform, name: str) -> None:
@@ -55,7 +49,7 @@ def find_job(platform: Platform, name: str) -> Record:
 
 @dataclass(frozen=True)
 class TrainingWatch:
-    """Follows a training job and shows its results.
+    """Creates a training job, follows it, and shows its results.
 
     Attributes:
         name: the job's name.
@@ -68,26 +62,29 @@ class TrainingWatch:
     local: bool
     reports: Path
 
-    def run(self) -> int:
-        """Follow the job to its end.
+    def run(self, request: Mapping[str, Any] | None = None, *, is_followed: bool = True) -> int:
+        """Create the job and follow it to its end.
+
+        Args:
+            request: the CreateTrainingJob request; None if the job exists.
+            is_followed: whether to wait for the end.
 
         Returns:
             The exit code: 0 if the job completed or was stopped, 1 if it failed, 130 after Ctrl-C.
 
         Raises:
-            CloudError: AWS refused a request or can't be reached; how to stop or watch the running job is printed.
+            CloudError: AWS refused a request or can't be reached; how to stop or watch a job that may run is printed.
+            KeyboardInterrupt: Ctrl-C was pressed before the job was created.
         """
         tail = LogTail(self.platform.logs, TRAINING_JOBS, f"{self.name}/")
-        record = follow_job(
-            lambda: self.platform.sagemaker.describe_training_job(TrainingJobName=self.name),
-            JobMonitor(tail, lambda line: print(line, flush=True)),
-            name=self.name,
-            kind="training",
-            interval_s=self.platform.interval_s,
-            on_detach=self._print_detached,
-        )
+        sagemaker = self.platform.sagemaker
+        send = None if request is None else partial(sagemaker.create_training_job, **request)
+        monitor = JobMonitor(tail, lambda line: print(line, flush=True))
+        record = self._job(request or {}).run(monitor, send, is_followed=is_followed)
         if record is None:
             return 130
+        if not is_followed:
+            return 0
         reports = self._fetch_reports(record)
         if record["TrainingJobStatus"] == "Failed":
             self._print_billed(record)
@@ -98,12 +95,21 @@ class TrainingWatch:
         self._print_results(record, reports)
         return 0
 
-    def _print_detached(self, record: Record) -> None:
-        # Before its first description, the cost is on the screen.
-        cost = f": {'this machine' if self.local else self._rate(record)}" if record else ""
-        print_status(f"train: stopped watching; the job keeps running{cost}")
-        print_status(f"  stop it:        {command('train', '--stop', self.name)}{self.platform.flags}")
-        print_status(f"  watch it again: {command('train', '--watch', self.name)}{self.platform.flags}")
+    def _job(self, latest: Record) -> Job:
+        return Job(
+            program="train",
+            kind="training",
+            name=self.name,
+            status_key="TrainingJobStatus",
+            describe=lambda: self.platform.sagemaker.describe_training_job(TrainingJobName=self.name),
+            interval_s=self.platform.interval_s,
+            describe_cost=lambda record: "this machine" if self.local else str(self._rate(record)),
+            commands={
+                "stop it": f"{command('train', '--stop', self.name)}{self.platform.flags}",
+                "watch it": f"{command('train', '--watch', self.name)}{self.platform.flags}",
+            },
+            latest=latest,
+        )
 
     def _print_results(self, record: Record, reports: Path | None) -> None:
         for metric in record.get("FinalMetricDataList", ()):
@@ -153,8 +159,10 @@ class TrainingWatch:
                 archive = local_path(uri, "output") if is_local(uri) else _download(uri, Path(folder))
                 unpack_tar(archive, self.reports, max_bytes=_MAX_REPORT_BYTES)
             return self.reports
-        except (FileNotFoundError, CloudError):
+        except FileNotFoundError:
             pass
+        except CloudError as error:
+            print_status(f"train: the reports were not downloaded: {error}")
         except (ArchiveError, OSError) as error:
             print_status(f"train: {uri} can't be unpacked: {error}")
         with suppress(OSError):
@@ -163,10 +171,22 @@ class TrainingWatch:
 
 
 def _download(uri: str, folder: Path) -> Path:
+    """Download an archive.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CloudError: S3 refused the download or can't be reached.
+    """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
+    archive = folder / "output.tar.gz"
     with translate_errors(uri):
-        s3_client(num_connections=1).download_file(bucket, key, str(folder / "output.tar.gz"))
-    return folder / "output.tar.gz"
+        try:
+            s3_client(num_connections=1).download_file(bucket, key, str(archive))
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NoSuchBucket"):
+                raise FileNotFoundError(uri) from None
+            raise
+    return archive
 
 
 def _show(reports: Path | None) -> None:

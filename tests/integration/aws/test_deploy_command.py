@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:0"
 OPTIONS = ("--role", ROLE, "--image", IMAGE)
+IN_SERVICE = {"EndpointName": "dogs", "EndpointStatus": "InService"}
 
 
 @pytest.fixture
@@ -174,6 +175,7 @@ def test_photos_are_labelled_in_the_terminal_and_drawn_in_green_and_red(
     shell: Any, cloud: "Cloud", tmp_path: Path
 ) -> None:
     photos = write_classes(tmp_path / "photos", photos_per_class=1)
+    cloud.answer("DescribeEndpoint", IN_SERVICE)
     path = "/endpoints/dogs/invocations"
     cloud.answer(path, document(("cross", 0.9), ("disc", 0.1)), times=1)
     cloud.answer(path, document(("square", 0.6), ("disc", 0.4)), times=1)
@@ -195,6 +197,8 @@ def test_photos_are_labelled_in_the_terminal_and_drawn_in_green_and_red(
 
 def test_rejected_photo_is_reported_and_the_others_are_classified(shell: Any, cloud: "Cloud", tmp_path: Path) -> None:
     photos = write_classes(tmp_path / "photos", photos_per_class=1, classes=("cross", "disc"))
+    # A caller may be allowed to invoke an endpoint alone.
+    cloud.refuse("DescribeEndpoint", "AccessDeniedException")
     path = "/endpoints/dogs/invocations"
     body = json.dumps({"error": {"type": "ImageError", "message": "the photo is cut off"}})
     refusal = {"__type": "ModelError", "message": "…", "OriginalStatusCode": 422, "OriginalMessage": body}
@@ -313,13 +317,14 @@ def test_dry_run_of_a_prediction_prints_its_requests_and_sends_nothing(
     shell: Any, cloud: "Cloud", tmp_path: Path
 ) -> None:
     photos = write_classes(tmp_path / "photos", photos_per_class=2)
+    cloud.answer("DescribeEndpoint", IN_SERVICE)
     dry = shell.run("predict", "dogs", str(photos), "--num", "3", "--target-model", "a.tar.gz", "--dry-run")
     assert dry.returncode == 0, dry.stderr
     requests = json.loads(dry.stdout)
     assert [Path(request.pop("Body")).parent.name for request in requests] == ["cross", "disc", "square"]
     common = {"EndpointName": "dogs", "ContentType": "application/x-image", "TargetModel": "a.tar.gz"}
     assert requests == [{**common, "Accept": "application/json;verbose"}] * 3
-    assert cloud.requests == []
+    assert [name for name, _ in cloud.requests] == ["DescribeEndpoint"]
     assert not (tmp_path / "predictions.png").exists()
 
 

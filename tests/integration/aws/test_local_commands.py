@@ -1,6 +1,5 @@
 """The commands with --local: real jobs and servers on this machine, with the platform's descriptions."""
 
-import io
 import json
 import shutil
 import tarfile
@@ -19,9 +18,10 @@ from launch.endpoint.request import (
     update_request,
 )
 from launch.local.client import LocalClient
+from launch.local.storage import local_path
 from launch.platform.models import ModelSpec, model_request
 from support.drawing import write_classes
-from support.servers import drawn_photos, export_artifact, write_artifact
+from support.servers import addresses, drawn_photos, export_artifact, write_artifact
 
 ROLE = "arn:aws:iam::000000000000:role/local"
 PATIENCE_S = 240.0
@@ -80,8 +80,8 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Endpoints:
     """Creates models and endpoints of a local client."""
 
-    def __init__(self, folder: Path) -> None:
-        self.client = LocalClient(folder)
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.client = LocalClient(folder, **options)
 
     def config(self, name: str, data: str, *, multi_model: bool = False, environment: Any = None, **more: Any) -> None:
         spec = ModelSpec(
@@ -128,7 +128,9 @@ def test_endpoint_serves_until_it_is_deleted_and_through_a_failed_update(endpoin
     endpoints.config("first", (archives / "a.tar.gz").as_uri())
     endpoints.config("wrong", (archives / "a.tar.gz").as_uri(), environment={"SERVE_MAX_INSTANCES": "many"})
     endpoints.config("second", (archives / "b.tar.gz").as_uri())
-    assert endpoints.create("first")["EndpointStatus"] == "InService"
+    record = endpoints.create("first")
+    assert record["EndpointStatus"] == "InService"
+    assert addresses(record["Server"]["port"]) == {"127.0.0.1"}
     # Another client sees the same endpoint, and a client error has the platform's form.
     other = Endpoints(endpoints.client.folder)
     before = other.invoke(drawn_photos(1)[0])
@@ -160,22 +162,41 @@ def test_multi_model_endpoint_loads_the_requested_model(endpoints: Endpoints, ar
 
 @pytest.mark.slow
 def test_asynchronous_endpoint_writes_its_answers_to_files(
-    endpoints: Endpoints, archives: Path, tmp_path: Path
+    shell: Any, endpoints: Endpoints, archives: Path, tmp_path: Path
 ) -> None:
-    endpoints.config("later", (archives / "a.tar.gz").as_uri(), asynchronous=(tmp_path / "answers").as_uri())
-    assert endpoints.create("later")["EndpointStatus"] == "InService"
-    (tmp_path / "photo.jpg").write_bytes(drawn_photos(1)[0])
-    (tmp_path / "bad.jpg").write_bytes(b"no photo")
-    good, bad = [
+    answers = tmp_path / "answers"
+    everywhere = Endpoints(endpoints.client.folder, bind="0.0.0.0")
+    everywhere.config("later", (archives / "a.tar.gz").as_uri(), asynchronous=answers.as_uri())
+    record = everywhere.create("later")
+    assert record["EndpointStatus"] == "InService"
+    assert addresses(record["Server"]["port"]) == {"0.0.0.0"}
+    assert record["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"] == answers.as_uri()
+    with pytest.raises(ClientError, match="is asynchronous: use InvokeEndpointAsync"):
+        endpoints.invoke(drawn_photos(1)[0])
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "good.jpg").write_bytes(drawn_photos(1)[0])
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no photo")
+    # The folders are those of the platform, and no name in a request leads out of them.
+    good, bad, missing = [
         endpoints.client.invoke_endpoint_async(
-            EndpointName="endpoint", InputLocation=(tmp_path / name).as_uri(), ContentType="application/x-image"
+            EndpointName="endpoint",
+            InputLocation=(tmp_path / "photos" / name).as_uri(),
+            ContentType="application/x-image",
+            InferenceId="../../id",
         )
-        for name in ("photo.jpg", "bad.jpg")
+        for name in ("good.jpg", "bad.jpg", "none.jpg")
     ]
-    answer = json.loads((tmp_path / "answers" / Path(good["OutputLocation"]).name).read_text(encoding="utf-8"))
-    assert answer["predictions"]
-    assert (tmp_path / "answers" / Path(bad["FailureLocation"]).name).exists()
-    body = endpoints.client.invoke_endpoint(
-        EndpointName="endpoint", Body=io.BytesIO(drawn_photos(1)[0]), ContentType="application/x-image"
-    )
-    assert json.loads(body["Body"].read()) == answer
+    written = sorted(str(path.relative_to(answers)) for path in answers.rglob("*") if path.is_file())
+    places = [good["OutputLocation"], bad["FailureLocation"], missing["FailureLocation"]]
+    assert [f"{answers.as_uri()}/{name}" for name in written] == sorted(places)
+    assert [place.endswith("-error.out") for place in places] == [False, True, True]
+    assert all(place.startswith(f"{answers.as_uri()}/failed/") for place in places[1:])
+    assert good["InferenceId"] == "../../id"
+    assert b"Received client error (422) from model with message" in local_path(places[1], "").read_bytes()
+    assert b"No such file or directory" in local_path(places[2], "").read_bytes()
+    done = shell.run("predict", "--local", "endpoint", str(tmp_path / "photos"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("photos/bad.jpg   failed: not an image: 8 bytes that begin with b'no photo' (file://")
+    assert done.stdout.startswith("photos/good.jpg  ")
+    # The photos are read where they are, and stay.
+    assert len(list((tmp_path / "photos").iterdir())) == 2

@@ -5,6 +5,7 @@ Moto completes every job at once and has no StopTrainingJob and no failing job, 
 
 import io
 import json
+import signal
 import tarfile
 import time
 from datetime import UTC, datetime
@@ -77,6 +78,15 @@ def test_reports_that_are_refused_leave_nothing(shell: Any, bucket: str) -> None
     done = shell.run("train", *arguments(bucket, "--name", "evil"))
     assert "output.tar.gz can't be unpacked: output.tar.gz: entry 'home' is refused: a link" in done.stderr
     assert not (shell.folder / "sagemaker" / "reports" / "evil").exists()
+
+
+def test_refused_download_of_the_reports_is_reported(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    key = "models/private/output/output.tar.gz"
+    cloud.refuse_query(f"/{bucket}/{key}", "AccessDenied")
+    done = shell.run("train", *arguments(bucket, "--name", "private"))
+    assert done.returncode == 0
+    assert f"train: the reports were not downloaded: s3://{bucket}/{key}: access is denied" in done.stderr
+    assert f"artifact    s3://{bucket}/models/private/output/model.tar.gz" in done.stdout
 
 
 def test_dry_run_prints_the_request_and_sends_nothing(shell: Any, cloud: "Cloud") -> None:
@@ -155,6 +165,25 @@ def test_role_is_looked_up_by_name(shell: Any) -> None:
     refused = shell.run("train", *options, "--role", "Nobody")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "there is no such role" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("AccessDenied", "your user may not look roles up, which needs iam:GetRole; give the role's ARN instead"),
+        ("Throttling", "AWS still throttles requests after several retries (Throttling): run the same command again"),
+    ],
+)
+def test_role_that_iam_does_not_describe_is_an_error_that_says_what_to_do(
+    shell: Any, cloud: "Cloud", bucket: str, code: str, message: str
+) -> None:
+    cloud.refuse_query("GetRole", code)
+    given = arguments(bucket)
+    given[given.index(ROLE)] = "Trainer"
+    done = shell.run("train", *given, AWS_MAX_ATTEMPTS="1")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"role Trainer: {message}" in done.stderr
+    assert cloud.bodies("CreateTrainingJob") == []
 
 
 @pytest.mark.parametrize(
@@ -285,10 +314,33 @@ def test_ctrl_c_stops_following_and_prints_the_cost_and_how_to_stop_the_job(
     code, errors = shell.interrupt("train", "status", *arguments(bucket, "--name", "long", "--instances", "2"))
     assert code == 130
     assert "the job keeps running: 2 × ml.g5.xlarge, $2.82 an hour (built-in table" in errors
-    assert "stop it:        .venv/bin/python scripts/train.py --stop long" in errors
+    assert "stop it:  .venv/bin/python scripts/train.py --stop long" in errors
     cloud.answer("StopTrainingJob", {})
     assert shell.run("train", "--stop", "long").returncode == 0
     assert cloud.bodies("StopTrainingJob") == [{"TrainingJobName": "long"}]
+
+
+def test_ctrl_c_during_the_creation_says_that_the_job_runs(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    cloud.change("DescribeTrainingJob", _in_progress, always=True)
+    command = shell.start("train", *arguments(bucket, "--name", "cut"))
+    cloud.when("CreateTrainingJob", lambda: command.send_signal(signal.SIGINT))
+    out, errors = command.communicate()
+    assert command.returncode == 130
+    assert out.endswith("job         cut\n")
+    assert "the job keeps running: 1 × ml.g5.xlarge" in errors
+    assert "stop it:  .venv/bin/python scripts/train.py --stop cut" in errors
+
+
+def test_reader_that_goes_ends_the_command_as_sigpipe_would(shell: Any, cloud: "Cloud", bucket: str) -> None:
+    cloud.change("DescribeTrainingJob", _in_progress, always=True)
+    command = shell.start("train", *arguments(bucket, "--name", "piped"))
+    while not command.stdout.readline().startswith("job  "):
+        pass
+    command.stdout.close()
+    command.join()
+    assert command.returncode == 128 + signal.SIGPIPE
+    assert "the job keeps running" in command.errors
+    assert "Traceback" not in command.errors
 
 
 @pytest.mark.parametrize("more", [(), ("--local",)])

@@ -309,6 +309,16 @@ def test_refused_deregistration_does_not_keep_an_endpoint(shell: Any, account: A
     assert not account.has("model", f"{account.name}-old")
 
 
+def test_endpoint_that_somebody_else_has_deleted_counts_as_removed(shell: Any, account: Account) -> None:
+    account.add_endpoint(account.name, f"{account.name}-old")
+    account.cloud.when("DeleteEndpoint", lambda: account.sagemaker.delete_endpoint(EndpointName=account.name))
+    account.cloud.refuse("DeleteEndpoint", "ValidationException", f'Could not find endpoint "arn:…/{account.name}".')
+    done = teardown(shell, account.name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not account.has("endpoint_config", f"{account.name}-old")
+    assert not account.has("model", f"{account.name}-old")
+
+
 def test_endpoints_that_cannot_be_described_after_the_deletion_keep_configs_and_models(
     shell: Any, account: Account
 ) -> None:

@@ -70,6 +70,8 @@ def test_requests_sent_before_sigterm_are_answered_under_load(opt_ml: Path, tmp_
                 if is_early:
                     lost.append(error)
                 if stopping.is_set():
+                    if sock is not None:
+                        sock.close()
                     break
             sock, closing = None, sock
             if closing is not None:
@@ -145,7 +147,9 @@ def test_killed_worker_is_replaced(server: ServerProcess, metrics_port: int) -> 
 def test_error_names_the_damaged_file(opt_ml: Path, tmp_path: Path) -> None:
     base = tmp_path / "opt_ml"
     shutil.copytree(opt_ml, base)
-    (base / "model" / "openvino.xml").write_bytes(b"damaged")
+    # Damaged graphs alone are replaced by a conversion of the weights.
+    for name in ("openvino.xml", "model.safetensors"):
+        (base / "model" / name).write_bytes(b"damaged")
     environment = {"SAGEMAKER_BASE_DIR": str(base), "SAGEMAKER_BIND_TO_PORT": str(free_port())}
     done = subprocess.run(
         [str(Path(sys.executable).with_name("serve"))],
@@ -156,7 +160,7 @@ def test_error_names_the_damaged_file(opt_ml: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode != 0
-    assert "openvino.xml" in done.stderr
+    assert "model.safetensors" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -131,9 +131,15 @@ def test_value_of_the_wrong_type_is_named_with_its_path(paths: Paths, name: str,
 
 
 def test_no_channels_is_an_error(paths: Paths) -> None:
-    (paths.config / "inputdataconfig.json").unlink()
+    write(paths, "inputdataconfig", {})
     assert error_of(paths).startswith("there is no channel 'train': ")
     assert "lists no channels" in error_of(paths)
+
+
+def test_missing_list_of_channels_is_an_error(paths: Paths) -> None:
+    path = paths.config / "inputdataconfig.json"
+    path.unlink()
+    assert error_of(paths) == f"{path} is missing: it lists the job's channels, of which 'train' is required"
 
 
 def test_missing_train_channel_is_an_error_that_lists_the_others(paths: Paths) -> None:

@@ -1,5 +1,6 @@
 """The accuracy gate: reproducible files, measured engines, and only safe precisions chosen."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from classifier.engine import selection
 from classifier.engine.base import EngineChoice
 from classifier.engine.selection import EngineRow, choose, expected_flips, export
+from classifier.errors import Stopped
 from support.servers import drawn_pixels, torch_logits, write_artifact
 
 
@@ -47,6 +49,27 @@ def test_equal_weights_and_photos_give_equal_bytes(folder: Path) -> None:
     export(folder, pixels, labels, logits=torch_logits(folder, pixels))
     assert files(folder) == first
     assert not any(b"2026-" in data or str(folder).encode() in data for data in first.values())
+
+
+def test_stop_changes_no_file(folder: Path) -> None:
+    pixels, labels = drawn_pixels(20)
+    checks: list[None] = []
+    export(folder, pixels, labels, check=lambda: checks.append(None))
+    before, num_checks = files(folder), len(checks)
+
+    def stop_at(number: int) -> None:
+        checks.append(None)
+        if len(checks) == number:
+            raise Stopped("SIGTERM")
+
+    # Before the first photo, and when nothing but writing is left.
+    for number in (1, num_checks):
+        checks.clear()
+        with pytest.raises(Stopped):
+            export(folder, pixels[::-1], labels[::-1], check=partial(stop_at, number))
+        assert files(folder) == before
+    # One for each batch of eight photos, in torch and in every engine that runs here.
+    assert num_checks >= 3 + 3 + 2
 
 
 def test_report_compares_the_engines(folder: Path) -> None:

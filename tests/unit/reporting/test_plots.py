@@ -20,7 +20,6 @@ def history(num_epochs: int, **second: float) -> list[dict[str, float]]:
             "validation:top5": 1 - 0.2 / number,
             "validation:f1": 0.5,
             "lr": 1e-3,
-            "seconds": 1.0,
             **(second if number == 2 else {}),
         }
         for number in range(1, num_epochs + 1)

@@ -265,6 +265,16 @@ def test_scaling_starts_at_one_instance_or_at_the_minimum() -> None:
     assert minimum(ScalingOptions(min_instances=0, max_instances=4)) == 0
 
 
+@pytest.mark.parametrize("minimum", [0, 1])
+def test_endpoint_that_may_have_no_instances_gets_an_alarm_that_starts_one(minimum: int) -> None:
+    scaling = ScalingOptions(min_instances=minimum, max_instances=4)
+    options = replace(ENDPOINT, asynchronous="s3://bucket/answers", scaling=scaling)
+    requests = endpoint_requests(options, "s3://bucket/model.tar.gz", "1")
+    names = [one["PolicyName"] for one in requests["PutScalingPolicy"]]
+    assert names == (["dogs-concurrency", "dogs-wake"] if minimum == 0 else ["dogs-concurrency"])
+    assert ("PutMetricAlarm" in requests) == (minimum == 0)
+
+
 def test_local_transform_takes_folders_and_a_remote_one_does_not(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     photos, output = str(tmp_path / "photos"), str(tmp_path / "answers")

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from aws.errors import QUOTAS_PAGE, CloudError, translate_errors
-from launch.platform.monitoring import JobMonitor, LogTail, describe_last_lines, follow_job, wait
+from launch.platform.monitoring import JobMonitor, LogTail, describe_last_lines, wait
 
 
 def refusal(code: str, message: str = "") -> ClientError:
@@ -78,7 +78,10 @@ def test_quota_error_links_to_the_page_that_raises_the_quota() -> None:
 
 
 class Logs:
-    """Log streams as CloudWatch returns them: page by page, and the last token again at the end."""
+    """Log streams as CloudWatch returns them: page by page, of two lines, and the last token again at the end.
+
+    An empty line is a place without an event; a page of such places is empty.
+    """
 
     def __init__(self, **lines: list[str]) -> None:
         self.lines = lines
@@ -90,7 +93,8 @@ class Logs:
         name = logStreamName.removeprefix("job/").removesuffix("-170").replace("-", "_")
         start = int(nextToken)
         page = self.lines[name][start : start + 2]
-        return {"events": [{"message": line} for line in page], "nextForwardToken": str(start + len(page))}
+        events = [{"message": line} for line in page if line]
+        return {"events": events, "nextForwardToken": str(start + len(page))}
 
 
 def test_growing_log_is_read_once_page_by_page() -> None:
@@ -99,6 +103,21 @@ def test_growing_log_is_read_once_page_by_page() -> None:
     assert tail.new_lines() == ["1", "2", "3"]
     logs.lines["algo_1"].append("4")
     assert (tail.new_lines(), tail.new_lines()) == (["4"], [])
+
+
+def test_empty_page_does_not_end_a_log() -> None:
+    assert LogTail(Logs(algo_1=["1", "2", "", "", "", "", "3"]), "group").new_lines() == ["1", "2", "3"]
+
+
+def test_streams_on_all_pages_are_read_even_after_an_empty_one() -> None:
+    class Pages(Logs):
+        def describe_log_streams(self, *, nextToken: str = "0", **_: Any) -> dict[str, Any]:  # noqa: N803
+            pages = [["algo-1"], [], ["algo-2"]]
+            streams = [{"logStreamName": f"job/{name}-170"} for name in pages[int(nextToken)]]
+            following = int(nextToken) + 1
+            return {"logStreams": streams, **({"nextToken": str(following)} if following < len(pages) else {})}
+
+    assert LogTail(Pages(algo_1=["a"], algo_2=["b"]), "group").new_lines() == ["algo-1: a", "algo-2: b"]
 
 
 def test_lines_of_several_hosts_begin_with_the_host() -> None:
@@ -137,25 +156,3 @@ def test_last_lines_are_part_of_an_error_message_if_there_are_any() -> None:
     assert tail.new_lines() == ["1", "2", "3"]
     assert describe_last_lines(tail, 2) == "\nlast lines of its log:\n  2\n  3"
     assert describe_last_lines(LogTail(Logs(algo_1=[]), "group")) == ""
-
-
-class InterruptingLogs(Logs):
-    """Ctrl-C is pressed while the log is read."""
-
-    def describe_log_streams(self, **_: Any) -> dict[str, Any]:
-        raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize(("logs", "is_detached"), [(Logs(), False), (InterruptingLogs(), True)])
-def test_ctrl_c_detaches_from_the_job(logs: Logs, is_detached: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    detached: list[object] = []
-    record = follow_job(
-        lambda: {"TrainingJobStatus": "Completed"},
-        JobMonitor(LogTail(logs, "group"), print),
-        name="dogs",
-        kind="training",
-        interval_s=0,
-        on_detach=detached.append,
-    )
-    assert (record is None, detached) == (is_detached, [{"TrainingJobStatus": "Completed"}] if is_detached else [])
-    assert capsys.readouterr().out == "job         dogs\n"

@@ -19,6 +19,8 @@ from launch.endpoint.request import (
     policy_request,
     target_request,
     update_request,
+    wake_alarm_request,
+    wake_policy_request,
 )
 from launch.platform.ecr import repository_request
 from launch.platform.models import ModelSpec, content_name, model_request
@@ -336,6 +338,21 @@ def test_scaling_requests_are_valid_and_have_the_values_of_the_spec(asynchronous
         assert tracking["PredefinedMetricSpecification"] == {
             "PredefinedMetricType": "SageMakerVariantConcurrentRequestsPerModelHighResolution"
         }
+
+
+def test_requests_that_wake_an_endpoint_are_valid_and_those_of_the_documentation() -> None:
+    spec = ScalingSpec(endpoint="dogs", min_instances=0, max_instances=4, asynchronous=True)
+    policy, alarm = wake_policy_request(spec), wake_alarm_request(spec)
+    assert errors_in("PutScalingPolicy", policy) == ""
+    assert errors_in("PutMetricAlarm", alarm) == ""
+    # One more instance, from the threshold on.
+    steps = policy["StepScalingPolicyConfiguration"]["StepAdjustments"]
+    assert (policy["PolicyType"], steps) == ("StepScaling", [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}])
+    assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/SageMaker", "HasBacklogWithoutCapacity")
+    assert alarm["Dimensions"] == [{"Name": "EndpointName", "Value": "dogs"}]
+    # The metric is 1 while requests wait and there is no instance.
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanOrEqualToThreshold", 1)
+    assert (alarm["Period"], alarm["EvaluationPeriods"], alarm["DatapointsToAlarm"]) == (60, 2, 2)
 
 
 @pytest.mark.parametrize(("instance", "ami"), [("ml.m5.xlarge", {}), ("ml.g4dn.xlarge", {"ami": TRANSFORM_AMI})])

@@ -53,9 +53,9 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         **TRAINING,
         "--name": ("--name", "dogs-1"),
         "--checkpoints": ("--checkpoints", "s3://bucket/state"),
+        "--interrupt-after": None,
         "--keep-alive": ("--keep-alive", "1800"),
         "--remote-debug": ("--remote-debug",),
-        "--interrupt-after": None,
         "--debugger": ("--debugger",),
         "--aws-debugger": ("--aws-debugger", "--profiler"),
         "--save-interval": ("--aws-debugger", "--save-interval", "5"),
@@ -122,6 +122,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "--manifest": ("--manifest",),
         "--join-input": ("--join-input",),
         "--stop": None,
+        "--watch": None,
     },
 }
 ARTIFACT = "s3://bucket/model.tar.gz"
@@ -166,7 +167,8 @@ def requests_in(command: str, text: str) -> Iterator[tuple[str, Mapping[str, Any
     if command == "predict":
         yield from (("InvokeEndpoint", request) for request in printed)
     else:
-        yield from {SINGLE[command]: printed}.items() if command in SINGLE else printed.items()
+        for operation, given in {SINGLE[command]: printed}.items() if command in SINGLE else printed.items():
+            yield from ((operation, request) for request in (given if isinstance(given, list) else [given]))
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -298,13 +300,13 @@ def _value_at(document: Any, path: str) -> Any:
         ("tune", ["--role", "Trainer"], [("role Trainer: ", "; the account number below is made up"), OWNER]),
         ("deploy", [], [(f"{ARTIFACT}: ", "; the names below differ from those of a real run"), OWNER]),
         ("batch_transform", [], [(f"{ARTIFACT}: ", "; the names below differ from those of a real run"), OWNER]),
-        ("predict", [], []),
+        ("predict", [], [("endpoint dogs: ", "; a real-time endpoint is assumed")]),
     ],
 )
 def test_dry_run_needs_no_credentials_and_says_what_it_did_not_check(
     command: str, given: list[str], assumptions: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert dry_run(command, *given, *([] if command == "predict" else ["--region", "us-east-1"])) == 0
+    assert dry_run(command, *given, "--region", "us-east-1") == 0
     out, error = capsys.readouterr()
     lines = [line for line in error.splitlines() if line.startswith("not checked: ")]
     assert len(lines) == len(assumptions)
@@ -333,7 +335,10 @@ def test_no_option_is_left_out_above(command: str, monkeypatch: pytest.MonkeyPat
     assert known - {"--help"} == OPTIONS[command].keys()
 
 
-def test_request_of_a_prediction_is_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_request_of_a_prediction_is_accepted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PlatformOptions, "look_up", lambda _, __, assumed, ___: assumed)
     assert dry_run("predict", "--target-model", "dogs.tar.gz") == 0
     for operation, request in requests_in("predict", capsys.readouterr().out):
         assert list(faults(operation, request)) == []
@@ -492,7 +497,7 @@ def test_patterns_mean_in_python_what_they_mean_in_java() -> None:
     [
         *("CreateTrainingJob", "CreateHyperParameterTuningJob", "CreateModel", "CreateEndpointConfig"),
         *("CreateEndpoint", "UpdateEndpoint", "CreateTransformJob", "RegisterScalableTarget", "PutScalingPolicy"),
-        *("InvokeEndpoint", "CreateRepository"),
+        *("InvokeEndpoint", "InvokeEndpointAsync", "PutMetricAlarm", "CreateRepository"),
     ],
 )
 def test_all_patterns_of_the_requests_are_checked(operation: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from openapi_spec_validator import validate
 
+from classifier import serve
 from classifier.serving.app import STATUS, create_app, create_multi_model_app
 from classifier.serving.asgi import Admission
 from classifier.serving.model_manager import ModelManager
@@ -32,6 +33,17 @@ def several(artifact_folder: Path, settings: ServerSettings) -> Flask:
 
 def described(app: Flask) -> dict[str, Any]:
     return app.test_client().get("/openapi.json").get_json()
+
+
+def test_description_needs_no_model(
+    single: Flask, settings: ServerSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ServerSettings, "from_environment", lambda: settings.model_copy(update={"page": True}))
+    assert serve.main(["--openapi"]) == 0
+    printed, served = json.loads(capsys.readouterr().out), described(single)
+    assert printed["info"].pop("description") == "One model."
+    served["info"].pop("description")
+    assert printed == served
 
 
 def test_documents_are_valid(single: Flask, several: Flask) -> None:

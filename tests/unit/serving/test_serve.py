@@ -4,11 +4,13 @@ import json
 import math
 import re
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from classifier import serve
+from classifier.serving.server import heartbeat_folder
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Monke
 
 def failure(capsys: pytest.CaptureFixture[str]) -> str:
     """Run `serve`, which must fail; its message."""
-    assert serve.main() == 1
+    assert serve.main([]) == 1
     return capsys.readouterr().err
 
 
@@ -58,3 +60,11 @@ def test_error_names_the_port_in_use(environment: pytest.MonkeyPatch, capsys: py
         f"serve: can't listen on port {port}: address already in use. Stop the program that uses it, or choose another "
         "port (SAGEMAKER_BIND_TO_PORT; --port of serve_local.sh)\n"
     )
+
+
+def test_heartbeat_needs_no_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert heartbeat_folder(tmp_path) == tmp_path
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # Where there is none, and where nothing can be created in it.
+    assert heartbeat_folder(tmp_path / "none") == tmp_path
+    assert heartbeat_folder(Path("/proc/self")) == tmp_path

@@ -52,12 +52,6 @@ def test_a_pending_stop_prevents_the_work(stop: StopSignal) -> None:
         pytest.fail("the work began")
 
 
-def test_a_second_signal_is_not_caught(stop: StopSignal) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.received == "SIGTERM"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
 def test_work_without_a_signal_is_completed(stop: StopSignal) -> None:
     with Progress(Console(), stop).track("items", 2) as advance:
         advance()

@@ -98,11 +98,6 @@ def test_a_link_to_its_own_parent_is_not_followed(tmp_path: Path) -> None:
     assert [path.name for path in list_channel("train", tmp_path).files["cat"]] == ["1.jpg"]
 
 
-def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"^channel 'test': its folder {tmp_path / 'none'} does not exist$"):
-        list_channel("test", tmp_path / "none")
-
-
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     expected = f"^channel 'train': {tmp_path} holds no class folders: add one folder of photos for each class$"
     with pytest.raises(DataError, match=expected):

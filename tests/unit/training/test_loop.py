@@ -100,8 +100,9 @@ def test_the_same_seed_gives_the_same_weights(batches: list[Batch], preset: str)
 def test_dropout_depends_on_the_seed_and_the_step_alone() -> None:
     def losses(seed: int, drawn_before: int) -> list[float]:
         torch.manual_seed(drawn_before)
-        module = nn.Sequential(nn.Dropout(0.5), nn.Linear(16, 2, bias=False))
-        nn.init.ones_(module[1].weight)
+        linear = nn.Linear(16, 2, bias=False)
+        module = nn.Sequential(nn.Dropout(0.5), linear)
+        nn.init.ones_(linear.weight)
         trainer = trainer_of(module)
         trainer.seed = seed
         batch = Batch(torch.arange(64.0).view(4, 16), torch.tensor([0, 1, 0, 1]))

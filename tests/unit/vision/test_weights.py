@@ -3,6 +3,8 @@
 import os
 import pickle
 import re
+import tempfile
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from torchvision import models
 from classifier.errors import WeightsError
 from classifier.vision.models import build, head_name
 from classifier.vision.weights import find_weights_file, load_all_but_head, load_pretrained, read_state_dict
+from support.hub import running_hub
 
 ARCHITECTURE = "squeezenet1_1"  # the smallest in torchvision
 State = dict[str, Tensor]
@@ -311,6 +314,32 @@ def test_baked_weights_need_no_network(no_network: Path, published: State) -> No
     module = network()
     assert load_pretrained(module, ARCHITECTURE, channel=None) == "torchvision's SqueezeNet1_1_Weights.IMAGENET1K_V1"
     check_backbone(module, published)
+
+
+@pytest.mark.parametrize("has_cache", [True, False], ids=["cache", "no folder for the cache"])
+def test_weights_of_the_hub_go_to_a_folder_that_can_be_written(
+    tmp_path: Path, published: State, monkeypatch: pytest.MonkeyPatch, has_cache: bool
+) -> None:
+    cache, temporary = tmp_path / "torch", tmp_path / "tmp"
+    temporary.mkdir()
+    if not has_cache:
+        # Root may write anywhere but below a file.
+        cache.touch()
+    content = save(tmp_path / "published.pth", published).read_bytes()
+    name = Path(models.SqueezeNet1_1_Weights.DEFAULT.url).name
+    # The real file's hash is part of its name.
+    monkeypatch.setattr(torch.hub, "HASH_REGEX", re.compile(r"(?!)"))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    # It keeps the proxies of the first request.
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    module = network()
+    with running_hub(tmp_path, {name: content}) as hub, monkeypatch.context() as patch:
+        for variable, value in {"TORCH_HOME": str(cache), **hub}.items():
+            patch.setenv(variable, value)
+        load_pretrained(module, ARCHITECTURE, channel=None)
+    check_backbone(module, published)
+    folder = cache / "hub" / "checkpoints" if has_cache else temporary / f"torch-hub-{os.getuid()}"
+    assert [path.name for path in folder.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04"])

@@ -8,7 +8,7 @@ import pytest
 from classifier.contract.config import read_training_config
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, DataError
-from launch.local.opt_ml import lay_out, publish, staging_folder
+from launch.local.opt_ml import find_checkpoints, lay_out, publish, staging_folder
 
 FILE = {
     "ContentType": "application/x-image",
@@ -138,3 +138,37 @@ def test_a_first_training_needs_no_earlier_one(base: Path, image_folder: Path) -
     (staging_folder(base) / "model" / "model.json").write_text("{}", encoding="utf-8")
     assert publish(base)
     assert len(list((base / "input" / "data" / "train").rglob("*.jpg"))) == 24
+
+
+def write_checkpoint(base: Path, name: str = "checkpoint-0002-00000000.safetensors") -> Path:
+    path = base / "checkpoints" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(base), encoding="utf-8")
+    return path
+
+
+def test_checkpoints_of_an_unfinished_training_are_kept_and_all_else_is_cleared(base: Path, image_folder: Path) -> None:
+    staged = staging_folder(base)
+    for folder in (base, staged):
+        lay_out(folder, {"train": image_folder}, {"epochs": "3"})
+        write_checkpoint(folder)
+    (staged / "model" / "model.json").write_text("{}")
+    lay_out(staged, {"train": image_folder}, {"epochs": "4"}, checkpoints=find_checkpoints(base))
+    assert write_checkpoint(staged).read_text(encoding="utf-8") == str(staged)
+    assert not (staged / "model" / "model.json").exists()
+    assert read(staged, "hyperparameters") == {"epochs": "4"}
+    lay_out(staged, {"train": image_folder}, {"epochs": "4"})
+    assert not (staged / "checkpoints").exists()
+    assert any(image_folder.glob("*/*")), "channels are links, whose targets stay"
+
+
+def test_a_finished_training_lends_its_checkpoints(base: Path, image_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there are no checkpoints in .*: train without --resume first"):
+        find_checkpoints(base)
+    lay_out(base, {"train": image_folder}, {"epochs": "3"})
+    original = write_checkpoint(base)
+    lay_out(staging_folder(base), {"train": image_folder}, {"epochs": "4"}, checkpoints=find_checkpoints(base))
+    lent = staging_folder(base) / "checkpoints" / original.name
+    assert lent.read_text(encoding="utf-8") == str(base)
+    lent.unlink()
+    assert original.exists()

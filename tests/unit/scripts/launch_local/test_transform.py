@@ -58,7 +58,7 @@ def test_job_that_is_stopped_before_any_answer_says_so(
     client.stop_transform_job(TransformJobName="job")
     platform = PlatformOptions(local=True, folder=client.folder).connect()
     assert watch(platform, request, local=True) == 0
-    assert "stopped     stopped on request after 0 of 2 input objects" in capsys.readouterr().out
+    assert "stopped     on request after 0 of 2 input objects" in capsys.readouterr().out
     assert wait(client)["TransformJobStatus"] == "Stopped"
     assert not (tmp_path / "answers").exists()
     assert not (client.folder / "transform-jobs" / "job" / "server").exists()

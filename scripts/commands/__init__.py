@@ -1,0 +1,1 @@
+"""What all commands share: their exit codes, and Ctrl-C."""
