@@ -74,7 +74,7 @@ class Shell:
         # Keeps jobs and reports out of the checkout.
         own = (
             []
-            if script in ("check_aws", "prepare_data", "upload_data")
+            if script in ("build_and_push", "check_aws", "prepare_data", "upload_data")
             else ["--folder", str(self.folder / "sagemaker")]
         )
         return [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments, *own]
