@@ -24,6 +24,7 @@ KINDS: Mapping[str, Kind] = {
     "conflict": Kind("the same bytes in two classes", ("drop", "keep")),
     "leak": Kind("the same bytes in two splits", ("drop", "keep")),
     "repeat": Kind("the same bytes again in the same class and split", ("drop", "keep")),
+    "near-duplicate": Kind("looks like another photo, whose bytes differ", ("keep", "drop")),
     "misplaced": Kind("a photo outside of the class folders", ("drop",)),
     "missing": Kind("listed by the source, but not found or not readable", ("drop",)),
     "unsafe": Kind("an archive entry that is a link, a device or has an unsafe path", ("drop",)),
@@ -64,4 +65,4 @@ def parse_actions(texts: Sequence[str]) -> dict[str, str]:
 
 def describe_kinds() -> str:
     """Format the kinds, with their actions, for ``--help``."""
-    return "\n".join(f"  {name:10} {kind.meaning}: {', '.join(kind.actions)}" for name, kind in KINDS.items())
+    return "\n".join(f"  {name:14} {kind.meaning}: {', '.join(kind.actions)}" for name, kind in KINDS.items())

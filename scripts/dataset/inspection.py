@@ -16,6 +16,8 @@ from multiprocessing.synchronize import Lock
 from pathlib import Path
 from typing import NamedTuple
 
+import imagehash
+import numpy as np
 from PIL import Image
 
 from classifier.contract.channels import EXTENSIONS_BY_FORMAT
@@ -30,6 +32,9 @@ _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82
 _BATCH_SIZE = 64  # photos per task of a worker: few enough to share evenly, enough to hide the cost of passing them
 _QUEUED_PER_WORKER = 4  # batches
 _PHOTOS_PER_FOLDER = 1000
+_HASH_SIDE = 16  # frequencies of the hash in each direction
+HASH_BITS = _HASH_SIDE**2
+_HASHED_SIDE = 4 * _HASH_SIDE  # pixels to which a photo is scaled before
 # A forked process would inherit the locks of the progress bar's thread.
 _PROCESSES = multiprocessing.get_context("spawn")
 
@@ -60,6 +65,7 @@ class Inspection(NamedTuple):
         extension: the extension that the staged file should have, or empty if it has a right one.
         defect: the kind of defect, or empty.
         reencoded: whether the staged file was resized or repaired.
+        perceptual_hash: ``HASH_BITS`` bits, of which few differ between photos that look alike.
     """
 
     digest: bytes | None
@@ -70,6 +76,7 @@ class Inspection(NamedTuple):
     defect: str = ""
     reason: str = ""
     reencoded: bool = False
+    perceptual_hash: bytes = b""
 
 
 def staging_path(work: Path, number: int) -> Path:
@@ -190,18 +197,24 @@ def _inspect_bytes(data: bytes, extension: str, options: InspectionOptions) -> t
             image = _decode_truncated(data)
     if image is None:
         return Inspection(None, size, width, height, defect=defect, reason=reason), None
-    digest = blake2b(data, digest_size=16).digest()
+    digest, looks = blake2b(data, digest_size=16).digest(), _hash_looks(image)
     right = _right_extension(name, extension)
     if min(width, height) < options.min_side and not (defect and options.keep_tiny):
         tiny = f"{width} × {height} pixels"
-        return Inspection(digest if options.keep_tiny else None, size, width, height, right, "tiny", tiny), None
+        kept = digest if options.keep_tiny else None
+        return Inspection(kept, size, width, height, right, "tiny", tiny, perceptual_hash=looks), None
     if right and not defect:
         defect, reason = "extension", _describe_wrong_extension(name, extension)
     if image is not None and (defect == "truncated" or _is_larger(width, height, options.longer_side)):
         encoded = _encode(image, options.longer_side)
         jpeg = "" if extension in EXTENSIONS_BY_FORMAT["JPEG"] else EXTENSIONS_BY_FORMAT["JPEG"][0]
-        return Inspection(digest, len(encoded), width, height, jpeg, defect, reason, reencoded=True), encoded
-    return Inspection(digest, size, width, height, right, defect, reason), None
+        inspection = Inspection(digest, len(encoded), width, height, jpeg, defect, reason, True, looks)
+        return inspection, encoded
+    return Inspection(digest, size, width, height, right, defect, reason, False, looks), None
+
+
+def _hash_looks(image: Image.Image) -> bytes:
+    return np.packbits(imagehash.phash(image, hash_size=_HASH_SIDE).hash).tobytes()
 
 
 def _is_larger(width: int, height: int, longer_side: int | None) -> bool:
@@ -211,8 +224,8 @@ def _is_larger(width: int, height: int, longer_side: int | None) -> bool:
 def _decode(data: bytes, width: int, height: int, longer_side: int | None) -> Image.Image:
     """Decode at the smallest scale that suffices: damage shows at JPEG's smallest scale as well as at full size."""
     if not _is_larger(width, height, longer_side) or longer_side is None:
-        return decode(data, cover=1)
-    return decode(data, cover=max(1, longer_side * min(width, height) // max(width, height)))
+        return decode(data, cover=_HASHED_SIDE)
+    return decode(data, cover=max(_HASHED_SIDE, longer_side * min(width, height) // max(width, height)))
 
 
 def _defect_of_pixels(data: bytes, name: str, error: ImageError) -> str:

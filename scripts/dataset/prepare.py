@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +10,15 @@ from classifier.errors import ConfigError, DataError
 from dataset.defects import Actions
 from dataset.inspection import InspectionOptions, inspect_photos
 from dataset.listing import SPLITS, Listing
+from dataset.near_duplicates import (
+    NearDuplicates,
+    describe_placeholders,
+    drop_near_duplicates,
+    find_near_duplicates,
+    update_splits,
+)
 from dataset.output import stage_output, write_class_folders, write_shards
-from dataset.report import draw_contact_sheet, format_summary, write_report
+from dataset.report import draw_contact_sheet, draw_pairs, format_summary, write_near_duplicates, write_report
 from dataset.selection import Selection, cap, drop_small_classes, select, split_photos
 from dataset.sources import FoundPhotos, Source, find_photos
 
@@ -57,11 +64,22 @@ def prepare(options: PrepareOptions, log: Log) -> Selection:
         inspections = inspect_photos(listing, work, inspection_options, options.jobs)
         selection = select(listing.photos, inspections, options.actions)
         selection.defects += listing.defects
+        pairs = find_near_duplicates(selection.photos)
+        for warning in describe_placeholders(pairs):
+            log(f"warning: {warning}")
+        if options.actions["near-duplicate"] == "drop":
+            drop_near_duplicates(selection, pairs)
         _limit_and_split(selection, found, options, log)
+        pairs = update_splits(pairs, selection)
+        _report_pairs(pairs, options.out, log)
+        pair_sheet = draw_pairs(pairs, work) if pairs else None
         paths = write_class_folders(selection.photos, work, options.actions)
         if options.photos_per_shard:
             write_shards(selection.photos, paths, work, photos_per_shard=options.photos_per_shard, seed=options.seed)
         write_report(work / "report", selection, paths, _record(options))
+        write_near_duplicates(work / "report" / "near_duplicates.csv", pairs)
+        if pair_sheet:
+            pair_sheet.save(work / "report" / "near_duplicates.jpg", quality=90)
         draw_contact_sheet(selection.photos, paths, work).save(work / "report" / "samples.jpg", quality=90)
     log(format_summary(selection))
     return selection
@@ -112,6 +130,18 @@ def _limit_and_split(selection: Selection, found: FoundPhotos, options: PrepareO
             f"{found.suggest_folder()}"
         )
     _check_splits(selection, log)
+
+
+def _report_pairs(pairs: Sequence[NearDuplicates], out: Path, log: Log) -> None:
+    num_splits = sum(pair.is_across_splits for pair in pairs)
+    num_classes = sum(pair.is_across_classes for pair in pairs)
+    if pairs:
+        kind = "warning: " if num_splits or num_classes else ""
+        log(
+            f"{kind}pairs of photos that look alike: {len(pairs):,}, in two splits: {num_splits:,}, in two classes: "
+            f"{num_classes:,}; see {out / 'report' / 'near_duplicates.jpg'}, and leave them out with "
+            "--on near-duplicate=drop"
+        )
 
 
 def _first_defect(selection: Selection) -> str:

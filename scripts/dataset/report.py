@@ -1,6 +1,7 @@
-"""Reports of a preparation: tables for the terminal and in files, and a contact sheet.
+"""Reports of a preparation: tables for the terminal and in files, and contact sheets.
 
-The contact sheet is one picture with a few photos of every class, to check the labels at a glance.
+One contact sheet has a few photos of every class, to check the labels at a glance; another has the pairs of photos that
+look alike.
 """
 
 import csv
@@ -15,7 +16,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from classifier.vision.images import decode
 from dataset.defects import KINDS, OUTCOMES, Defect
+from dataset.inspection import staging_path
 from dataset.listing import SPLITS
+from dataset.near_duplicates import NearDuplicates
 from dataset.progress import format_amount
 from dataset.selection import SelectedPhoto, Selection, shuffle_key
 
@@ -33,6 +36,9 @@ _THUMB, _GAP, _MARGIN = 112, 4, 24
 _TITLE = 26
 _CELL_WIDTH = _PHOTOS_PER_CLASS * (_THUMB + _GAP) - _GAP
 _CELL_HEIGHT = _TITLE + _THUMB
+_MAX_PAIRS, _PAIR_COLUMNS = 240, 4
+_PAIR_THUMB = 160
+_PAIR_WIDTH, _PAIR_HEIGHT = 2 * _PAIR_THUMB + _GAP, _PAIR_THUMB + _TITLE
 _TEXT, _SECONDARY, _BACKGROUND, _PLACEHOLDER = "#1d1d1f", "#6e6e73", "white", "#f0f0f2"
 
 
@@ -50,6 +56,17 @@ def write_report(folder: Path, selection: Selection, paths: Sequence[str], recor
     splits = Counter(path.partition("/")[0] for path in paths)
     content = {**record, "photos": {name: splits[name] for name in SPLITS if splits[name]}}
     (folder / "prepared.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_near_duplicates(path: Path, pairs: Sequence[NearDuplicates]) -> None:
+    """Write ``near_duplicates.csv``: two photos in each row, and in how many of the hash's bits they differ."""
+    header = ("group", "distance", "path", "class", "split", "other_path", "other_class", "other_split")
+    rows = [(pair.group, pair.distance, *_cells(pair.first), *_cells(pair.second)) for pair in pairs]
+    _write_csv(path, header, rows)
+
+
+def _cells(item: SelectedPhoto) -> tuple[str, str, str]:
+    return item.photo.path, item.photo.label, item.photo.split or ""
 
 
 def _sort_defects(defects: Iterable[Defect]) -> list[Defect]:
@@ -173,6 +190,27 @@ def draw_contact_sheet(photos: Sequence[SelectedPhoto], paths: Sequence[str], wo
     return sheet
 
 
+def draw_pairs(pairs: Sequence[NearDuplicates], work: Path) -> Image.Image:
+    """Draw up to 240 pairs of photos that look alike, in their order, from the staged files."""
+    shown = pairs[:_MAX_PAIRS]
+    columns = min(_PAIR_COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    width, height = columns * (_PAIR_WIDTH + _MARGIN) + _MARGIN, rows * (_PAIR_HEIGHT + _MARGIN) + _MARGIN
+    sheet = Image.new("RGB", (width, height), _BACKGROUND)
+    for number, pair in enumerate(shown):
+        row, column = divmod(number, columns)
+        left, top = _MARGIN + column * (_PAIR_WIDTH + _MARGIN), _MARGIN + row * (_PAIR_HEIGHT + _MARGIN)
+        for item, x in ((pair.first, left), (pair.second, left + _PAIR_THUMB + _GAP)):
+            sheet.paste(_thumb(staging_path(work, item.number), _PAIR_THUMB), (x, top))
+            caption = f"{item.photo.split or 'left out'}/{item.photo.label}"
+            draw = ImageDraw.Draw(sheet)
+            draw.text((x, top + _PAIR_THUMB + 4), _shorten(draw, caption, _PAIR_THUMB, 13), _SECONDARY, _font(13))
+    if len(pairs) > len(shown):
+        note = f"{len(pairs) - len(shown):,} more pairs are in near_duplicates.csv"
+        ImageDraw.Draw(sheet).text((_MARGIN, sheet.height - _MARGIN + 4), note, _SECONDARY, _font(13))
+    return sheet
+
+
 def _num_columns(num_classes: int) -> int:
     """Return the number of columns that makes the sheet about square."""
     ratio = (_CELL_HEIGHT + _MARGIN) / (_CELL_WIDTH + _MARGIN)
@@ -190,7 +228,7 @@ def _draw_class(
     draw = ImageDraw.Draw(sheet)
     counts = _format_counts(Counter(item.photo.split or "" for item, _ in photos))
     counts_width = draw.textlength(counts, _font(13))
-    draw.text((left, top), _shorten(draw, label, _CELL_WIDTH - counts_width - 12), _TEXT, _font(17))
+    draw.text((left, top), _shorten(draw, label, _CELL_WIDTH - counts_width - 12, 17), _TEXT, _font(17))
     draw.text((left + _CELL_WIDTH - counts_width, top + 3), counts, _SECONDARY, _font(13))
     shown = sorted(photos, key=lambda pair: (pair[0].photo.split != "train", shuffle_key(pair[0], 0)))
     for number in range(_PHOTOS_PER_CLASS):
@@ -203,19 +241,19 @@ def _format_counts(num: Mapping[str, int]) -> str:
     return "   ".join(f"{num[split]:,} {split}" for split in SPLITS if num.get(split))
 
 
-def _thumb(path: Path) -> Image.Image:
+def _thumb(path: Path, side: int = _THUMB) -> Image.Image:
     """Return the middle square of a photo."""
-    return ImageOps.fit(decode(path.read_bytes(), cover=_THUMB), (_THUMB, _THUMB), Image.Resampling.LANCZOS)
+    return ImageOps.fit(decode(path.read_bytes(), cover=side), (side, side), Image.Resampling.LANCZOS)
 
 
 def _blank() -> Image.Image:
     return Image.new("RGB", (_THUMB, _THUMB), _PLACEHOLDER)
 
 
-def _shorten(draw: ImageDraw.ImageDraw, text: str, width: float) -> str:
-    if draw.textlength(text, _font(17)) <= width:
+def _shorten(draw: ImageDraw.ImageDraw, text: str, width: float, font_size: int) -> str:
+    if draw.textlength(text, _font(font_size)) <= width:
         return text
-    while text and draw.textlength(f"{text}…", _font(17)) > width:
+    while text and draw.textlength(f"{text}…", _font(font_size)) > width:
         text = text[:-1]
     return f"{text}…"
 

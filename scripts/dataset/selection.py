@@ -64,25 +64,28 @@ def _resolve_copies(selection: Selection, actions: Actions) -> None:
             groups[item.inspection.digest].append(item)
     dropped: set[int] = set()
     for copies in groups.values():
-        for item, kind, reason in _find_copy_defects(copies):
+        for item, kind, reason in find_copy_defects(copies, "the same bytes as"):
             selection.defects.append(_defect(item.photo, kind, reason, actions[kind]))
             if actions[kind] == "drop":
                 dropped.add(item.number)
     selection.photos = [item for item in selection.photos if item.number not in dropped]
 
 
-def _find_copy_defects(copies: Sequence[SelectedPhoto]) -> list[tuple[SelectedPhoto, str, str]]:
-    """Return which photos of the same bytes are defects, of which kind, and why.
+def find_copy_defects(copies: Sequence[SelectedPhoto], relation: str) -> list[tuple[SelectedPhoto, str, str]]:
+    """Return which of several copies of a photo are defects, of which kind, and why.
 
     In two classes: all, because the right class is unknown. In two splits: those in the earlier split, so that the
     photos that evaluate a model stay the same. In one split: all but the first.
+
+    Args:
+        relation: of one copy to another, such as ``the same bytes as``.
     """
     if len({item.photo.label for item in copies}) > 1:
-        return [(item, "conflict", _name_other_class(item, copies)) for item in copies]
+        return [(item, "conflict", f"{relation} {_name_other_class(item, copies)}") for item in copies]
     last = max((item.photo.split or "" for item in copies), key=_split_rank)
     kept = next(item for item in copies if (item.photo.split or "") == last)
     return [
-        (item, "repeat" if item.photo.split == kept.photo.split else "leak", f"the same bytes as {kept.photo.path}")
+        (item, "repeat" if item.photo.split == kept.photo.split else "leak", f"{relation} {kept.photo.path}")
         for item in copies
         if item is not kept
     ]
@@ -95,7 +98,7 @@ def _split_rank(split: str) -> int:
 def _name_other_class(item: SelectedPhoto, copies: Sequence[SelectedPhoto]) -> str:
     other = next(copy for copy in copies if copy.photo.label != item.photo.label)
     more = f" and {len(copies) - 2} more" if len(copies) > 2 else ""
-    return f"the same bytes as {other.photo.path}{more}"
+    return f"{other.photo.path}{more}"
 
 
 def cap(selection: Selection, *, max_per_class: int | None, balance: bool, seed: int) -> None:

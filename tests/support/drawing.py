@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 SHAPES: Mapping[str, tuple[int, int, int]] = {"cross": (40, 60, 220), "disc": (210, 40, 40), "square": (30, 170, 60)}
 
@@ -43,6 +43,17 @@ def _draw_shape(
         case "cross":
             draw.rectangle((left + third, top, right - third, bottom), fill=colour)
             draw.rectangle((left, top + third, right, bottom - third), fill=colour)
+
+
+def draw_scene(seed: int) -> Image.Image:
+    """Draw 320 × 240 pixels of blurred discs of all sizes, as different from seed to seed as photos are."""
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(0, 256, (61, 3)).tolist()
+    image = Image.new("RGB", (320, 240), tuple(colours[0]))
+    for colour in colours[1:]:
+        left, top, side = rng.integers((-40, -40, 10), (300, 220, 120)).tolist()
+        ImageDraw.Draw(image).ellipse((left, top, left + side, top + side), fill=tuple(colour))
+    return image.filter(ImageFilter.GaussianBlur(2))
 
 
 def encode(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:

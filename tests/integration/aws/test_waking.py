@@ -100,7 +100,7 @@ def test_dry_run_names_the_policy_and_the_alarm(deploy: Any, account: Account) -
     requests = json.loads(deploy(*ZERO, "--dry-run").stdout)
     assert [one["PolicyName"] for one in requests["PutScalingPolicy"]][1] == f"{account.name}-wake"
     assert requests["PutMetricAlarm"]["AlarmName"] == f"{account.name}-wake"
-    assert account.cloud.requests == []
+    assert account.cloud.changes() == []
 
 
 @pytest.mark.parametrize("options", [OPTIONS, OPTIONS[:2]])

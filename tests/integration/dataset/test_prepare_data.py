@@ -19,7 +19,7 @@ from PIL import Image
 
 from dataset.output import stage_output
 from prepare_data import main
-from support.drawing import draw_photo, encode, write_classes
+from support.drawing import draw_photo, draw_scene, encode, write_classes
 from support.marks import GATE
 
 PREPARE = Path(__file__).resolve().parents[3] / "scripts" / "prepare_data.py"
@@ -89,7 +89,7 @@ def test_several_processes_give_the_same_result_as_one(tmp_path: Path, capsys: p
     assert main([str(source), str(tmp_path / "one"), "--jobs", "1"]) == 0
     first = capsys.readouterr().out
     assert main([str(source), str(tmp_path / "two"), "--jobs", "2"]) == 0
-    assert capsys.readouterr().out.replace("two", "one") == first
+    assert capsys.readouterr().out.replace(str(tmp_path / "two"), str(tmp_path / "one")) == first
     assert photos(tmp_path / "one") == photos(tmp_path / "two")
 
 
@@ -241,6 +241,36 @@ def test_a_source_without_a_test_split_is_reported(
     main([str(tmp_path / "photos"), str(out), "--replace", "--resplit"])
     assert "warning" not in capsys.readouterr().out
     assert (out / "test").is_dir()
+
+
+def test_photos_that_look_alike_are_reported_and_left_out_on_request(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "photos"
+    for number, place in enumerate(f"{split}/{label}" for split in ("train", "test") for label in ("cat", "dog")):
+        (source / place).mkdir(parents=True)
+        for copy in range(2):
+            (source / place / f"{copy}.jpg").write_bytes(encode(draw_scene(number * 2 + copy)))
+    (source / "test" / "dog" / "copy.jpg").write_bytes(encode(draw_scene(0).resize((200, 150)), quality=50))
+    assert main([str(source), str(out), "--validation", "0"]) == 0
+    sheet = out / "report" / "near_duplicates.jpg"
+    line = f"warning: pairs of photos that look alike: 1, in two splits: 1, in two classes: 1; see {sheet}, and leave "
+    assert line in capsys.readouterr().out
+    with (out / "report" / "near_duplicates.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert [row[name] for name in ("path", "class", "split", "other_path", "other_class", "other_split")] == [
+        *("test/dog/copy.jpg", "dog", "test"),
+        *("train/cat/0.jpg", "cat", "train"),
+    ]
+    with Image.open(sheet) as image:
+        assert image.width > 300
+    assert (len(photos(out)), defects(out)) == (9, [])
+    assert main([str(source), str(out), "--replace", "--on", "near-duplicate=drop"]) == 0
+    assert [(row["defect"], row["path"]) for row in defects(out)] == [
+        ("near-duplicate", "test/dog/copy.jpg"),
+        ("near-duplicate", "train/cat/0.jpg"),
+    ]
+    assert len(photos(out)) == 7
 
 
 class TestOut:

@@ -122,6 +122,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "--manifest": ("--manifest",),
         "--join-input": ("--join-input",),
         "--stop": None,
+        "--watch": None,
     },
 }
 ARTIFACT = "s3://bucket/model.tar.gz"

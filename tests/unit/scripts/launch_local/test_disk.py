@@ -59,7 +59,7 @@ def test_archive_that_does_not_fit_at_its_place_leaves_no_part_there(tmp_path: P
 
 def test_job_that_fills_the_disk_fails_with_the_path_and_can_be_watched_and_removed(tmp_path: Path) -> None:
     """In a file system of its own, of 2 MB, which a user namespace needs no privilege for."""
-    script = 'mount -t tmpfs -o size=2m none "$1" && exec "$2" "$3" "$1"'
+    script = 'mount -t tmpfs -o size=2m none "$1" && exec "$2" -P "$3" "$1"'
     words = [str(tmp_path), sys.executable, str(TESTS / "support" / "full_disk.py")]
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode:
