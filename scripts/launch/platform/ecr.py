@@ -121,10 +121,13 @@ def check_image(ecr: Any, uri: ImageUri) -> str:
     with translate_errors(f"ECR repository {uri.name}"):
         wanted = [*_MANIFESTS, *_INDEXES]
         reference = {"imageDigest": uri.digest} if uri.digest else {"imageTag": uri.tag}
-        answer = ecr.batch_get_image(**repository, imageIds=[reference], acceptedMediaTypes=wanted)
-        if not answer["images"]:
+        try:
+            images = ecr.batch_get_image(**repository, imageIds=[reference], acceptedMediaTypes=wanted)["images"]
+        except ecr.exceptions.RepositoryNotFoundException:
+            images = []
+        if not images:
             raise ConfigError(f"{uri} is not in ECR: push it with scripts/build_and_push.sh, which prints its address")
-        image = answer["images"][0]
+        image = images[0]
         manifest = json.loads(image["imageManifest"])
         media_type = image.get("imageManifestMediaType") or manifest.get("mediaType")
         if media_type not in _MANIFESTS:
