@@ -178,7 +178,8 @@ class TrainingSupervisor:
     def _train(self, request: Record, layout: JobLayout) -> tuple[list[TrainingHost], str | None]:
         """Run the hosts; return them, ended, and the reason why they were stopped, if they were."""
         is_first = self._deadline == inf
-        self._enter("Training", **({"TrainingStartTime": now()} if is_first else {}))
+        started: dict[str, Any] = {"TrainingStartTime": now()} if is_first else {}
+        self._enter("Training", **started)
         environment = {
             **request.get("Environment", {}),
             "TRAINING_JOB_NAME": self.name,

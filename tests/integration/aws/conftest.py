@@ -13,8 +13,10 @@ import pytest
 
 from support.cloud_script import Cloud, aws_environment, scripted_cloud
 from support.commands import Command, run_script, start_script
+from support.fake_docker import DOCKER, write_manifest
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
+ROOT = Path(__file__).resolve().parents[3]
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 
 
@@ -113,3 +115,17 @@ def bucket(shell: Shell, request: pytest.FixtureRequest) -> str:
         s3.create_bucket(Bucket=one)
         s3.put_object(Bucket=one, Key="photos/train/a/1.jpg", Body=b"x")
     return name
+
+
+@pytest.fixture
+def docker(shell: Shell, tmp_path: Path) -> Path:
+    """The folder to which the fake Docker logs its calls; what it pushes is for linux/amd64."""
+    shell.cloud.answer("GetDownloadUrlForLayer", {"downloadUrl": f"{shell.cloud.url}/config"})
+    shell.cloud.answer("/config", {"os": "linux", "architecture": "amd64"})
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "docker"
+    program.write_text(DOCKER.format(folder=tmp_path, python=ROOT / ".venv/bin/python"), encoding="utf-8")
+    program.chmod(0o755)
+    write_manifest(tmp_path, "application/vnd.docker.distribution.manifest.v2+json")
+    shell.environment["PATH"] = f"{tmp_path / 'bin'}:{shell.environment['PATH']}"
+    return tmp_path

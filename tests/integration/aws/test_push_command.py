@@ -1,6 +1,5 @@
 """build_and_push.sh against moto's ECR, with a fake ``docker`` that registers a manifest instead of pushing."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,48 +8,9 @@ from typing import Any
 import pytest
 
 from launch.platform.ecr import build_options
+from support.fake_docker import write_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
-
-# Logs its arguments, and for `docker push` puts an image into ECR.
-DOCKER = """#!/bin/sh
-echo "$*" >> "{folder}/calls"
-case "$*" in *--help*) echo "      --platform string"; echo "      --provenance string"; exit ;; esac
-case "$1" in
-login) cat > "{folder}/password" ;;
-push)
-    repository=${{2##*/}}
-    exec {python} - "${{repository%:*}}" "${{repository##*:}}" <<'END'
-import sys, boto3
-boto3.client("ecr").put_image(
-    repositoryName=sys.argv[1],
-    imageTag=sys.argv[2],
-    imageManifest=open("{folder}/manifest").read(),
-)
-END
-    ;;
-esac
-"""
-
-
-def write_manifest(folder: Path, media_type: str) -> None:
-    """Set what the fake Docker pushes."""
-    manifest = {"schemaVersion": 2, "mediaType": media_type, "config": {"digest": f"sha256:{'0' * 64}"}}
-    (folder / "manifest").write_text(json.dumps(manifest), encoding="utf-8")
-
-
-@pytest.fixture
-def docker(shell: Any, tmp_path: Path) -> Path:
-    """The folder to which the fake Docker logs its calls; what it pushes is for linux/amd64."""
-    shell.cloud.answer("GetDownloadUrlForLayer", {"downloadUrl": f"{shell.cloud.url}/config"})
-    shell.cloud.answer("/config", {"os": "linux", "architecture": "amd64"})
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "docker"
-    program.write_text(DOCKER.format(folder=tmp_path, python=ROOT / ".venv/bin/python"), encoding="utf-8")
-    program.chmod(0o755)
-    write_manifest(tmp_path, "application/vnd.docker.distribution.manifest.v2+json")
-    shell.environment["PATH"] = f"{tmp_path / 'bin'}:{shell.environment['PATH']}"
-    return tmp_path
 
 
 def push(shell: Any, *arguments: str) -> subprocess.CompletedProcess[str]:

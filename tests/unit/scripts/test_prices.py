@@ -24,8 +24,8 @@ from launch.platform.prices import (
 )
 from launch.training.request import TrainingSpec
 from launch.tuning.ranges import Ranges
-from launch.tuning.remote import describe_cost
-from launch.tuning.request import TuningSpec
+from launch.tuning.request import TuningSpec, tuning_request
+from launch.tuning.watch import describe_cost
 from support.cloud_script import Cloud
 from support.moto import speak_to
 from support.price_list import product
@@ -189,7 +189,11 @@ def test_times(seconds: float, text: str) -> None:
 def test_a_tuning_jobs_time_limit_bounds_its_cost() -> None:
     spec = TuningSpec(name="dogs", ranges=Ranges({}, ()), jobs=20, parallel=4)
     training = TrainingSpec(job_name="t", image="i", role="r", channels={}, output="s3://b/o")
-    assert describe_cost(spec, training, "us-east-1").startswith("20 jobs × at most 6 h × $1.41 = at most $169 (")
-    bounded = describe_cost(replace(spec, max_runtime_s=3600), training, "us-east-1")
+
+    def describe(spec: TuningSpec) -> str:
+        return describe_cost(tuning_request(spec, training), "us-east-1")
+
+    assert describe(spec).startswith("20 jobs × at most 6 h × $1.41 = at most $169 (")
+    bounded = describe(replace(spec, max_runtime_s=3600))
     assert bounded.startswith("4 trials at a time × at most 1 h × $1.41 = at most $5.63 (")
-    assert describe_cost(replace(spec, max_runtime_s=10**6), training, "us-east-1").startswith("20 jobs × ")
+    assert describe(replace(spec, max_runtime_s=10**6)).startswith("20 jobs × ")

@@ -4,12 +4,11 @@ import json
 import re
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from aws.request_check import service_model
+from aws.request_check import input_shape
 from launch.local.client import LocalClient, LocalLogs
 from launch.local.records import Records, check_name, now
 from launch.terminal import as_json
@@ -81,7 +80,7 @@ def test_operations_without_a_name_of_their_own_do_not_either(tmp_path: Path, ou
     ],
 )
 def test_names_are_those_that_aws_accepts(operation: str, field: str) -> None:
-    shape: Any = service_model("sagemaker").operation_model(operation).input_shape.members[field]  # pyright: ignore[reportOptionalMemberAccess]
+    shape = input_shape(operation).members[field]
     names = ["a", "A9", "a-b", "a--b", "a" * 63, "", "-a", "a-", "a" * 64, "a.b", "a_b", "a/b", "..", "a\n", "ä"]
     for name in names:
         is_valid = bool(re.fullmatch(shape.metadata["pattern"], name)) and len(name) <= shape.metadata["max"]
