@@ -120,6 +120,11 @@ class LocalClient:
         found = _select(self._tuning.summaries(), "HyperParameterTuningJob", NameContains, StatusEquals)
         return {"HyperParameterTuningJobSummaries": found}
 
+    def delete_hyper_parameter_tuning_job(self, *, HyperParameterTuningJobName: str) -> dict[str, Any]:
+        """Delete an ended job with what its search has learned; its trials and the results are kept."""
+        self.files("hyper-parameter-tuning-job", HyperParameterTuningJobName).delete(self._endpoints.models)
+        return {}
+
     def create_model(self, **request: Any) -> dict[str, Any]:
         """Record a model; its archive is read when a server starts."""
         return self._endpoints.create_model(request)
@@ -221,7 +226,8 @@ class LocalClient:
         Args:
             kind: the resource type as in an ARN.
         """
-        records = {one.kind: one for one in (self._training.records, self._transforms.records)}
+        jobs = (self._tuning.records, self._training.records, self._transforms.records)
+        records = {one.kind: one for one in jobs}
         return JobFiles(self.folder, records[kind], name)
 
     def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:

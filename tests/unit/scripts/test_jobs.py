@@ -94,16 +94,27 @@ def test_ctrl_c_that_a_library_has_lost_ends_the_wait(lose: Callable[[], None]) 
     assert next(looks) == 2
 
 
+class Finalized:
+    """An object with a finalizer of Python's own, which reports what is raised there."""
+
+    def __del__(self) -> None:
+        press_ctrl_c()
+
+
+@pytest.mark.parametrize("finalized", [Response, Finalized])
 def test_finalizer_loses_ctrl_c_without_a_word(
-    recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+    finalized: Callable[[], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    reported: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", reported.append)
+
     def run() -> int:
-        Response()
+        finalized()
         return 0
 
     assert run_command("train", run) == 130
     assert capsys.readouterr().err == "train: stopped\n"
-    assert not recwarn.list
+    assert not reported
 
 
 def test_error_that_replaces_ctrl_c_is_no_crash(capsys: pytest.CaptureFixture[str]) -> None:
