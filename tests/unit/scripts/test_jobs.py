@@ -6,7 +6,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPResponse
-from typing import Any
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -15,6 +18,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from aws.errors import CloudError
 from commands import interrupts
 from commands.running import run_command
+from launch.endpoint.asynchronous import AsyncInvocations, QueuedPhoto
 from launch.platform.jobs import Job
 from launch.platform.monitoring import wait
 from support.cloud_script import Cloud
@@ -92,6 +96,23 @@ def test_ctrl_c_that_a_library_has_lost_ends_the_wait(lose: Callable[[], None]) 
     with pytest.raises(KeyboardInterrupt):
         wait(describe, what="job", done=lambda _: False, interval_s=0)
     assert next(looks) == 2
+
+
+@pytest.mark.usefixtures("noted")
+def test_lost_ctrl_c_ends_the_wait_for_an_answer(tmp_path: Path) -> None:
+    photo = tmp_path / "1.jpg"
+    asked = AsyncInvocations(
+        cast(Any, SimpleNamespace(interval_s=0)),
+        cast(Any, SimpleNamespace(read=lambda _: None)),
+        {"EndpointName": "dogs"},
+        "s3://bucket/photos",
+        wait_s=5,
+        sleep=lambda _: replace_ctrl_c(),
+        clock=count().__next__,
+    )
+    asked._queued[photo] = QueuedPhoto("s3://bucket/photos/1.jpg", "s3://bucket/answers/1.out", None)
+    with pytest.raises(KeyboardInterrupt):
+        asked.answer(photo)
 
 
 class Finalized:
