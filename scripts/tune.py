@@ -1,17 +1,18 @@
 """Tune hyperparameters: run many trainings and find the best. RANGES is a JSON file of the API's ParameterRanges.
 
 The results are trials.csv, tuning.html and best_hyperparameters.json, which train.py and train_local.sh accept as
---hyperparameters. With --local the trials run on this machine; after an interruption the same command resumes.
+--hyperparameters. Ctrl-C stops following; the job keeps running, and the command that stops it is printed. With --local
+the trials run on this machine; after the job was stopped or killed, the same command resumes it.
 
 Examples:
   .venv/bin/python scripts/tune.py scripts/examples/digits/ranges.json --local --jobs 10 epochs=4
   .venv/bin/python scripts/tune.py ranges.json --local --data prepared --early-stopping model=resnet18 epochs=5
   .venv/bin/python scripts/tune.py ranges.json --data s3://my-bucket/dogs --output s3://my-bucket/tuned \\
       --image IMAGE_URI --role ROLE --strategy hyperband --jobs 20 --parallel 4 epochs=20
+  .venv/bin/python scripts/tune.py --stop JOB
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,13 +32,20 @@ from launch.cli import (
     run_command,
     training_options,
 )
+from launch.platform.clients import PlatformOptions
 from launch.platform.prices import print_cost
 from launch.terminal import as_json, print_status, read_hyperparameters
-from launch.training.options import print_unchecked_places
-from launch.tuning.local import LocalTuning
-from launch.tuning.options import TuningOptions, check_tuning, resolve_search, results_folder, trial_training
-from launch.tuning.remote import RemoteTuning, describe_cost
+from launch.training.options import check_training_places, print_unchecked_places
+from launch.tuning.options import (
+    TuningOptions,
+    check_tuning,
+    resolve_search,
+    results_folder,
+    trial_training,
+    watched_folder,
+)
 from launch.tuning.request import STRATEGIES, tuning_request
+from launch.tuning.watch import TuningWatch, describe_cost, find_job, stop
 
 LOCAL_TEST = Path(__file__).resolve().parent.parent / "local_test"
 SAMPLE_DATA = LOCAL_TEST / "sample_data"
@@ -45,49 +53,49 @@ SAMPLE_HYPERPARAMETERS = LOCAL_TEST / "sample_hyperparameters.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parse(arguments)
-    # SIGTERM stops the trials as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return run_command("tune", partial(_tune, options))
+    """Run the command and return its exit code."""
+    return run_command("tune", partial(_tune, _parse(arguments)))
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    _check_following(arguments)
     check_needs(arguments, transfer="warm_start")
     platform = platform_options(arguments)
+    if arguments.stop:
+        stop(platform.connect(), arguments.stop)
+        return 0
+    if arguments.watch:
+        return _watch(arguments, platform)
+    if arguments.ranges is None:
+        raise ConfigError("no RANGES are given: a JSON file of the API's ParameterRanges; see --help for an example")
     uses_sample = platform.local and arguments.data is None and not arguments.channel
     options = _tuning_options(arguments, SAMPLE_HYPERPARAMETERS if uses_sample else None)
     search = resolve_search(options)
-    spec = search.spec
-    folder = results_folder(options, spec.name)
+    folder = results_folder(options, search.spec.name)
     shared = replace(options.training, data=str(_sample_data())) if uses_sample else options.training
     check_tuning(shared, search, folder)
     shared = replace(shared, container=shared.container.with_owner(platform))
     training = trial_training(shared, search, folder)
+    request = tuning_request(search.spec, training)
     if arguments.dry_run:
-        print(as_json(tuning_request(spec, training)))
+        print(as_json(request))
         if not platform.local:
             print_unchecked_places(training)
-            print_cost(describe_cost(spec, training, platform.region), is_request=True)
+            print_cost(describe_cost(request, platform.region), is_request=True)
         return 0
-    if platform.local:
-        return LocalTuning(spec, training, folder, platform.folder).run()
-    tuning = RemoteTuning(spec, training, folder, platform.region)
-    return tuning.run(wait=not arguments.no_wait, create=not arguments.watch)
+    connected = platform.connect()
+    check_training_places(training, platform)
+    if not platform.local:
+        print_cost(describe_cost(request, platform.region))
+    watch = TuningWatch(connected, request, platform.local, folder)
+    return watch.run(create=True, is_followed=not arguments.no_wait)
 
 
-def _check_following(arguments: argparse.Namespace) -> None:
-    if arguments.local and arguments.watch:
-        raise ConfigError(
-            "--watch follows a tuning job on AWS; a local one shows its trials in its own terminal, and after an "
-            "interruption the same command without --watch resumes it"
-        )
-    if arguments.local and arguments.no_wait:
-        raise ConfigError(
-            "--no-wait is for tuning jobs on AWS; a local one ends with its command: nohup runs it in the background"
-        )
-    if arguments.watch and not arguments.name:
-        raise ConfigError("--watch needs the --name of the tuning job")
+def _watch(arguments: argparse.Namespace, platform: PlatformOptions) -> int:
+    connected = platform.connect()
+    job = find_job(connected, arguments.watch)
+    output = job["TrainingJobDefinition"]["OutputDataConfig"]["S3OutputPath"]
+    folder = arguments.results or watched_folder(arguments.watch, output, local=platform.local)
+    return TuningWatch(connected, job, platform.local, folder).run()
 
 
 def _sample_data() -> Path:
@@ -122,7 +130,7 @@ def _tuning_options(arguments: argparse.Namespace, defaults: Path | None) -> Tun
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = create_parser("tune", __doc__)
-    parser.add_argument("ranges", metavar="RANGES", type=Path, help="JSON file of the API's ParameterRanges")
+    parser.add_argument("ranges", metavar="RANGES", nargs="?", type=Path, help="JSON file of the API's ParameterRanges")
     parser.add_argument("hyperparameter", nargs="*", metavar="KEY=VALUE", help="fixed hyperparameters")
     _add_search(parser)
     _add_stopping_criteria(parser)
@@ -149,7 +157,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="earlier tuning jobs to learn from; with --local: their folders",
+        help="earlier tuning jobs to learn from",
     )
     group.add_argument(
         "--transfer", action="store_true", help="the earlier jobs had other data or another image (TransferLearning)"
@@ -185,8 +193,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="PLACE", help="s3:// prefix for the models; with --local: folder for all results"
     )
     add_training_resources(group)
-    group.add_argument("--no-wait", action="store_true", help="on AWS: create the job and return")
-    group.add_argument("--watch", action="store_true", help="on AWS: follow the existing job of --name")
+    group.add_argument("--no-wait", action="store_true", help="exit once the job is created")
+    group.add_argument("--watch", metavar="JOB", help="follow this running job instead of creating one")
+    group.add_argument("--stop", metavar="JOB", help="stop this job and its running trials")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ CONFIG_FILES = [
     (
         "inputdataconfig.json",
         '{"train": {}, "valid": {}}',
-        "unknown channel 'valid' (did you mean 'validation'?); choose from train, validation, test, pretrained",
+        "unknown channel 'valid' (did you mean 'validation'?); choose from train, validation, test, pretrained, model",
     ),
     (
         "inputdataconfig.json",

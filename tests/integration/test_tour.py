@@ -1,10 +1,8 @@
 """The README tour: every command of README.md, as written and in order, in a fresh clone.
 
-The photos are drawn and the weights are random. Most commands of "On AWS" run with ``--dry-run``, since no server but
-AWS's own implements all of their operations; the tests in aws/ and tuning/ send what moto supports.
+The photos are drawn and the weights are random. The commands of "On AWS" are in aws/test_readme_block.py.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -13,12 +11,10 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import boto3
 import pytest
 
 from support.drawing import write_classes
-from support.moto import moto_server
-from support.readme import README, ROOT, Command, commands
+from support.readme import README, Command, clone_project, commands
 from support.servers import free_port
 
 # Commands that are not run here, and what runs them.
@@ -27,19 +23,8 @@ ELSEWHERE = {
     "docker build": "tests/docker",
     "image-classifier": "tests/docker",
     "make test-docker": "tests/docker",
-    "build_and_push.sh": "tests/integration/aws",
 }
-AWS = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
-TRUST = json.dumps(
-    {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        ],
-    }
-)
-# Arguments added to the commands of "On AWS", by script; all others get --dry-run.
-ADDED = {"upload_data.py": "", "train.py": "--no-wait"}
+AWS_SECTION = "On AWS"
 WEIGHTS = ("resnet18", "resnet50", "mobilenet_v2")
 
 
@@ -47,8 +32,7 @@ WEIGHTS = ("resnet18", "resnet50", "mobilenet_v2")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the last commit, with the photos and weights that the README mentions."""
     project = tmp_path_factory.mktemp("newcomer") / "project"
-    subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
-    (project / ".venv").symlink_to(ROOT / ".venv")
+    clone_project(project)
     photos = write_classes(project / "photos", photos_per_class=16, size=(96, 80))
     with zipfile.ZipFile(project / "dogImages.zip", "w") as archive:
         for path in sorted(photos.rglob("*.jpg")):
@@ -71,56 +55,36 @@ def _save_weights(hub: Path, channel: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """URL of a moto server with the bucket and the role that the README names."""
-    with moto_server(free_port()) as url:
-        session = boto3.Session("none", "none", region_name="us-east-1")
-        s3 = session.client("s3", endpoint_url=url)
-        s3.create_bucket(Bucket="my-bucket")
-        # moto's training jobs write none.
-        s3.put_object(Bucket="my-bucket", Key="models/dogs-1/output/model.tar.gz", Body=b"")
-        session.client("iam", endpoint_url=url).create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument=TRUST)
-        yield url
-
-
-@pytest.fixture(scope="module")
-def environment(clone: Path, endpoint: str) -> Mapping[str, str]:
+def environment(clone: Path) -> Mapping[str, str]:
     return {
         **os.environ,
         "PORT": str(free_port()),
         "SERVE_METRICS_PORT": "0",
         "PYTHONPATH": str(clone / "container"),
         "TORCH_HOME": str(clone.parent / "torch"),
-        **AWS,
-        "AWS_ENDPOINT_URL": endpoint,
-        "IMAGE_URI": "123456789012.dkr.ecr.us-east-1.amazonaws.com/image-classifier@sha256:" + "0" * 64,
     }
 
 
 def _tour() -> Iterator[Command]:
     for command in commands(README.read_text(encoding="utf-8")):
         typed = command.text.partition("#")[0]
-        if not any(part in typed for part in ELSEWHERE):
+        if command.section != AWS_SECTION and not any(part in typed for part in ELSEWHERE):
             yield command
 
 
 def test_tour_covers_every_section() -> None:
     sections = {command.section for command in _tour()}
-    assert {"Quick start", "Prepare your photos", "Train", "Debug and profile", "Serve", "Tune", "On AWS"} <= sections
+    assert {"Quick start", "Prepare your photos", "Train", "Debug and profile", "Serve", "Tune"} <= sections
 
 
 @pytest.mark.slow
 @pytest.mark.gate
 @pytest.mark.timeout(2400)  # ten trials and six trainings: ten minutes on two quiet cores
 def test_every_command_of_the_readme_succeeds(clone: Path, environment: Mapping[str, str]) -> None:
-    environment = dict(environment)
     servers: list[subprocess.Popen[bytes]] = []
     try:
         for command in _tour():
-            if command.text.startswith("export "):
-                name, _, value = command.text.removeprefix("export ").partition("=")
-                environment[name] = value
-            elif "serve_local.sh" in command.text:
+            if "serve_local.sh" in command.text:
                 servers.append(_start(command, clone, environment))
             else:
                 _run(command, clone, environment, tries=60 if "predict.sh" in command.text else 1)
@@ -138,17 +102,12 @@ def _start(command: Command, clone: Path, environment: Mapping[str, str]) -> sub
 
 
 def _run(command: Command, clone: Path, environment: Mapping[str, str], *, tries: int) -> None:
-    typed = command.text.partition("#")[0].strip()
-    text = f"{typed} {_added(typed)}" if command.section == "On AWS" else typed
+    text = command.text.partition("#")[0].strip()
     ran = _bash(text, clone, environment)
     while ran.returncode and (tries := tries - 1):
         time.sleep(1)
         ran = _bash(text, clone, environment)
     assert ran.returncode == 0, f"{text}\n{ran.stdout[-2000:]}\n{ran.stderr[-4000:]}"
-
-
-def _added(typed: str) -> str:
-    return next((added for script, added in ADDED.items() if script in typed), "--dry-run")
 
 
 def _bash(text: str, clone: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -101,11 +101,6 @@ def start_script(
     return Command([str(SCRIPTS / f"{script}.py"), *arguments], folder, environment)
 
 
-def start_support(module: str, arguments: Sequence[str]) -> Command:
-    """Start ``tests/support/MODULE.py``, which may import the tests' modules; the caller closes it."""
-    return Command([str(TESTS / "support" / f"{module}.py"), *arguments], None, None)
-
-
 def run_script(
     script: str,
     arguments: Sequence[str],
@@ -146,8 +141,7 @@ def _run(words: list[str], out: Connection, err: str, folder: str, environment: 
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = words
-    own = [str(SCRIPTS)] if Path(words[0]).is_relative_to(SCRIPTS) else [str(TESTS), str(SCRIPTS)]
-    sys.path[:] = [*own, *(path for path in sys.path if path not in ("", str(TESTS), str(SCRIPTS)))]
+    sys.path[:] = [str(SCRIPTS), *(path for path in sys.path if path not in ("", str(TESTS), str(SCRIPTS)))]
     try:
         runpy.run_path(words[0], run_name="__main__")
     finally:

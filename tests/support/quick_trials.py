@@ -1,9 +1,5 @@
-"""Local tuning jobs whose trials are quick programs, with an accuracy that follows from the learning rate.
+"""Local tuning jobs whose trials are quick programs, with an accuracy that follows from the learning rate."""
 
-``python quick_trials.py FOLDER JOBS EPOCH_S`` runs one in a process that a test can kill.
-"""
-
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,7 +27,7 @@ if lr > 0.9:
     sys.exit(1)
 for epoch in range(int(given["epochs"])):
     print(f"epoch {epoch}  validation:accuracy={lr * (epoch + 1) / 10:.4f}  validation:loss=nan", flush=True)
-    time.sleep(float(given["epoch_s"]))
+    time.sleep(float(os.environ["EPOCH_S"]))
 """
 
 
@@ -42,7 +38,8 @@ def quick_spec(jobs: int, *, low: float = 0.1, high: float = 0.8, **settings: An
 
 
 def quick_study(folder: Path, spec: TuningSpec) -> Study:
-    return Study.open(folder, spec, {"objective": spec.objective}, NUM_EPOCHS)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Study.open(folder, spec, NUM_EPOCHS)
 
 
 def quick_tuner(folder: Path, spec: TuningSpec, *, epoch_s: float = 0.0, epochs: int = NUM_EPOCHS) -> LocalTuner:
@@ -56,20 +53,19 @@ def quick_tuner(folder: Path, spec: TuningSpec, *, epoch_s: float = 0.0, epochs:
         role="arn:aws:iam::000000000000:role/local",
         channels={"train": (folder / "photos").as_uri()},
         output=(folder / "artifacts").as_uri(),
+        environment={"EPOCH_S": str(epoch_s)},
     )
 
     def request(name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-        given = {**parameters, "epochs": str(epochs), "epoch_s": str(epoch_s)}
+        given = {**parameters, "epochs": str(epochs)}
         made = training_request(replace(training, job_name=name, hyperparameters=given))
         made["AlgorithmSpecification"]["ContainerEntrypoint"] = [sys.executable, str(program)]
         return made
 
+    client = LocalClient(folder / "sagemaker")
+
+    def start(name: str, parameters: Mapping[str, str]) -> None:
+        client.create_training_job(**request(name, parameters))
+
     display = TrialDisplay(spec.metric, spec.ranges.names, spec.num_jobs())
-    return LocalTuner(LocalClient(folder / "sagemaker"), quick_study(folder, spec), spec, request, display)
-
-
-if __name__ == "__main__":
-    where, num_jobs, seconds = sys.argv[1:]
-    tuner = quick_tuner(Path(where), quick_spec(int(num_jobs)), epoch_s=float(seconds))
-    print(json.dumps({"leftovers": tuner.stop_leftovers()}), flush=True)
-    print(json.dumps({"end": tuner.run()}), flush=True)
+    return LocalTuner(client, quick_study(folder, spec), spec, start, display.show)

@@ -2,7 +2,7 @@
 
 moto stores a tuning job, but reports at once that it has ended, and can't list its training jobs. This server forwards
 all requests to moto, and answers the status of DescribeHyperParameterTuningJob and
-ListTrainingJobsForHyperParameterTuningJob itself.
+ListTrainingJobsForHyperParameterTuningJob itself, and StopHyperParameterTuningJob, which moto lacks.
 """
 
 import json
@@ -23,18 +23,25 @@ class Script:
     """The status and the trials at each poll; the last ones repeat. Trials are listed in pages of two.
 
     Attributes:
-        is_expired: whether the credentials are refused from now on.
+        expires_after: number of polls after which the credentials are refused.
     """
 
     polls: Sequence[tuple[str, Sequence[Json]]]
     failure: str = ""
     num_throttled: int = 0
-    is_expired: bool = False
+    expires_after: int | None = None
     operations: list[str] = field(default_factory=list)
     _poll: int = -1
+    _num_polls: int = 0
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the credentials are refused."""
+        return self.expires_after is not None and self._num_polls >= self.expires_after
 
     def describe(self, known: Json) -> Json:
         self._poll = min(self._poll + 1, len(self.polls) - 1)
+        self._num_polls += 1
         status = {"HyperParameterTuningJobStatus": self.polls[self._poll][0]}
         return {**known, **status, **({"FailureReason": self.failure} if self.failure else {})}
 
@@ -58,6 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif operation == "ListTrainingJobsForHyperParameterTuningJob" and self.script.num_throttled:
             self.script.num_throttled -= 1
             self._answer(400, json.dumps({"__type": "ThrottlingException", "message": "Rate exceeded"}).encode())
+        elif operation == "StopHyperParameterTuningJob":
+            self._answer(200, b"{}")
         elif operation == "ListTrainingJobsForHyperParameterTuningJob":
             self._answer(200, json.dumps(self.script.trials(json.loads(body))).encode())
         else:

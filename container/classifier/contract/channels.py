@@ -8,7 +8,7 @@ from typing import NamedTuple
 from classifier.errors import DataError
 
 PHOTO_CHANNELS = ("train", "validation", "test")
-CHANNELS = (*PHOTO_CHANNELS, "pretrained")
+CHANNELS = (*PHOTO_CHANNELS, "pretrained", "model")
 # Names that published data sets give to their splits, in lower case.
 _PHOTO_CHANNEL_BY_NAME = {
     "train": "train",

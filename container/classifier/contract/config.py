@@ -183,7 +183,9 @@ def _read_channels(path: Path) -> dict[str, Channel]:
 def _check_channel(name: str, channel: Channel) -> None:
     if name not in CHANNELS:
         synonym = photo_channel(name)
-        hint = f" (did you mean {synonym!r}?)" if synonym else did_you_mean(name, CHANNELS)
+        # Not "model": it resembles "code", a channel that SDKs add.
+        similar = did_you_mean(name, [one for one in CHANNELS if one != "model"])
+        hint = f" (did you mean {synonym!r}?)" if synonym else similar
         if hint:
             raise ConfigError(f"unknown channel {name!r}{hint}; choose from {', '.join(CHANNELS)}")
     elif channel.training_input_mode == "Pipe":

@@ -18,19 +18,19 @@ from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, Stopped, failure_as_warning
 from classifier.host import num_cores, tune_malloc
-from classifier.training.checkpoints import CheckpointFolder, CheckpointSaver, digest_of
+from classifier.training.checkpoints import CheckpointFolder, CheckpointSaver
 from classifier.training.console import Console, Progress
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Training, TrainingResult
 from classifier.training.folders import class_labels
 from classifier.training.precision import Precision, choose_precision
 from classifier.training.stages import LoaderConfig, Stages, frozen_stages, full_stages
+from classifier.training.start import Start, build_network
 from classifier.training.state import Checkpointing, Identity
 from classifier.vision.artifact import Classifier
 from classifier.vision.manifest import ModelManifest
-from classifier.vision.models import build, check_image_size, head_name, preprocessing_for
+from classifier.vision.models import preprocessing_for
 from classifier.vision.preprocessing import Preprocessing
-from classifier.vision.weights import load_pretrained
 
 
 def fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Callback) -> TrainingResult:
@@ -61,8 +61,8 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
     preprocessing = preprocessing_for(parameters.model, parameters.image_size)
     folders = list_channels(config, paths)
     console.log(f"device      {_describe_device(precision)}")
-    network, source = _build_network(config, paths, len(class_labels(list(folders[0].files))))
-    console.log(f"model       {parameters.model}, {source}; {_describe_size(network, parameters)}")
+    start = build_network(config, paths, [label.folder for label in class_labels(list(folders[0].files))])
+    console.log(f"model       {parameters.model}, {start.source}; {_describe_size(start.network, parameters)}")
     num_workers = count_workers(parameters)
     with _decoding_threads(max(1, num_workers)) as executor:
         data = load_data(folders, parameters, paths.output_data, executor, progress)
@@ -74,9 +74,9 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
             num_workers=num_workers,
             pin=precision.device.type == "cuda",
         )
-        module = Classifier(network, preprocessing).to(precision.device)
+        module = Classifier(start.network, preprocessing).to(precision.device)
         manifest = _describe_model(parameters, data, preprocessing)
-        checkpoints = _open_checkpoints(config, paths, manifest, network, precision, console)
+        checkpoints = _open_checkpoints(config, paths, manifest, start, precision, console)
         training = Training(
             parameters=parameters,
             paths=paths,
@@ -87,7 +87,7 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
             precision=precision,
             progress=progress,
             callback=callback,
-            result=TrainingResult(manifest, data, _describe_device(precision), source),
+            result=TrainingResult(manifest, data, _describe_device(precision), start.source),
             checkpoints=checkpoints,
         )
         return training.run()
@@ -107,18 +107,10 @@ def limit_threads() -> None:
 def _check(config: TrainingConfig, console: Console) -> None:
     if config.ignored_channels:
         console.warn(f"channels that are not used: {', '.join(config.ignored_channels)}")
-    if "pretrained" in config.channels and not config.hyperparameters.pretrained:
+    if "pretrained" in config.channels and "model" in config.channels:
+        console.warn("the channel 'pretrained' is not used, since the weights come from the channel 'model'")
+    elif "pretrained" in config.channels and not config.hyperparameters.pretrained:
         console.warn("the channel 'pretrained' is not used, since pretrained=false")
-
-
-def _build_network(config: TrainingConfig, paths: Paths, num_classes: int) -> tuple[nn.Module, str]:
-    parameters = config.hyperparameters
-    network = build(parameters.model, num_classes=num_classes, image_size=parameters.image_size)
-    check_image_size(network, parameters.model, parameters.image_size)
-    if not parameters.pretrained:
-        return network, "from scratch"
-    channel = paths.channel("pretrained") if "pretrained" in config.channels else None
-    return network, f"pretrained ({load_pretrained(network, parameters.model, channel=channel)})"
 
 
 def _stages(
@@ -138,21 +130,19 @@ def _open_checkpoints(
     config: TrainingConfig,
     paths: Paths,
     manifest: ModelManifest,
-    network: nn.Module,
+    start: Start,
     precision: Precision,
     console: Console,
 ) -> Checkpointing | None:
     """Return the checkpoints of the job, whose network still has its starting weights; None if it has none."""
     if config.checkpoint is None:
         return None
-    parameters, head = config.hyperparameters, head_name(network)
-    # The head, and a network from scratch, are determined by the seed.
-    given = {name: one for name, one in network.state_dict().items() if not name.startswith(f"{head}.")}
+    parameters = config.hyperparameters
     identity = Identity(
         hyperparameters=parameters.model_dump(),
         classes=tuple(label.folder for label in manifest.classes),
         data=manifest.data_fingerprint,
-        weights=digest_of(given) if parameters.pretrained else "",
+        weights=start.digest(),
     )
     folder = CheckpointFolder(paths.relocate(config.checkpoint.local_path), console.warn)
     saver = CheckpointSaver(folder, interval_s=parameters.checkpoint_interval_s, warn=console.warn)

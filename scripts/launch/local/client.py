@@ -11,6 +11,7 @@ from launch.local.records import Record, Records, check_name, select_fields
 from launch.local.servers import LOOPBACK
 from launch.local.training import TrainingJobs
 from launch.local.transform import TransformJobs
+from launch.local.tuning import TuningJobs
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[3] / "local_test" / "sagemaker"
 GRACE_S = 120.0  # as on the platform
@@ -46,6 +47,7 @@ class LocalClient:
     ) -> None:
         self.folder = folder.resolve()
         self._training = TrainingJobs(self.folder, grace_s, interrupt_after_s)
+        self._tuning = TuningJobs(self.folder, self._training, grace_s)
         self._endpoints = Endpoints(self.folder, bind)
         self._transforms = TransformJobs(self.folder, self._endpoints.models)
 
@@ -73,6 +75,45 @@ class LocalClient:
         """List jobs, newest first, by a part of the name and by status; other filters are ignored."""
         found = _select(self._training.summaries(), "TrainingJob", NameContains, StatusEquals)
         return {"TrainingJobSummaries": found[:MaxResults]}
+
+    def create_trial(self, tuning_job: str, **request: Any) -> dict[str, Any]:
+        """Start a training job that belongs to a tuning job; on the platform only the tuner itself does this."""
+        answer = self._training.create(request)
+        self._training.records.update(request["TrainingJobName"], TuningJobArn=self._tuning.records.arn(tuning_job))
+        return answer
+
+    def create_hyper_parameter_tuning_job(self, **request: Any) -> dict[str, Any]:
+        """Start a supervisor process that samples trials and runs them as training jobs, or continue an ended job."""
+        return self._tuning.create(request)
+
+    def describe_hyper_parameter_tuning_job(self, *, HyperParameterTuningJobName: str) -> dict[str, Any]:
+        """Return a job's record; a job whose supervisor was killed is Failed."""
+        return self._tuning.describe(HyperParameterTuningJobName)
+
+    def list_training_jobs_for_hyper_parameter_tuning_job(
+        self,
+        *,
+        HyperParameterTuningJobName: str,
+        SortBy: str = "Name",
+        SortOrder: str = "Ascending",
+        StatusEquals: str | None = None,
+        MaxResults: int | None = None,
+    ) -> dict[str, Any]:
+        """List a job's trials, with the objective after each epoch in ``ObjectiveHistory``, which AWS does not have."""
+        trials = self._tuning.trials(HyperParameterTuningJobName, SortBy, SortOrder)
+        return {"TrainingJobSummaries": _select(trials, "TrainingJob", "", StatusEquals)[:MaxResults]}
+
+    def stop_hyper_parameter_tuning_job(self, *, HyperParameterTuningJobName: str) -> dict[str, Any]:
+        """Ask the supervisor to stop a job and its running trials; returns at once."""
+        self._tuning.stop(HyperParameterTuningJobName)
+        return {}
+
+    def list_hyper_parameter_tuning_jobs(
+        self, *, NameContains: str = "", StatusEquals: str | None = None, **_: Any
+    ) -> dict[str, Any]:
+        """List jobs, newest first, by a part of the name and by status; other filters are ignored."""
+        found = _select(self._tuning.summaries(), "HyperParameterTuningJob", NameContains, StatusEquals)
+        return {"HyperParameterTuningJobSummaries": found}
 
     def create_model(self, **request: Any) -> dict[str, Any]:
         """Record a model; its archive is read when a server starts."""
@@ -170,7 +211,7 @@ class LocalClient:
         return [JobOnDisk(self.folder, models, one, name) for one in self._job_records() for name in one.names()]
 
     def _job_records(self) -> tuple[Records, ...]:
-        return (self._training.records, self._transforms.records)
+        return (self._tuning.records, self._training.records, self._transforms.records)
 
     def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
         """Return a resource's tags."""

@@ -38,7 +38,8 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.mark.value} {self.what:<10}{self.text}"
+        # Some of AWS's messages have line breaks.
+        return f"{self.mark.value} {self.what:<10}{' '.join(self.text.split())}"
 
 
 @dataclass(frozen=True, kw_only=True)

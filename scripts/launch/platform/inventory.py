@@ -140,9 +140,6 @@ class _Inventory:
             yield Resource("training", name, "InProgress", cost, remove)
 
     def tunings(self) -> Iterator[Resource]:
-        """List the running tuning jobs; a local one is a running command, which is not listed."""
-        if self.local:
-            return
         sagemaker = self.platform.sagemaker
         key, arn = "HyperParameterTuningJobSummaries", "HyperParameterTuningJobArn"
         for item in self._tagged("list_hyper_parameter_tuning_jobs", key, arn, **_RUNNING):

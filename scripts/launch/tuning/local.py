@@ -1,42 +1,42 @@
-"""Local tuning jobs: sample trials, run some at a time, stop those that fall behind, resume after interruptions.
+"""The supervisor of a local tuning job: it samples trials, runs some at a time, and stops those that fall behind.
 
-A trial is a training job of the local client. One process at a time tunes in a folder.
+``python -m launch.tuning.local FOLDER NAME GRACE_S`` runs the job of that name in the local client's folder. A trial is
+a training job of the local client.
 """
 
-import fcntl
-import json
 import re
 import secrets
-import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from classifier.errors import ConfigError
+from classifier.errors import UserError
 from classifier.host import num_cores
-from launch.local.client import DEFAULT_FOLDER, LocalClient, LocalLogs
+from launch.local.client import LocalClient, LocalLogs
+from launch.local.records import Record, Records, now
+from launch.local.tuning import KIND, TRIALS
 from launch.platform.monitoring import TRAINING_JOBS, LogTail
-from launch.terminal import command, print_status
-from launch.training.request import TrainingSpec, training_request
 from launch.tuning.ranges import canonical
-from launch.tuning.request import TuningSpec, max_epochs, tuning_request
-from launch.tuning.results import display_path, report_results
-from launch.tuning.study import REQUEST, Study, warm_start
-from launch.tuning.table import TrialDisplay
-from launch.tuning.trials import RUNNING, Trial, reason_to_end
+from launch.tuning.request import TuningSpec, fixed_hyperparameters, max_epochs, read_spec
+from launch.tuning.study import Study
+from launch.tuning.trials import RUNNING, Trial, from_summary, reason_to_end, to_summary
 
-# Builds the training request of a trial from its name and its sampled hyperparameters.
-TrialRequest = Callable[[str, Mapping[str, str]], dict[str, Any]]
+# Starts the training job of a trial, from its name and its sampled hyperparameters.
+StartTrial = Callable[[str, Mapping[str, str]], object]
 _POLL_S = 0.3
+_MAX_REASON = 1024
+# Fields of a training definition that a CreateTrainingJob request does not have.
+_OWN_FIELDS = ("DefinitionName", "TuningObjective", "HyperParameterRanges", "StaticHyperParameters")
 
 
 @dataclass
@@ -50,32 +50,40 @@ class _RunningTrial:
 
 @dataclass
 class LocalTuner:
-    """Runs trials until a stopping criterion is met."""
+    """Runs trials until a stopping criterion is met.
+
+    Attributes:
+        start: starts a trial.
+        on_change: called with all trials, several times a second.
+        is_stopped: whether the job is to be stopped.
+    """
 
     client: LocalClient
     study: Study
     spec: TuningSpec
-    request: TrialRequest
-    display: TrialDisplay
+    start: StartTrial
+    on_change: Callable[[Sequence[Trial]], object]
+    is_stopped: Callable[[], bool] = lambda: False
     _running: list[_RunningTrial] = field(default_factory=list)
 
-    def run(self) -> str:
-        """Run the tuning job; return why it ended.
+    def run(self) -> str | None:
+        """Run the tuning job.
 
-        Raises:
-            KeyboardInterrupt: it was interrupted; running trials have been stopped, and do not count.
+        Returns:
+            Why it ended, or None if it was stopped: the running trials have been stopped then, and do not count.
         """
         started = time.monotonic()
         try:
-            with defer_interrupts() as is_interrupted:
-                while not (reason := self._step(time.monotonic() - started)):
-                    if is_interrupted():
-                        raise KeyboardInterrupt
-                    time.sleep(_POLL_S)
-                return reason
+            while not self.is_stopped():
+                reason = self._step(time.monotonic() - started)
+                if reason:
+                    return reason
+                time.sleep(_POLL_S)
         except BaseException:
             self._interrupt()
             raise
+        self._interrupt()
+        return None
 
     def stop_leftovers(self) -> int:
         """Stop the trials that a killed run has left running; return their number."""
@@ -95,7 +103,7 @@ class LocalTuner:
             self._stop_all()
         else:
             self._start_more(trials)
-        self.display.show(self.study.trials())
+        self.on_change(self.study.trials())
         return reason
 
     def _start_more(self, trials: Sequence[Trial]) -> None:
@@ -106,7 +114,7 @@ class LocalTuner:
             self.study.annotate(new.number, name=name, started=datetime.now(UTC).isoformat())
             tail = LogTail(LocalLogs(self.client.folder), TRAINING_JOBS, f"{name}/")
             self._running.append(_RunningTrial(new.number, name, tail))
-            self.client.create_training_job(**self.request(name, new.parameters))
+            self.start(name, new.parameters)
             trials = self.study.trials()
 
     def _collect(self) -> None:
@@ -158,6 +166,7 @@ class LocalTuner:
             self._wait(trial.name)
         self._running.clear()
         self.study.interrupt_running()
+        self.on_change(self.study.trials())
 
     def _request_stop(self, name: str) -> None:
         # It may have ended in the meantime, or never have been created.
@@ -176,103 +185,95 @@ class LocalTuner:
         return description
 
 
-@dataclass(frozen=True)
-class LocalTuning:
-    """A tuning job on this machine, from its start or resumption to its results.
+@dataclass
+class TuningSupervisor:
+    """Runs one job from its request to its last trial, and records its status and its trials."""
 
-    Attributes:
-        training: what the trials have in common: ``file://`` channels, image, fixed hyperparameters.
-        folder: gets the study and the results.
-        jobs: the local client's folder, where the trials are training jobs.
-    """
+    client: LocalClient
+    name: str
+    _shown: list[Record] = field(default_factory=list)
 
-    spec: TuningSpec
-    training: TrainingSpec
-    folder: Path
-    jobs: Path
+    @property
+    def _records(self) -> Records:
+        return Records(self.client.folder, KIND)
 
-    def run(self) -> int:
-        """Run the tuning job; return the exit code.
+    def run(self) -> None:
+        """Run the job. Any failure ends up in its record."""
+        try:
+            reason, trials = self._tune(self._records.read(self.name))
+            if reason and not any(trial.status == "Completed" for trial in trials):
+                failure = next((trial.failure for trial in trials if trial.failure), "none reported its objective")
+                self._end("Failed", FailureReason=f"{reason}, and no trial has completed: {failure}"[:_MAX_REASON])
+            else:
+                self._end("Completed" if reason else "Stopped")
+        except (UserError, ClientError) as error:
+            self._end("Failed", FailureReason=f"ClientError: {error}"[:_MAX_REASON])
+        except Exception as error:
+            traceback.print_exc()
+            self._end("Failed", FailureReason=f"InternalServerError: {error!r}"[:_MAX_REASON])
 
-        Raises:
-            UserError: the folder belongs to another tuning job, or no trial has completed.
-            KeyboardInterrupt: it was interrupted; the results so far have been written.
-        """
-        request = tuning_request(self.spec, self.training)
-        with lock_folder(self.folder):
-            epochs = max_epochs(self.spec.ranges, self.training.hyperparameters)
-            study = Study.open(self.folder, self.spec, self._identity(), epochs)
-            (self.folder / REQUEST).write_text(json.dumps(request, indent=2) + "\n", encoding="utf-8")
-            display = TrialDisplay(self.spec.metric, self.spec.ranges.names, self.spec.num_jobs())
-            build_request = partial(trial_request, self.spec, self.training)
-            tuner = LocalTuner(LocalClient(self.jobs), study, self.spec, build_request, display)
-            self._prepare(study, tuner)
-            try:
-                reason = tuner.run()
-            except KeyboardInterrupt:
-                self._report_interruption(study)
-                raise
-            return self._conclude(study, reason)
+    def _tune(self, request: Record) -> tuple[str | None, list[Trial]]:
+        spec = read_spec(request)
+        epochs = max_epochs(spec.ranges, fixed_hyperparameters(request))
+        study = Study.open(self._records.folder(self.name), spec, epochs)
+        for parent in spec.warm_start:
+            trials = self.client.list_training_jobs_for_hyper_parameter_tuning_job(HyperParameterTuningJobName=parent)
+            num = study.add_parent(parent, [from_summary(one) for one in trials["TrainingJobSummaries"]])
+            print(f"{num} trials of {parent} are within these ranges", flush=True)
+        tuner = LocalTuner(
+            self.client,
+            study,
+            spec,
+            partial(self._start, spec, request["TrainingJobDefinition"], request.get("Tags", [])),
+            partial(self._show, spec),
+            lambda: self._records.read(self.name)["HyperParameterTuningJobStatus"] == "Stopping",
+        )
+        tuner.stop_leftovers()
+        return tuner.run(), study.trials()
 
-    def _prepare(self, study: Study, tuner: LocalTuner) -> None:
-        for line in warm_start(study, self.spec):
-            print(f"warm start  {line}", flush=True)
-        num_leftovers = tuner.stop_leftovers()
-        num_ended = len(study.trials())
-        if num_ended or num_leftovers:
-            interrupted = f"; {num_leftovers} interrupted, which do not count" if num_leftovers else ""
-            print(f"resuming    {num_ended} of {self.spec.num_jobs()} trials completed{interrupted}", flush=True)
+    def _start(
+        self,
+        spec: TuningSpec,
+        definition: Mapping[str, Any],
+        tags: Sequence[Mapping[str, str]],
+        name: str,
+        parameters: Mapping[str, str],
+    ) -> None:
+        request = {**trial_request(spec, definition, name, parameters), "Tags": list(tags)}
+        self.client.create_trial(self.name, **request)
 
-    def _identity(self) -> dict[str, Any]:
-        """Return what has to be the same in all runs, so that their trials are comparable."""
-        return {
-            "objective": self.spec.objective,
-            "strategy": self.spec.strategy,
-            "ranges": dict(self.spec.ranges.request),
-            "fixed hyperparameters": dict(self.training.hyperparameters),
-            "data": dict(self.training.channels),
-            "image": self.training.image,
-            # A killed run has left its trials there.
-            "--folder": str(self.jobs.resolve()),
-        }
+    def _show(self, spec: TuningSpec, trials: Sequence[Trial]) -> None:
+        arn = Records(self.client.folder, "training-job").arn
+        shown = [{**to_summary(one, spec.metric), "TrainingJobArn": arn(one.name)} for one in trials]
+        if shown != self._shown:
+            self._shown = shown
+            self._records.update(self.name, **{TRIALS: shown, "LastModifiedTime": now()})
 
-    def _report_interruption(self, study: Study) -> None:
-        trials = study.trials()
-        completed = f"{len(trials)} of {self.spec.num_jobs()} trials completed"
-        print(f"\nstopped     {completed}; the running ones were stopped and do not count", flush=True)
-        report_results(self.folder, self.spec, self.training.hyperparameters, trials)
-        print_status("run the same command again to resume")
-
-    def _conclude(self, study: Study, reason: str) -> int:
-        trials = study.trials()
-        print(f"ended       {reason}", flush=True)
-        if study.num_interrupted:
-            print(f"interrupted {study.num_interrupted} trials, which do not count", flush=True)
-        best = report_results(self.folder, self.spec, self.training.hyperparameters, trials)
-        if best is None:
-            failure = next((trial.failure for trial in trials if trial.failure), "none reported its objective")
-            raise ConfigError(f"no trial has completed: {failure}")
-        artifact = self.folder / "artifacts" / best.name / "output" / "model.tar.gz"
-        print(f"model       {display_path(artifact)}", flush=True)
-        folder = [] if self.jobs == DEFAULT_FOLDER else ["--folder", str(self.jobs)]
-        print(f"next        {command('deploy', best.name, '--local', *folder)}", flush=True)
-        return 0
+    def _end(self, status: str, **fields: Any) -> None:
+        ended = {"HyperParameterTuningJobStatus": status, "HyperParameterTuningEndTime": now()}
+        self._records.update(self.name, **ended, LastModifiedTime=now(), **fields)
 
 
-def trial_request(spec: TuningSpec, training: TrainingSpec, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+def trial_request(
+    spec: TuningSpec, definition: Mapping[str, Any], name: str, parameters: Mapping[str, str]
+) -> dict[str, Any]:
     """Build a trial's ``CreateTrainingJob`` request as the platform's tuner would, with its share of the cores.
 
     Args:
+        definition: the tuning job's ``TrainingJobDefinition``.
         parameters: the sampled hyperparameters.
     """
     cores = str(cores_per_trial(spec.parallel))
-    given = {**training.hyperparameters, **parameters}
+    given = {**definition.get("StaticHyperParameters", {}), **parameters}
     # Only the objective of a trial matters; converting the model for serving can take longer than a short training.
     extra = {"num_workers": cores, "optimize_for_cpu": "false", "_tuning_objective_metric": spec.objective}
     known = set(map(canonical, given))
-    hyperparameters = {**{key: value for key, value in extra.items() if key not in known}, **given}
-    environment = {"OMP_NUM_THREADS": cores, **training.environment}
-    return training_request(replace(training, job_name=name, hyperparameters=hyperparameters, environment=environment))
+    return {
+        **{key: value for key, value in definition.items() if key not in _OWN_FIELDS},
+        "TrainingJobName": name,
+        "HyperParameters": {**{key: value for key, value in extra.items() if key not in known}, **given},
+        "Environment": {"OMP_NUM_THREADS": cores, **definition.get("Environment", {})},
+    }
 
 
 def cores_per_trial(parallel: int) -> int:
@@ -280,43 +281,11 @@ def cores_per_trial(parallel: int) -> int:
     return max(1, num_cores() // parallel)
 
 
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other tuning jobs out of a folder: they would take the running trials for leftovers, and stop them.
-
-    Raises:
-        ConfigError: another process holds the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "tune.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another tune.py is running in {folder}: wait for it, or choose another --output"
-            ) from None
-        yield
+def main() -> None:
+    """Run the supervisor of the job that the command line names."""
+    root, name, grace_s = sys.argv[1:]
+    TuningSupervisor(LocalClient(Path(root), grace_s=float(grace_s)), name).run()
 
 
-@contextmanager
-def defer_interrupts() -> Iterator[Callable[[], bool]]:
-    """Record the first SIGINT or SIGTERM instead of raising; a second one raises KeyboardInterrupt at once.
-
-    Yields:
-        A function that returns whether a signal has arrived.
-    """
-    received: list[int] = []
-
-    def record(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        for each in previous:
-            signal.signal(each, signal.default_int_handler)
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, record)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+if __name__ == "__main__":
+    main()

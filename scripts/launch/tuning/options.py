@@ -9,6 +9,7 @@ from pathlib import Path
 from aws.request_check import check as check_requests
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError
+from launch.local.storage import local_path
 from launch.training.options import TrainingOptions, training_spec
 from launch.training.request import TrainingSpec
 from launch.tuning.ranges import canonical, read_ranges
@@ -16,6 +17,7 @@ from launch.tuning.request import TuningSpec, check, tuning_request
 
 RESULTS = Path(__file__).resolve().parents[3] / "local_test" / "tuning"
 _PARALLEL = 2  # trials at a time
+_ARTIFACTS = "artifacts"  # folder in that of the results of a local job
 _MAX_NAME = 18  # characters, which leaves room for the time and the trial's number
 
 
@@ -99,14 +101,11 @@ def check_tuning(options: TrainingOptions, search: Search, folder: Path) -> None
     """
     training = trial_training(replace(options, platform=options.platform.assuming()), search, folder)
     request = tuning_request(search.spec, training)
-    if options.platform.local:
-        # Earlier local jobs are folders.
-        request.pop("WarmStartConfig", None)
     check_requests({"CreateHyperParameterTuningJob": request}, local=options.platform.local)
 
 
 def results_folder(options: TuningOptions, name: str) -> Path:
-    """Return the folder of the results; a local job has its study and its artifacts there, too.
+    """Return the folder of the results; a local job has its artifacts there, too.
 
     Args:
         name: of the tuning job.
@@ -120,6 +119,19 @@ def results_folder(options: TuningOptions, name: str) -> Path:
     return options.results or (Path(output) if local and output else RESULTS / name)
 
 
+def watched_folder(name: str, output: str | None, *, local: bool) -> Path:
+    """Return the folder of the results of a job that exists.
+
+    Args:
+        name: of the tuning job.
+        output: its ``S3OutputPath``.
+        local: whether it runs on this machine.
+    """
+    if local and output and Path(output).name == _ARTIFACTS:
+        return local_path(output, "output").parent
+    return RESULTS / name
+
+
 def trial_training(options: TrainingOptions, search: Search, folder: Path) -> TrainingSpec:
     """Resolve what the trials have in common.
 
@@ -129,7 +141,7 @@ def trial_training(options: TrainingOptions, search: Search, folder: Path) -> Tr
     Raises:
         UserError: an image, a role, a channel or an output is missing, or the objective needs a missing channel.
     """
-    output = str(folder / "artifacts") if options.platform.local else options.output
+    output = str(folder / _ARTIFACTS) if options.platform.local else options.output
     training = training_spec(replace(options, name="trial", output=output), search.fixed)
     objective = search.spec.objective
     if objective.startswith("test:") and "test" not in training.channels:

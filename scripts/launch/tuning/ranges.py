@@ -89,7 +89,19 @@ def read_ranges(path: Path, fixed: Mapping[str, str]) -> Ranges:
     Raises:
         ConfigError: the file is not the API's ``ParameterRanges``, or a range is not valid for its hyperparameter.
     """
-    content = read_object(path, "parameter ranges, as the API's ParameterRanges")
+    return parse_ranges(read_object(path, "parameter ranges, as the API's ParameterRanges"), str(path), fixed)
+
+
+def parse_ranges(content: Mapping[str, Any], path: str, fixed: Mapping[str, str]) -> Ranges:
+    """Validate the API's ``ParameterRanges``.
+
+    Args:
+        path: where they come from, for error messages.
+        fixed: the hyperparameters that are not tuned.
+
+    Raises:
+        ConfigError: as :func:`read_ranges`.
+    """
     _check_shape(path, content)
     parameters: dict[str, Range] = {}
     for place, parse, entry in _entries(content):
@@ -106,7 +118,7 @@ def read_ranges(path: Path, fixed: Mapping[str, str]) -> Ranges:
     return Ranges(content, tuple(parameters.values()))
 
 
-def _check_shape(path: Path, content: Mapping[str, Any]) -> None:
+def _check_shape(path: str, content: Mapping[str, Any]) -> None:
     """Reject what the API itself would reject, and automatic ranges."""
     errors = ParamValidator().validate(content, service_model("sagemaker").shape_for("ParameterRanges"))
     if errors.has_errors():
@@ -218,7 +230,7 @@ def _check_value(name: str, value: str, where: str) -> None:
             raise ConfigError(f"{where}: {error}") from None
 
 
-def _check_together(path: Path, parameters: Mapping[str, Range], fixed: Mapping[str, str]) -> None:
+def _check_together(path: str, parameters: Mapping[str, Range], fixed: Mapping[str, str]) -> None:
     """Check that some trial is possible: one in which all parameters are at the same end of their ranges."""
     ends = [{name: _end(parameter, index) for name, parameter in parameters.items()} for index in (0, -1)]
     # The table's rules across hyperparameters ask for more epochs and fewer of warm-up.

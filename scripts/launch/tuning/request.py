@@ -11,7 +11,7 @@ from classifier.contract.metrics import METRICS, Metric
 from classifier.errors import ConfigError, did_you_mean
 from launch.platform.resources import tag_list
 from launch.training.request import TrainingSpec, training_definition
-from launch.tuning.ranges import Choice, NumberRange, Ranges, canonical
+from launch.tuning.ranges import Choice, NumberRange, Ranges, canonical, parse_ranges
 
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")
 MAX_NAME = 32  # characters of a tuning job's name
@@ -31,7 +31,7 @@ class TuningSpec:
         jobs: number of trials; None stands for 20, or for all combinations of a grid.
         parallel: number of trials at a time.
         early_stopping: whether trials that fall behind the others are stopped.
-        warm_start: names of earlier tuning jobs; folders of local ones.
+        warm_start: names of earlier tuning jobs.
         transfer: whether the earlier jobs had other data or another image.
         target: end when the objective reaches this value.
         max_runtime_s: end after this time.
@@ -118,6 +118,44 @@ def tuning_request(spec: TuningSpec, training: TrainingSpec) -> dict[str, Any]:
             "WarmStartType": "TransferLearning" if spec.transfer else "IdenticalDataAndAlgorithm",
         }
     return request
+
+
+def read_spec(job: Mapping[str, Any]) -> TuningSpec:
+    """Return the specification of a ``CreateHyperParameterTuningJob`` request, or of a tuning job's description.
+
+    Raises:
+        ConfigError: these commands can't run or show such a job.
+    """
+    name, config = job["HyperParameterTuningJobName"], job["HyperParameterTuningJobConfig"]
+    limits, criteria = config["ResourceLimits"], config.get("TuningJobCompletionCriteria", {})
+    warm_start = job.get("WarmStartConfig", {})
+    strategy = config["Strategy"].lower()
+    unimproved = criteria.get("BestObjectiveNotImproving", {})
+    spec = TuningSpec(
+        name=name,
+        ranges=parse_ranges(config.get("ParameterRanges", {}), f"tuning job {name}", fixed_hyperparameters(job)),
+        objective=config.get("HyperParameterTuningJobObjective", {}).get("MetricName", ""),
+        strategy=strategy,
+        jobs=None if strategy == "grid" else limits.get("MaxNumberOfTrainingJobs"),
+        parallel=limits["MaxParallelTrainingJobs"],
+        early_stopping=config.get("TrainingJobEarlyStoppingType") == "Auto",
+        warm_start=tuple(
+            one["HyperParameterTuningJobName"] for one in warm_start.get("ParentHyperParameterTuningJobs", ())
+        ),
+        transfer=warm_start.get("WarmStartType") == "TransferLearning",
+        target=criteria.get("TargetObjectiveMetricValue"),
+        max_runtime_s=limits.get("MaxRuntimeInSeconds"),
+        no_improvement=unimproved.get("MaxNumberOfTrainingJobsNotImproving"),
+        seed=config.get("RandomSeed"),
+    )
+    check(spec)
+    return spec
+
+
+def fixed_hyperparameters(job: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hyperparameters that all trials of a tuning job share, without those of the platform."""
+    given = job.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
+    return {name: value for name, value in given.items() if not name.startswith("_")}
 
 
 def _config(spec: TuningSpec, fixed: Mapping[str, str]) -> dict[str, Any]:

@@ -4,8 +4,7 @@ Trials that were running when the process died are marked failed and interrupted
 reversed logarithmic scale: such a parameter is sampled as its distance from 1.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 from classifier.errors import ConfigError
 from launch.tuning.ranges import Choice, Range, Ranges
 from launch.tuning.request import TuningSpec
-from launch.tuning.trials import Trial, read_csv
+from launch.tuning.trials import Trial
 
-REQUEST = "request.json"
 _FILE = "study.db"
 _STATUS = {
     TrialState.RUNNING: "InProgress",
@@ -49,18 +47,16 @@ class Study:
         self._running: dict[int, optuna.Trial] = {}
 
     @classmethod
-    def open(cls, folder: Path, spec: TuningSpec, identity: Mapping[str, Any], max_epochs: int) -> "Study":
+    def open(cls, folder: Path, spec: TuningSpec, max_epochs: int) -> "Study":
         """Open the study of a folder, or create it.
 
         Args:
-            identity: JSON values that must be the same in each run, by name.
             max_epochs: the largest number of epochs of a trial, for Hyperband.
 
         Raises:
-            ConfigError: the folder's study has another identity, or its file is not a study.
+            ConfigError: its file is not a study.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        folder.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{folder / _FILE}"
         direction = "maximize" if spec.metric.direction == "Maximize" else "minimize"
         pruner = _pruner(spec, max_epochs)
@@ -70,10 +66,11 @@ class Study:
             )
         except Exception as error:  # Optuna and SQLAlchemy have no common base class for a broken file.
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"{folder / _FILE} can't be opened: {reason}: choose another --output") from None
+            raise ConfigError(
+                f"{folder / _FILE} can't be opened: {reason}: choose another name for the tuning job"
+            ) from None
         # Another seed after each resumption, or the same values would be sampled again.
         study.sampler = _sampler(spec, len(study.get_trials(deepcopy=False)))
-        _check_identity(folder, study, json.loads(json.dumps(identity)))
         return cls(study, spec)
 
     def ask(self) -> NewTrial:
@@ -124,7 +121,7 @@ class Study:
         """Number of trials that do not count because they were interrupted."""
         return sum("interrupted" in frozen.user_attrs for frozen in self._study.get_trials(deepcopy=False))
 
-    def add_parent(self, trials: list[Trial], parent: str) -> int:
+    def add_parent(self, parent: str, trials: Sequence[Trial]) -> int:
         """Let the sampler learn from an earlier tuning job's completed trials; adds each parent once.
 
         Returns:
@@ -174,27 +171,6 @@ class Study:
         return next((point for point in points if point not in tried), points[0])
 
 
-def warm_start(study: Study, spec: TuningSpec) -> list[str]:
-    """Add the trials of the earlier tuning jobs in ``spec.warm_start``; return a line for the user about each.
-
-    Raises:
-        ConfigError: a folder has no finished tuning job, or one with another objective.
-    """
-    return [_add_parent(study, spec, Path(parent)) for parent in spec.warm_start]
-
-
-def _add_parent(study: Study, spec: TuningSpec, parent: Path) -> str:
-    if not (parent / "trials.csv").is_file() or not (parent / REQUEST).is_file():
-        raise ConfigError(f"--warm-start {parent}: no finished tuning job is there: give the --output of one")
-    request = json.loads((parent / REQUEST).read_text(encoding="utf-8"))
-    objective = request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
-    if objective != spec.objective:
-        raise ConfigError(f"--warm-start {parent}: its objective is {objective}, not {spec.objective}: use the same")
-    trials = read_csv(parent / "trials.csv")
-    num = study.add_parent(trials, str(parent.resolve()))
-    return f"{num} of {len(trials)} trials of {parent} are within these ranges"
-
-
 def _sample(ranges: Ranges, trial: Trial) -> dict[str, Any] | None:
     if trial.status != "Completed" or trial.objective is None:
         return None
@@ -218,18 +194,6 @@ def _pruner(spec: TuningSpec, max_epochs: int) -> BasePruner:
     if spec.strategy == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=max_epochs)
     return MedianPruner() if spec.early_stopping else NopPruner()
-
-
-def _check_identity(folder: Path, study: optuna.Study, identity: Mapping[str, Any]) -> None:
-    known = study.user_attrs.get("identity")
-    if known is None:
-        study.set_user_attr("identity", identity)
-        return
-    changed = [name for name in identity if identity[name] != known.get(name)]
-    if changed:
-        raise ConfigError(
-            f"{folder} holds a tuning job with other {' and '.join(changed)}: choose another --output, or give the same"
-        )
 
 
 def distributions(ranges: Ranges) -> dict[str, BaseDistribution]:

@@ -66,7 +66,29 @@ def from_summary(summary: Mapping[str, Any]) -> Trial:
         started=summary.get("TrainingStartTime"),
         ended=summary.get("TrainingEndTime"),
         failure=summary.get("FailureReason"),
+        history=tuple(summary.get("ObjectiveHistory", ())),
     )
+
+
+def to_summary(trial: Trial, metric: Metric) -> dict[str, Any]:
+    """Convert a local trial to an entry of ``ListTrainingJobsForHyperParameterTuningJob``."""
+    objective = None if trial.objective is None or trial.is_running else trial.objective
+    final = {"Type": metric.direction, "MetricName": metric.name, "Value": objective}
+    fields = {
+        "CreationTime": trial.started,
+        "TrainingStartTime": trial.started,
+        "TrainingEndTime": trial.ended,
+        "FailureReason": trial.failure,
+        "FinalHyperParameterTuningJobObjectiveMetric": None if objective is None else final,
+    }
+    return {
+        "TrainingJobName": trial.name,
+        "TrainingJobStatus": trial.status,
+        "TunedHyperParameters": dict(trial.parameters),
+        "ObjectiveStatus": "Pending" if trial.is_running else "Failed" if objective is None else "Succeeded",
+        "ObjectiveHistory": list(trial.history),
+        **{name: value for name, value in fields.items() if value is not None},
+    }
 
 
 def _as_printed(value: float) -> float:
@@ -136,20 +158,6 @@ def _row(trial: Trial) -> dict[str, object]:
     )
     row = dict(zip(COLUMNS, values, strict=True))
     return {**trial.parameters, **{name: "" if value is None else value for name, value in row.items()}}
-
-
-def read_csv(path: Path) -> list[Trial]:
-    """Read the names, statuses, parameters and objectives from a table of :func:`write_csv`."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Trial(
-                name=row["TrainingJobName"],
-                status=row["TrainingJobStatus"],
-                parameters={name: value for name, value in row.items() if name not in COLUMNS},
-                objective=float(row["FinalObjectiveValue"]) if row["FinalObjectiveValue"] else None,
-            )
-            for row in csv.DictReader(file)
-        ]
 
 
 def write_best(path: Path, best: Trial, fixed: Mapping[str, str]) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 import boto3
 import pytest
 
+from support.account import check_live
 from support.cloud_script import Cloud, aws_environment, scripted_cloud
 from support.commands import Command, run_script, start_script
+from support.fake_docker import DOCKER, write_manifest
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
+ROOT = Path(__file__).resolve().parents[3]
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 
 
@@ -71,7 +74,7 @@ class Shell:
         # Keeps jobs and reports out of the checkout.
         own = (
             []
-            if script in ("check_aws", "prepare_data", "upload_data")
+            if script in ("build_and_push", "check_aws", "prepare_data", "upload_data")
             else ["--folder", str(self.folder / "sagemaker")]
         )
         return [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments, *own]
@@ -95,13 +98,24 @@ def cloud(moto_url: str) -> Iterator[Cloud]:
         yield cloud
 
 
+@pytest.fixture(scope="session")
+def moto_sagemaker(moto_url: str) -> Iterator[Any]:
+    """A client that asks moto itself, without scripted answers."""
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
+    client = boto3.client("sagemaker", endpoint_url=moto_url, **keys)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    yield client
+    client.close()
+
+
 @pytest.fixture
-def shell(cloud: Cloud, tmp_path: Path) -> Iterator[Shell]:
+def shell(cloud: Cloud, tmp_path: Path, moto_sagemaker: Any) -> Iterator[Shell]:
+    """Runs commands; whatever they did, and whatever was done to them, live endpoints have all that they need."""
     shell = Shell(tmp_path, aws_environment(cloud.url, tmp_path), cloud)
     try:
         yield shell
     finally:
         shell.close()
+    check_live(moto_sagemaker)
 
 
 @pytest.fixture
@@ -113,3 +127,17 @@ def bucket(shell: Shell, request: pytest.FixtureRequest) -> str:
         s3.create_bucket(Bucket=one)
         s3.put_object(Bucket=one, Key="photos/train/a/1.jpg", Body=b"x")
     return name
+
+
+@pytest.fixture
+def docker(shell: Shell, tmp_path: Path) -> Path:
+    """The folder to which the fake Docker logs its calls; what it pushes is for linux/amd64."""
+    shell.cloud.answer("GetDownloadUrlForLayer", {"downloadUrl": f"{shell.cloud.url}/config"})
+    shell.cloud.answer("/config", {"os": "linux", "architecture": "amd64"})
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "docker"
+    program.write_text(DOCKER.format(folder=tmp_path, python=ROOT / ".venv/bin/python"), encoding="utf-8")
+    program.chmod(0o755)
+    write_manifest(tmp_path, "application/vnd.docker.distribution.manifest.v2+json")
+    shell.environment["PATH"] = f"{tmp_path / 'bin'}:{shell.environment['PATH']}"
+    return tmp_path

@@ -105,7 +105,7 @@ def test_every_fault_says_what_to_do(shell: Any, cloud: "Cloud", bucket: str, na
 
 def test_missing_permissions_are_not_faults_and_named(shell: Any, cloud: "Cloud", bucket: str, image: str) -> None:
     cloud.refuse_query("GetRole", "AccessDenied")
-    cloud.refuse("ListServiceQuotas", "AccessDeniedException", "not authorized to perform: servicequotas:List…")
+    cloud.refuse("ListServiceQuotas", "AccessDeniedException", "not authorized to perform:\nservicequotas:List…")
     cloud.refuse("BatchGetImage", "AccessDeniedException", "not authorized to perform: ecr:BatchGetImage")
     code, lines = check(shell, f"s3://{bucket}", "--role", "Trainer", "--image", image)
     assert (code, [line[0] for line in lines]) == (0, list("✓?✓???"))
@@ -120,12 +120,13 @@ def test_missing_permissions_are_not_faults_and_named(shell: Any, cloud: "Cloud"
 def test_missing_image_role_and_foreign_account_say_what_to_give(shell: Any, cloud: "Cloud", name: str) -> None:
     list_quotas(cloud)
     shell.environment.pop("SAGEMAKER_ROLE", None)
-    push(shell, name, "application/vnd.docker.distribution.manifest.v2+json")
+    missing = f"✗ image     {name}:v9 is not in ECR: push it with scripts/build_and_push.sh, which prints its address"
     _, lines = check(shell, IMAGE_URI=f"{REGISTRY}/{name}:v9")
     assert lines[1].startswith("✗ role      no role is given, which SageMaker needs")
-    assert lines[5] == (
-        f"✗ image     {name}:v9 is not in ECR: push it with scripts/build_and_push.sh, which prints its address"
-    )
+    assert lines[5] == missing
+    push(shell, name, "application/vnd.docker.distribution.manifest.v2+json")
+    _, lines = check(shell, IMAGE_URI=f"{REGISTRY}/{name}:v9")
+    assert lines[5] == missing
     role = "arn:aws:iam::999999999999:role/Other"
     _, lines = check(shell, "--role", role, "--image", "python:3.11")
     assert lines[1] == (

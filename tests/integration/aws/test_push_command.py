@@ -1,6 +1,5 @@
 """build_and_push.sh against moto's ECR, with a fake ``docker`` that registers a manifest instead of pushing."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,49 +7,9 @@ from typing import Any
 
 import pytest
 
-from launch.platform.ecr import build_options
+from support.fake_docker import write_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
-
-# Logs its arguments, and for `docker push` puts an image into ECR.
-DOCKER = """#!/bin/sh
-echo "$*" >> "{folder}/calls"
-case "$*" in *--help*) echo "      --platform string"; echo "      --provenance string"; exit ;; esac
-case "$1" in
-login) cat > "{folder}/password" ;;
-push)
-    repository=${{2##*/}}
-    exec {python} - "${{repository%:*}}" "${{repository##*:}}" <<'END'
-import sys, boto3
-boto3.client("ecr").put_image(
-    repositoryName=sys.argv[1],
-    imageTag=sys.argv[2],
-    imageManifest=open("{folder}/manifest").read(),
-)
-END
-    ;;
-esac
-"""
-
-
-def write_manifest(folder: Path, media_type: str) -> None:
-    """Set what the fake Docker pushes."""
-    manifest = {"schemaVersion": 2, "mediaType": media_type, "config": {"digest": f"sha256:{'0' * 64}"}}
-    (folder / "manifest").write_text(json.dumps(manifest), encoding="utf-8")
-
-
-@pytest.fixture
-def docker(shell: Any, tmp_path: Path) -> Path:
-    """The folder to which the fake Docker logs its calls; what it pushes is for linux/amd64."""
-    shell.cloud.answer("GetDownloadUrlForLayer", {"downloadUrl": f"{shell.cloud.url}/config"})
-    shell.cloud.answer("/config", {"os": "linux", "architecture": "amd64"})
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "docker"
-    program.write_text(DOCKER.format(folder=tmp_path, python=ROOT / ".venv/bin/python"), encoding="utf-8")
-    program.chmod(0o755)
-    write_manifest(tmp_path, "application/vnd.docker.distribution.manifest.v2+json")
-    shell.environment["PATH"] = f"{tmp_path / 'bin'}:{shell.environment['PATH']}"
-    return tmp_path
 
 
 def push(shell: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -70,11 +29,12 @@ def test_image_is_built_and_pushed_once_and_its_digest_printed(shell: Any, docke
     registry = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
     assert done.stdout.startswith(f"{registry}/dogs@sha256:")
     assert done.stdout.count("\n") == 1
-    calls = [line for line in (docker / "calls").read_text(encoding="utf-8").splitlines() if "--help" not in line]
-    assert calls[0].startswith("build --platform=linux/amd64 --provenance=false --tag dogs:v1 --file ")
-    assert "--build-arg BAKED_WEIGHTS=" in calls[0]
-    assert calls[1].startswith("login --username AWS --password-stdin https://123456789012.dkr.ecr")
-    assert calls[2:] == [f"tag dogs:v1 {registry}/dogs:v1", f"push {registry}/dogs:v1"]
+    calls = (docker / "calls").read_text(encoding="utf-8").splitlines()
+    build = next(call for call in calls if call.startswith("build "))
+    assert build.startswith("build --platform linux/amd64 --tag dogs:v1 --file ")
+    assert "--build-arg BAKED_WEIGHTS=" in build
+    assert calls[-3].startswith("login --username AWS --password-stdin https://123456789012.dkr.ecr")
+    assert calls[-2:] == [f"tag dogs:v1 {registry}/dogs:v1", f"push {registry}/dogs:v1"]
     assert (docker / "password").read_text(encoding="utf-8")
     repository = shell.client("ecr").describe_repositories(repositoryNames=["dogs"])["repositories"][0]
     assert repository["imageTagMutability"] == "IMMUTABLE"
@@ -119,14 +79,6 @@ def test_setup_leaves_standard_output_to_the_script_that_starts_it(tmp_path: Pat
     done = subprocess.run([setup], check=False, capture_output=True, text=True, env=environment, timeout=60)
     assert (done.returncode, done.stdout) == (3, "")
     assert "setup: creating .venv with Python 3.12.0" in done.stderr
-
-
-def test_engine_that_knows_no_provenance_is_not_asked_for_it(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = docker / "bin" / "docker"
-    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    assert build_options() == ["--platform=linux/amd64", "--provenance=false"]
-    program.write_text('#!/bin/sh\necho "      --platform string"\n', encoding="utf-8")
-    assert build_options() == ["--platform=linux/amd64"]
 
 
 def test_missing_docker_is_an_error(shell: Any, tmp_path: Path) -> None:

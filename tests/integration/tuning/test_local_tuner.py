@@ -1,22 +1,13 @@
 """The local tuner with real training jobs of a quick program."""
 
-import json
 import shutil
-import signal
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from classifier.errors import ConfigError
-from launch.local.processes import is_alive
 from launch.tuning.ranges import Choice, Ranges
 from launch.tuning.request import TuningSpec
-from launch.tuning.results import write_results
-from launch.tuning.study import REQUEST, warm_start
-from support.commands import Command, start_support
 from support.quick_trials import quick_spec, quick_study, quick_tuner
-from support.tune_command import read_until
 
 
 @pytest.fixture(scope="module")
@@ -86,39 +77,6 @@ def test_grid_tries_every_point_once(tmp_path: Path) -> None:
     assert sorted(trial.parameters["lr"] for trial in tuner.study.trials()) == ["0.1", "0.2", "0.3"]
 
 
-def start_tuner(folder: Path, jobs: int, epoch_s: float) -> closing[Command]:
-    return closing(start_support("quick_trials", [str(folder), str(jobs), str(epoch_s)]))
-
-
-def test_killed_tuning_resumes_and_ends_with_all_its_trials(tmp_path: Path) -> None:
-    with start_tuner(tmp_path, 4, 0.3) as killed:
-        read_until(killed, "  done  ", 1)
-    running = list((tmp_path / "sagemaker" / "training-jobs").glob("*/algo-1.lock"))
-    with start_tuner(tmp_path, 4, 0.0) as again:
-        out, _ = again.communicate()
-    assert again.returncode == 0
-    leftovers = json.loads(out.splitlines()[0])["leftovers"]
-    assert leftovers >= 1, "at least one trial was running when the tuner was killed"
-    assert not any(is_alive(lock) for lock in running), "the trials of the killed run have been stopped"
-    study = quick_study(tmp_path, quick_spec(4))
-    assert [trial.status for trial in study.trials()] == ["Completed"] * 4
-    assert study.num_interrupted == leftovers
-    assert len({trial.parameters["lr"] for trial in study.trials()}) == 4, "no value is sampled again"
-
-
-def test_ctrl_c_stops_the_running_trials_and_does_not_count_them(tmp_path: Path) -> None:
-    with start_tuner(tmp_path, 4, 5.0) as process:
-        read_until(process, "running", 1)
-        process.send_signal(signal.SIGINT)
-        process.communicate()
-    assert process.returncode != 0
-    records = [json.loads(path.read_text()) for path in (tmp_path / "sagemaker").glob("training-jobs/*/record.json")]
-    assert {record["TrainingJobStatus"] for record in records} == {"Stopped"}
-    study = quick_study(tmp_path, quick_spec(4))
-    assert study.trials() == []
-    assert study.num_interrupted == len(records)
-
-
 def test_hyperband_completes_all_trials(tmp_path: Path) -> None:
     tuner = quick_tuner(tmp_path, quick_spec(5, strategy="hyperband"))
     assert tuner.run() == "all 5 trials are done"
@@ -136,27 +94,12 @@ def test_complete_tuning_starts_nothing_unless_there_are_more_jobs(finished: Pat
 
 
 def test_warm_start_adds_earlier_trials_without_counting_them(finished: Path, tmp_path: Path) -> None:
-    spec, earlier = quick_spec(3), tmp_path / "earlier"
-    trials = quick_study(finished, spec).trials()
-    earlier.mkdir()
-    write_results(earlier, spec, {}, trials)
-    objective = {"HyperParameterTuningJobObjective": {"MetricName": spec.objective}}
-    (earlier / REQUEST).write_text(json.dumps({"HyperParameterTuningJobConfig": objective}))
-    warm = quick_spec(2, low=0.1, high=0.7, warm_start=(str(earlier),))
-    tuner = quick_tuner(tmp_path / "warm", warm)
+    trials = quick_study(finished, quick_spec(3)).trials()
+    tuner = quick_tuner(tmp_path / "warm", quick_spec(2, low=0.1, high=0.7))
     fitting = sum(float(trial.parameters["lr"]) <= 0.7 for trial in trials)
     for _ in range(2):
-        assert warm_start(tuner.study, warm) == [f"{fitting} of 3 trials of {earlier} are within these ranges"]
+        assert tuner.study.add_parent("earlier", trials) == fitting
     tuner.run()
     assert len(tuner.study.trials()) == 2
     inherited = [trial for trial in tuner.study._study.trials if "parent" in trial.user_attrs]
     assert len(inherited) == fitting
-
-
-def test_warm_start_from_another_objective_is_rejected(tmp_path: Path) -> None:
-    objective = {"HyperParameterTuningJobObjective": {"MetricName": "validation:loss"}}
-    (tmp_path / REQUEST).write_text(json.dumps({"HyperParameterTuningJobConfig": objective}))
-    (tmp_path / "trials.csv").touch()
-    spec = quick_spec(2, warm_start=(str(tmp_path),))
-    with pytest.raises(ConfigError, match="its objective is validation:loss, not validation:accuracy: use the same"):
-        warm_start(quick_study(tmp_path, spec), spec)

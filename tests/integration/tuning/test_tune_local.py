@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from dataset.sample_data import write_digits
-from launch.tuning.local import lock_folder
+from launch.local.processes import running_pid
 from launch.tuning.trials import COLUMNS
+from support.commands import run_script
 from support.jobs import TINY
-from support.quick_trials import quick_spec, quick_study
 from support.tune_command import ROOT, read_until, start_tune, tune
 
 RANGES = {
@@ -68,21 +69,34 @@ def test_results_are_accepted_by_the_next_commands(ranges: Path, image_folder: P
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_the_trials_and_prints_how_to_resume(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    arguments = [ranges, "--local", "--data", image_folder, "--output", out, "--folder", tmp_path / "sagemaker"]
+def test_ctrl_c_leaves_the_job_running_until_it_is_stopped(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
+    out, folder = tmp_path / "out", ("--local", "--folder", tmp_path / "sagemaker")
+    arguments = [ranges, *folder, "--data", image_folder, "--output", out, "--name", "dogs"]
     fixed = ("model=squeezenet1_1", "pretrained=false", "epochs=50")
     with closing(start_tune(*arguments, "--jobs", 4, *fixed)) as process:
         read_until(process, "running", 2)
         process.send_signal(signal.SIGINT)
-        out_text, err = process.communicate()
+        _, err = process.communicate()
     assert process.returncode == 130
-    assert "0 of 4 trials completed; the running ones were stopped and do not count" in out_text
-    assert "run the same command again to resume" in err
-    assert "Traceback" not in err
+    assert "tune: stopped watching; the job keeps running: this machine" in err
+    assert f"scripts/tune.py --stop dogs --local --folder {tmp_path / 'sagemaker'}\n" in err
+    again = tune(*arguments, "--jobs", 4, *fixed)
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    assert "already exists, and is InProgress: watch it, or stop it first" in again.stderr
+    assert "tuning    dogs  InProgress this machine" in run_teardown(*folder, "--dry-run")
+    assert "stopping  tuning dogs" in run_teardown(*folder, "--yes")
+    watched = tune("--watch", "dogs", *folder)
+    assert "ended       on request" in watched.stdout
+    assert "tuning job dogs: no trial has completed" in watched.stderr
     assert read_table(out) == []
     for record in (tmp_path / "sagemaker" / "training-jobs").glob("*/record.json"):
         assert json.loads(record.read_text())["TrainingJobStatus"] == "Stopped"
+
+
+def run_teardown(*arguments: object) -> str:
+    done = run_script("teardown", list(map(str, arguments)))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
@@ -91,13 +105,18 @@ def test_twenty_trials_on_the_digits_killed_halfway_beat_the_defaults(ranges: Pa
     write_digits(digits)
     fixed = ["pretrained=false", "image_size=32", "epochs=1", "augmentation=none", "scheduler=onecycle"]
     arguments = [ranges, "--local", "--data", digits, "--output", out, "--folder", tmp_path / "sagemaker"]
-    arguments += ["--jobs", 20, "--parallel", 2, *fixed]
-    with closing(start_tune(*arguments)) as killed:
-        read_until(killed, "  done  ", 10)
+    arguments += ["--jobs", 20, "--parallel", 2, "--name", "digits", *fixed]
+    with closing(start_tune(*arguments)) as command:
+        read_until(command, "  done  ", 10)
+        supervisor = running_pid(tmp_path / "sagemaker" / "hyper-parameter-tuning-jobs" / "digits" / "supervisor.lock")
+        assert supervisor
+        os.kill(supervisor, signal.SIGKILL)
+        _, errors = command.communicate()
+    assert command.returncode == 1
+    assert "the process that ran this job was killed; the same command resumes it" in errors
     again = tune(*arguments)
     assert again.returncode == 0, again.stderr
-    assert "which do not count" in again.stdout
-    assert "\nresuming    " in f"\n{again.stdout}"
+    assert again.stdout.startswith("resuming    10 of 20 trials are done\n")
     rows = read_table(out)
     assert [row["TrainingJobStatus"] for row in rows] == ["Completed"] * 20
     settings = {"best": ["--hyperparameters", out / "best_hyperparameters.json"], "defaults": fixed}
@@ -120,30 +139,14 @@ def test_mistakes_are_reported_before_anything_is_trained(ranges: Path, image_fo
         ("--data", str(image_folder), "epochs=0"): "hyperparameter epochs='0': should be greater than or equal to 1",
         ("--data", str(image_folder), "--strategy", "grid"): "lr is a range: list its values under Categorical",
         ("--data", str(image_folder), "--objective", "test:f1"): "needs a channel 'test', and there is none",
-        ("--data", str(image_folder), "--warm-start", "none"): "--warm-start none: no finished tuning job is there",
+        ("--data", str(image_folder), "--warm-start", "none"): "could not find hyper-parameter-tuning-job 'none'",
         ("--data", str(image_folder), "--output", "s3://bucket/x"): "with --local it has to be a folder",
-        ("--name", "other", "--watch"): "--watch follows a tuning job on AWS",
-        ("--no-wait",): "--no-wait is for tuning jobs on AWS",
+        ("--watch", "other"): "tuning job other: ValidationException: could not find",
+        ("--stop", "other"): "tuning job other: ValidationException: could not find",
     }
     for arguments, message in cases.items():
         done = tune(ranges, "--local", "--folder", tmp_path / "sagemaker", "--results", tmp_path / "out", *arguments)
-        assert done.returncode == 1
+        assert done.returncode == 1, done.stdout
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
         assert not (tmp_path / "sagemaker").exists()
-
-
-@pytest.mark.slow
-def test_folder_of_another_tuning_job_is_not_touched(ranges: Path, image_folder: Path, tmp_path: Path) -> None:
-    arguments = [ranges, "--local", "--data", image_folder, "--folder", tmp_path / "sagemaker", "--output", tmp_path]
-    with lock_folder(tmp_path):
-        busy = tune(*arguments)
-    assert f"another tune.py is running in {tmp_path}: wait for it, or choose another --output" in busy.stderr
-    quick_study(tmp_path, quick_spec(2))
-    other = tune(*arguments)
-    assert f"{tmp_path} holds a tuning job with other " in other.stderr
-    assert "ranges" in other.stderr
-    (tmp_path / "study.db").write_text("no database")
-    broken = tune(*arguments)
-    assert f"{tmp_path / 'study.db'} can't be opened: " in broken.stderr
-    assert all(done.returncode == 1 and done.stderr.count("\n") == 1 for done in (busy, other, broken))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from classifier.contract.channels import CHANNELS
 from classifier.contract.config import Channel, StepRange, TrainingConfig, read_training_config
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
@@ -163,6 +164,8 @@ def test_pipe_mode_is_an_error_for_known_channels(paths: Paths, channel: str) ->
         ("val", "validation"),
         ("valid", "validation"),
         ("dev", "validation"),
+        ("Val", "validation"),
+        ("testing", "test"),
         ("validaton", "validation"),
         ("tests", "test"),
         ("pre-trained", "pretrained"),
@@ -170,15 +173,15 @@ def test_pipe_mode_is_an_error_for_known_channels(paths: Paths, channel: str) ->
 )
 def test_misspelt_channel_is_an_error_with_a_suggestion(paths: Paths, wrong: str, meant: str) -> None:
     write(paths, "inputdataconfig", {"train": FILE, wrong: FILE})
-    expected = f"unknown channel '{wrong}' (did you mean '{meant}'?); choose from train, validation, test, pretrained"
+    expected = f"unknown channel '{wrong}' (did you mean '{meant}'?); choose from {', '.join(CHANNELS)}"
     assert error_of(paths) == expected
 
 
 def test_unrelated_channel_is_ignored_and_listed(paths: Paths) -> None:
-    write(paths, "inputdataconfig", {"train": FILE, "model": FILE, "code": {**FILE, "TrainingInputMode": "Pipe"}})
+    write(paths, "inputdataconfig", {"train": FILE, "other": FILE, "code": {**FILE, "TrainingInputMode": "Pipe"}})
     config = read(paths)
     assert set(config.channels) == {"train"}
-    assert config.ignored_channels == ("model", "code")
+    assert config.ignored_channels == ("other", "code")
 
 
 @pytest.mark.parametrize(("host", "rank"), [("algo-1", 0), ("algo-10", 1), ("algo-2", 2)])

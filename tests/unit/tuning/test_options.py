@@ -11,7 +11,7 @@ from classifier.errors import ConfigError
 from launch.platform.clients import PlatformOptions
 from launch.training.options import TrainingOptions
 from launch.training.request import Resources
-from launch.tuning.options import RESULTS, TuningOptions, resolve_search, results_folder, trial_training
+from launch.tuning.options import RESULTS, TuningOptions, resolve_search, results_folder, trial_training, watched_folder
 
 LR = {"ContinuousParameterRanges": [{"Name": "learning-rate", "MinValue": "0.001", "MaxValue": "0.1"}]}
 
@@ -57,6 +57,12 @@ def test_results_of_a_local_job_are_in_its_output(tmp_path: Path) -> None:
     assert results_folder(tuning_options(tmp_path, output="s3://b/out", local=False), "dogs") == RESULTS / "dogs"
     with pytest.raises(ConfigError, match="--output s3://b/out: with --local it has to be a folder"):
         results_folder(tuning_options(tmp_path, output="s3://b/out"), "dogs")
+
+
+def test_results_of_a_job_that_is_watched_are_where_its_command_puts_them(tmp_path: Path) -> None:
+    assert watched_folder("dogs", (tmp_path / "out" / "artifacts").as_uri(), local=True) == tmp_path / "out"
+    assert watched_folder("dogs", (tmp_path / "models").as_uri(), local=True) == RESULTS / "dogs"
+    assert watched_folder("dogs", "s3://b/artifacts", local=False) == RESULTS / "dogs"
 
 
 def test_trials_share_no_checkpoints(tmp_path: Path, image_folder: Path) -> None:

@@ -14,10 +14,10 @@ from botocore.validate import ParamValidator
 from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
 from launch.platform.resources import Security
-from launch.training.request import Resources, TrainingSpec
+from launch.training.request import Resources, TrainingSpec, training_definition
 from launch.tuning.local import cores_per_trial, trial_request
 from launch.tuning.ranges import Ranges, read_ranges
-from launch.tuning.request import STRATEGIES, TuningSpec, tuning_request
+from launch.tuning.request import STRATEGIES, TuningSpec, fixed_hyperparameters, read_spec, tuning_request
 
 TRAINING = TrainingSpec(
     job_name="trial",
@@ -77,14 +77,12 @@ def test_request_is_valid_for_the_api(tmp_path: Path, strategy: str, objective: 
         no_improvement=5,
         seed=3,
     )
-    check(
-        tuning_request(
-            spec,
-            replace(
-                TRAINING, resources=Resources(spot=True), security=Security(kms_key="key"), tags={"team": "vision"}
-            ),
-        )
+    shared = replace(
+        TRAINING, resources=Resources(spot=True), security=Security(kms_key="key"), tags={"team": "vision"}
     )
+    request = tuning_request(spec, shared)
+    check(request)
+    assert read_spec(request) == spec
 
 
 def test_request_has_the_specified_values(ranges: Ranges) -> None:
@@ -176,7 +174,9 @@ def test_grid_rejects_another_number_of_jobs(tmp_path: Path) -> None:
 
 def test_local_trial_gets_its_share_of_the_cores(ranges: Ranges, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    request = trial_request(TuningSpec(name="dogs", ranges=ranges, parallel=3), TRAINING, "dogs-1", {"lr": "0.01"})
+    request = trial_request(
+        TuningSpec(name="dogs", ranges=ranges, parallel=3), training_definition(TRAINING), "dogs-1", {"lr": "0.01"}
+    )
     assert request["Environment"] == {"OMP_NUM_THREADS": "2"}
     assert request["HyperParameters"] == {
         "model": "resnet18",
@@ -195,7 +195,15 @@ def test_more_trials_than_cores_get_one_core_each(monkeypatch: pytest.MonkeyPatc
 
 def test_given_hyperparameters_override_a_trials_defaults(ranges: Ranges) -> None:
     asked = replace(TRAINING, hyperparameters={"num-workers": "4"}, environment={"OMP_NUM_THREADS": "7"})
-    request = trial_request(TuningSpec(name="dogs", ranges=ranges), asked, "dogs-1", {})
+    request = trial_request(TuningSpec(name="dogs", ranges=ranges), training_definition(asked), "dogs-1", {})
     assert request["Environment"] == {"OMP_NUM_THREADS": "7"}
     assert request["HyperParameters"]["num-workers"] == "4"
     assert "num_workers" not in request["HyperParameters"]
+
+
+def test_fixed_hyperparameters_are_not_the_platforms(ranges: Ranges) -> None:
+    request = tuning_request(TuningSpec(name="dogs", ranges=ranges), TRAINING)
+    # As AWS describes the job.
+    request["TrainingJobDefinition"]["StaticHyperParameters"]["_tuning_objective_metric"] = "validation:accuracy"
+    assert fixed_hyperparameters(request) == {"model": "resnet18", "epochs": "9"}
+    assert read_spec(request).ranges == ranges

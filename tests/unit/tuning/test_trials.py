@@ -14,7 +14,16 @@ from launch.tuning.ranges import Choice, NumberRange, Ranges
 from launch.tuning.request import TuningSpec
 from launch.tuning.results import write_page
 from launch.tuning.table import TrialDisplay, shorten, table
-from launch.tuning.trials import COLUMNS, Trial, best_trial, from_summary, reason_to_end, write_best, write_csv
+from launch.tuning.trials import (
+    COLUMNS,
+    Trial,
+    best_trial,
+    from_summary,
+    reason_to_end,
+    to_summary,
+    write_best,
+    write_csv,
+)
 from support.browser import Browser
 
 ACCURACY, LOSS = METRICS["validation:accuracy"], METRICS["validation:loss"]
@@ -144,6 +153,13 @@ def test_api_summaries_become_trials() -> None:
     assert (read.name, read.objective, read.seconds) == ("dogs-001", 0.9633, 9.0)
     pending = {name: summary[name] for name in ("TrainingJobName", "TunedHyperParameters")}
     assert from_summary({**pending, "TrainingJobStatus": "InProgress"}).objective is None
+
+
+@pytest.mark.parametrize("one", [*TRIALS, trial(6, "InProgress")])
+def test_trial_is_the_same_after_its_way_through_the_local_client(one: Trial) -> None:
+    summary = to_summary(one, ACCURACY)
+    assert from_summary(summary) == one
+    assert summary["ObjectiveStatus"] == {"InProgress": "Pending", "Failed": "Failed"}.get(one.status, "Succeeded")
 
 
 def test_best_hyperparameters_include_the_fixed_ones(tmp_path: Path) -> None:
