@@ -89,8 +89,8 @@ class TestClassFolders:
         (warning,) = list_class_folders(tmp_path).warnings
         assert warning == (
             "all photos of 'crops', 'full' are in subfolders of the class folder, which count as one class; if those "
-            f"are the classes, pass {tmp_path}/crops, which holds 3 photos in 3 class folders, or {tmp_path}/full, which "
-            "holds 3 photos in 3 class folders"
+            f"are the classes, pass {tmp_path}/crops, which holds 3 photos in 3 class folders, or {tmp_path}/full, "
+            "which holds 3 photos in 3 class folders"
         )
         assert list_class_folders(touch(tmp_path / "deep", "cat/1.jpg", "cat/more/2.jpg", "dog/3.jpg")).warnings == []
 
