@@ -23,8 +23,8 @@ def clone_project(project: Path) -> None:
     """Clone the last commit, with this checkout's environment.
 
     Raises:
-        AssertionError: the environment is not up to date; the clone's commands would update it, and install the clone
-            into it instead of this checkout.
+        AssertionError: the environment is not up to date; the clone's commands would bring it up to date, and
+            install the clone into it instead of this checkout.
     """
     subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
     installed = ROOT / ".venv" / "requirements.txt"

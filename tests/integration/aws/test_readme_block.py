@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from support.cloud_script import Cloud, scripted_cloud
 from support.drawing import write_classes
 from support.moto import free_port, moto_server
 from support.readme import README, clone_project, commands
@@ -29,10 +30,10 @@ NAMES = {"Endpoint": "EndpointName", "EndpointConfig": "EndpointConfigName", "Mo
 
 
 @pytest.fixture
-def moto_url() -> Iterator[str]:
+def cloud() -> Iterator[Cloud]:
     """A server that holds what these commands create and nothing else."""
-    with moto_server(free_port()) as url:
-        yield url
+    with moto_server(free_port()) as url, scripted_cloud(url) as cloud:
+        yield cloud
 
 
 @pytest.fixture
