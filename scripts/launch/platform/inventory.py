@@ -1,6 +1,6 @@
 """Inventory of the resources that these commands created, found by the project's tag, and their removal.
 
-What a live endpoint references is not removed (:mod:`launch.platform.references`).
+What a live endpoint or a running job references is not removed (:mod:`launch.platform.references`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +39,9 @@ class Resource:
     remove: Callable[[], object]
     clean_up: Callable[[], object] = lambda: None
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
 
 def select(
     resources: Sequence[Resource], references: References, pattern: str | None
@@ -47,21 +50,21 @@ def select(
 
     Args:
         resources: all resources of the project.
-        references: of the account's endpoints.
+        references: of the account's endpoints and running jobs.
         pattern: a name, or with ``*`` at its end the beginning of names; None means all resources.
 
     Returns:
         The resources of that name, and the configs and models that the endpoints among them reference; and those of
-        them that are kept, such as ``model dogs-1``, with the endpoint that is not chosen and references them.
+        them that are kept, such as ``model dogs-1``, with who is not chosen and references them.
     """
     named = [one for one in resources if pattern is None or _matches(one.name, pattern)]
-    endpoints = {one.name for one in named if one.kind == "endpoint"}
-    used = {each for name in endpoints for each in references.by_endpoint.get(name, ())}
+    users = {str(one) for one in named}
+    used = {each for one in named if one.kind == "endpoint" for each in references.by_user.get(str(one), ())}
     names = {(one.kind, one.name) for one in named} | used
     chosen = [one for one in resources if (one.kind, one.name) in names]
-    users = [references.user_of(one.kind, one.name, besides=endpoints) for one in chosen]
-    kept = {f"{one.kind} {one.name}": user for one, user in zip(chosen, users, strict=True) if user}
-    return [one for one, user in zip(chosen, users, strict=True) if not user], kept
+    others = [references.user_of(one.kind, one.name, besides=users) for one in chosen]
+    kept = {str(one): user for one, user in zip(chosen, others, strict=True) if user}
+    return [one for one, user in zip(chosen, others, strict=True) if not user], kept
 
 
 def _matches(name: str, pattern: str) -> bool:
