@@ -11,6 +11,7 @@ from typing import Any
 from aws.errors import CloudError, translate_errors
 from launch.platform.autoscaling import Autoscaling, wake_name
 from launch.platform.clients import Platform
+from launch.platform.models import is_content_name
 from launch.platform.price_list import Use
 from launch.platform.prices import find_rate
 from launch.platform.references import References
@@ -54,10 +55,11 @@ def select(
         pattern: a name, or with ``*`` at its end the beginning of names; None means all resources.
 
     Returns:
-        The resources of that name, and the configs and models that the endpoints among them reference; and those of
-        them that are kept, such as ``model dogs-1``, with who is not chosen and references them.
+        The resources of that name, the configs and models that the endpoints among them reference, and those of the
+        name's earlier deployments; and those of all these that are kept, such as ``model dogs-1``, with who is not
+        chosen and references them.
     """
-    named = [one for one in resources if pattern is None or _matches(one.name, pattern)]
+    named = [one for one in resources if pattern is None or _matches(one, pattern)]
     users = {str(one) for one in named}
     used = {each for one in named if one.kind == "endpoint" for each in references.by_user.get(str(one), ())}
     names = {(one.kind, one.name) for one in named} | used
@@ -67,8 +69,11 @@ def select(
     return [one for one, user in zip(chosen, others, strict=True) if not user], kept
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+def _matches(resource: Resource, pattern: str) -> bool:
+    if pattern.endswith("*"):
+        return resource.name.startswith(pattern[:-1])
+    is_deployed = resource.kind in ("config", "model") and is_content_name(resource.name, pattern)
+    return resource.name == pattern or is_deployed
 
 
 def find_resources(

@@ -358,6 +358,18 @@ def test_name_selects_one_endpoint_and_what_it_references(shell: Any, account: A
     assert f"kept config {name}-634e550ce8db: endpoint {name}-64 uses it" in config.stderr
 
 
+def test_name_selects_what_earlier_deployments_have_left(shell: Any, account: Account) -> None:
+    name = account.name
+    earlier, present, other = f"{name}-0123456789ab", f"{name}-ba9876543210", f"{name}-6-0123456789ab"
+    for config in (earlier, other):
+        account.add_endpoint(name, config)
+        account.sagemaker.delete_endpoint(EndpointName=name)
+    account.add_endpoint(name, present)
+    done = teardown(shell, name)
+    assert done.returncode == 0, done.stderr
+    assert [account.has_all(one) for one in (earlier, present, other)] == [False, False, True]
+
+
 def test_trailing_star_selects_a_beginning_and_spares_what_other_endpoints_use(shell: Any, account: Account) -> None:
     name = account.name
     account.add_endpoint(f"{name}-a", f"{name}-a")
