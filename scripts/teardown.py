@@ -55,7 +55,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--yes", action="store_true", help="remove without asking for confirmation")
     parser.add_argument("--jobs", action="store_true", help="with --local: also delete ended jobs, to free the disk")
-    add_common(parser)
+    add_common(parser, dry_run="list them and remove nothing")
     return parser.parse_args(arguments)
 
 
@@ -63,7 +63,24 @@ def _run(options: argparse.Namespace) -> int:
     check_needs(options, jobs="local")
     if options.local and options.owner is not None:
         raise ConfigError("--owner is for AWS: resources on this machine have no owner")
-    platform = platform_options(options).connect()
+    place = platform_options(options)
+    found = place.look_up(lambda: _find(options, place.connect()), None, "what is left is not known")
+    if found is None:
+        return 0
+    platform, resources = found
+    if not resources:
+        return 0
+    _print(resources)
+    if options.dry_run:
+        return 0
+    if not options.yes and not _confirm(len(resources)):
+        print_status("teardown: nothing was removed")
+        return 1
+    return _remove_all(platform, resources)
+
+
+def _find(options: argparse.Namespace, platform: Platform) -> tuple[Platform, list[Resource]]:
+    """Return what the command line selects; what is kept, and that nothing is left, is printed."""
     owner = caller_name(options.region) if options.owner == "" else options.owner
     with translate_errors("SageMaker"):
         references = find_references(platform.sagemaker)
@@ -76,14 +93,7 @@ def _run(options: argparse.Namespace) -> int:
     if not resources:
         name = "" if options.name is None else f" of the name {options.name}"
         print(f"nothing{name}{f' of the owner {owner}' if owner else ''} is left")
-        return 0
-    _print(resources)
-    if options.dry_run:
-        return 0
-    if not options.yes and not _confirm(len(resources)):
-        print_status("teardown: nothing was removed")
-        return 1
-    return _remove_all(platform, resources)
+    return platform, resources
 
 
 def _print(resources: Sequence[Resource]) -> None:
