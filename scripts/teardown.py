@@ -1,10 +1,10 @@
 """List what these commands left running on SageMaker (with --local, on this machine) and its cost; remove it.
 
-Only resources with the tag project=image-classifier are listed: endpoints, their configs and models, running jobs.
-With --name they are those of exactly this name, with the configs and models of its endpoint, also those that earlier
-deployments have left; with --owner those of one person, by the tag owner that the commands set to the name of who calls
-them. A config or a model that another endpoint or a running batch transform uses is kept, whoever created those. Files
-in S3 and images in ECR are kept.
+Only resources with the tag project=image-classifier are listed: endpoints, their configs and models, running jobs,
+and the warm pools of ended ones. With --name they are those of exactly this name, with the configs and models of its
+endpoint, also those that earlier deployments have left; with --owner those of one person, by the tag owner that the
+commands set to the name of who calls them. A config or a model that another endpoint or a running batch transform uses
+is kept, whoever created those. Files in S3 and images in ECR are kept.
 
 With --local --jobs, jobs that have ended are listed, too, with their sizes, and deleted with their models, checkpoints,
 reports and logs, except for what --output has placed elsewhere.

@@ -19,6 +19,7 @@ from launch.platform.resources import all_pages, describe, scalable_target
 from launch.platform.tagged import TaggedResources
 
 _RUNNING = {"StatusEquals": "InProgress"}
+_KEPT = {"WarmPoolStatusEquals": "Available"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Resource:
     """One resource.
 
     Attributes:
-        kind: endpoint, config, model, tuning, training or transform.
+        kind: endpoint, config, model, tuning, training, transform or pool.
         state: its status, where it has one; InProgress is a running job's.
         cost: what it costs to keep, empty if nothing.
         remove: deletes it, or stops it if it is a job.
@@ -84,7 +85,7 @@ def find_resources(
     owner: str | None = None,
     ended_jobs: bool = False,
 ) -> list[Resource]:
-    """List the project's endpoints, configs, models and running jobs, in an order in which they can be removed.
+    """List the project's endpoints, configs, models, running jobs and warm pools, as they can be removed in turn.
 
     Args:
         owner: only those with this tag ``owner``; None for all.
@@ -102,6 +103,7 @@ def find_resources(
             *inventory.tunings(),
             *inventory.trainings(),
             *inventory.transforms(),
+            *inventory.warm_pools(),
             *(inventory.ended_jobs() if ended_jobs else ()),
         ]
 
@@ -169,6 +171,21 @@ class _Inventory:
             remove = partial(sagemaker.stop_transform_job, TransformJobName=name)
             yield Resource("transform", name, "InProgress", cost, remove)
 
+    def warm_pools(self) -> Iterator[Resource]:
+        """List the instances that are kept after a training job, which cost as much as while it ran."""
+        if self.local:
+            return
+        sagemaker = self.platform.sagemaker
+        for item in self._tagged("list_training_jobs", "TrainingJobSummaries", "TrainingJobArn", **_KEPT):
+            name = item["TrainingJobName"]
+            described = sagemaker.describe_training_job(TrainingJobName=name)
+            state = described.get("WarmPoolStatus", {}).get("Status")
+            if state != _KEPT["WarmPoolStatusEquals"]:
+                continue
+            end = {"KeepAlivePeriodInSeconds": 0}
+            remove = partial(sagemaker.update_training_job, TrainingJobName=name, ResourceConfig=end)
+            yield Resource("pool", name, state, self._cost(Use.TRAINING, described["ResourceConfig"]), remove)
+
     def ended_jobs(self) -> Iterator[Resource]:
         """List the local jobs that have ended; they cost nothing but disk space."""
         for job in self.platform.sagemaker.jobs_on_disk():
@@ -188,7 +205,8 @@ class _Inventory:
             return "unknown"
         variant = config["ProductionVariants"][0]
         if "ServerlessConfig" in variant:
-            return "per request"
+            provisioned = variant["ServerlessConfig"].get("ProvisionedConcurrency")
+            return f"per request, and day and night for {provisioned} provisioned" if provisioned else "per request"
         # The number that autoscaling has chosen, rather than the initial one.
         current = (described.get("ProductionVariants") or [{}])[0].get("CurrentInstanceCount")
         count = current if current is not None else variant["InitialInstanceCount"]
