@@ -81,6 +81,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> int:
     platform = platform_options(options)
     if options.stop:
+        if options.dry_run:
+            print(as_json({"TransformJobName": options.stop}))
+            return 0
         stop(platform.connect(), options.stop)
         return 0
     if options.watch:

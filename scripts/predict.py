@@ -74,6 +74,8 @@ def _run(options: argparse.Namespace) -> int:
     photos = find_photos(options.photo, options.num)
     request = invocation_request(options.endpoint, options.target_model)
     check({"InvokeEndpoint": {**request, "Body": b""}})
+    if options.upload:
+        check({"InvokeEndpointAsync": {**async_request(request), "InputLocation": options.upload}}, local=options.local)
     # As NaN is not, either.
     if not options.wait >= 0:
         raise ConfigError(f"--wait {options.wait:g}: at least 0 seconds")

@@ -103,6 +103,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace) -> int:
     if options.stop:
+        if options.dry_run:
+            print(as_json({"TrainingJobName": options.stop}))
+            return 0
         stop(platform_options(options).connect(), options.stop)
         return 0
     if options.watch:

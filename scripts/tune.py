@@ -61,6 +61,9 @@ def _tune(arguments: argparse.Namespace) -> int:
     check_needs(arguments, transfer="warm_start")
     platform = platform_options(arguments)
     if arguments.stop:
+        if arguments.dry_run:
+            print(as_json({"HyperParameterTuningJobName": arguments.stop}))
+            return 0
         stop(platform.connect(), arguments.stop)
         return 0
     if arguments.watch:

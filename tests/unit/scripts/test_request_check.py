@@ -321,6 +321,20 @@ def test_dry_run_needs_no_credentials_and_says_what_it_did_not_check(
         assert list(faults(operation, request)) == []
 
 
+@pytest.mark.parametrize("command", ["train", "tune", "batch_transform"])
+def test_dry_run_of_a_stop_sends_nothing(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # A request would need credentials.
+    assert load(command).main(["--stop", "dogs-1", "--dry-run", "--region", "us-east-1"]) == 0
+    assert list(json.loads(capsys.readouterr().out).values()) == ["dogs-1"]
+
+
+def test_uploads_for_an_asynchronous_endpoint_go_to_s3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dry_run("predict", "--upload", "my-bucket/x") == 1
+    assert capsys.readouterr().err == (
+        "predict: --upload my-bucket/x: has to be an address of the form s3://BUCKET/PREFIX\n"
+    )
+
+
 def test_dry_run_of_a_teardown_needs_no_credentials_either(capsys: pytest.CaptureFixture[str]) -> None:
     assert load("teardown").main(["--name", "dogs", "--dry-run", "--region", "us-east-1"]) == 0
     error = capsys.readouterr().err
