@@ -33,6 +33,7 @@ from launch.cli import (
 )
 from launch.endpoint.deployment import Deployment
 from launch.endpoint.options import (
+    ALL_AT_ONCE,
     DEFAULT_INSTANCE,
     NO_SCALING,
     EndpointOptions,
@@ -144,22 +145,19 @@ def _add_scaling(parser: argparse.ArgumentParser) -> None:
     scaling.add_argument(
         "--update",
         choices=("all-at-once", "canary", "rolling"),
-        default="all-at-once",
-        help="how traffic moves to the new fleet (default: %(default)s)",
+        help=f"how traffic moves to the new fleet (default: {ALL_AT_ONCE.strategy})",
     )
     scaling.add_argument(
         "--update-percent",
         type=int,
-        default=10,
         metavar="N",
-        help="size of the canary or of a batch, percent of the fleet (default: %(default)s)",
+        help=f"with --update: size of the canary or of a batch, percent of the fleet (default: {ALL_AT_ONCE.percent})",
     )
     scaling.add_argument(
         "--bake",
         type=int,
-        default=300,
         metavar="SECONDS",
-        help="monitoring period before the update completes (default: %(default)s)",
+        help=f"with --alarm: monitoring period before the update completes (default: {ALL_AT_ONCE.bake_s})",
     )
     scaling.add_argument(
         "--alarm",
@@ -182,6 +180,8 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
         provisioned="serverless",
         max_concurrent_invocations="asynchronous",
         sns="asynchronous",
+        update_percent="update",
+        bake="alarm",
     )
     serverless = Serverless(
         memory_mb=_either(options.memory, SERVERLESS.memory_mb),
@@ -210,9 +210,9 @@ def _endpoint_options(options: argparse.Namespace) -> EndpointOptions:
         ),
         take_over=options.take_over,
         update=Update(
-            strategy=options.update,
-            percent=options.update_percent,
-            bake_s=options.bake,
+            strategy=options.update or ALL_AT_ONCE.strategy,
+            percent=_either(options.update_percent, ALL_AT_ONCE.percent),
+            bake_s=_either(options.bake, ALL_AT_ONCE.bake_s),
             alarms=tuple(options.alarm),
         ),
     )

@@ -147,7 +147,7 @@ def _check_serverless(options: EndpointOptions) -> None:
     security = options.container.security
     conflicts: Mapping[str, object] = {
         "--instance": options.instance_type,
-        "--instances": (options.num_instances or 1) > 1,
+        "--instances": options.num_instances is not None,
         "--ami": options.ami,
         "--kms-key": security.kms_key,
         "--capture": options.capture,

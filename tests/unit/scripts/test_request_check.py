@@ -461,7 +461,9 @@ S3 = "has to be an address of the form s3://BUCKET/PREFIX"
         ("deploy", ["--concurrency", "5"], "--concurrency needs --serverless: give both, or neither\n"),
         ("deploy", ["--capture-percent", "0"], "--capture-percent needs --capture: give both, or neither\n"),
         ("deploy", ["--requests-each", "4"], "--requests-each needs --max-instances: give both, or neither\n"),
-        ("deploy", ["--serverless", "--instances", "2"], "--instances can't be combined with --serverless"),
+        ("deploy", ["--serverless", "--instances", "1"], "--instances can't be combined with --serverless"),
+        ("deploy", ["--update-percent", "50"], "--update-percent needs --update: give both, or neither\n"),
+        ("deploy", ["--bake", "60"], "--bake needs --alarm: give both, or neither\n"),
         ("train", ["--save-interval", "5"], "--save-interval needs --aws-debugger: give both, or neither\n"),
         ("tune", ["--transfer"], "--transfer needs --warm-start: give both, or neither\n"),
         (
