@@ -1,7 +1,8 @@
 """Upload the channels of a data folder to S3: many files at a time, and only what is not there yet.
 
 FOLDER holds train/, validation/ and test/, as prepare_data writes them, and perhaps pretrained/; or it holds class
-folders alone, which together form the channel train. Standard output gets one line per channel, NAME=S3-URI; everything
+folders alone, which together form the channel train. Folders called training/, val/, valid/, dev/ or testing/ are
+uploaded under the channel's name. Standard output gets one line per channel, NAME=S3-URI; everything
 else goes to standard error.
 
 After an interruption, run the same command again: files that are there already, by size and checksum, are skipped.

@@ -3,7 +3,6 @@
 What a live endpoint references is not removed (:mod:`launch.platform.references`).
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,6 @@ from launch.platform.resources import all_pages, describe, scalable_target
 from launch.platform.tagged import TaggedResources
 
 _RUNNING = {"StatusEquals": "InProgress"}
-_JOBS = {"tuning": "HyperParameterTuningJob", "training": "TrainingJob", "transform": "TransformJob"}
 
 
 @dataclass(frozen=True)
@@ -165,16 +163,10 @@ class _Inventory:
 
     def ended_jobs(self) -> Iterator[Resource]:
         """List the local jobs that have ended; they cost nothing but disk space."""
-        for kind, title in _JOBS.items():
-            operation = "_".join(re.findall("[A-Z][a-z]+", title)).lower()
-            for item in self._tagged(f"list_{operation}s", f"{title}Summaries", f"{title}Arn"):
-                name, state = item[f"{title}Name"], item[f"{title}Status"]
-                if state in ("InProgress", "Stopping"):
-                    continue
-                size = self.platform.sagemaker.files(operation.replace("_", "-"), name).num_bytes()
-                delete = getattr(self.platform.sagemaker, f"delete_{operation}")
-                remove = partial(delete, **{f"{title}Name": name})
-                yield Resource(kind, name, state, f"{size / 1e6:,.1f} MB on disk", remove)
+        for job in self.platform.sagemaker.jobs_on_disk():
+            if job.has_ended and self.ours.has(job.arn, None):
+                size = f"{job.num_bytes() / 1e6:,.1f} MB on disk"
+                yield Resource(job.kind, job.name, job.status, size, job.delete)
 
     def _tagged(self, operation: str, key: str, arn: str, **request: str) -> Iterator[Mapping[str, Any]]:
         sagemaker = self.platform.sagemaker

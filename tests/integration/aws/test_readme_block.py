@@ -15,7 +15,7 @@ import pytest
 from support.cloud_script import Cloud, scripted_cloud
 from support.drawing import write_classes
 from support.moto import free_port, moto_server
-from support.readme import README, ROOT, commands
+from support.readme import README, clone_project, commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.gate]
 
@@ -39,8 +39,7 @@ def cloud() -> Iterator[Cloud]:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     project = tmp_path / "project"
-    subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
-    (project / ".venv").symlink_to(ROOT / ".venv")
+    clone_project(project)
     write_classes(project / "photos", photos_per_class=1, size=(32, 32))
     for channel in ("train", "test"):
         write_classes(project / "prepared" / channel, photos_per_class=1, size=(32, 32))

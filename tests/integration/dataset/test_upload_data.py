@@ -89,6 +89,17 @@ def test_class_folders_are_the_channel_train_even_if_one_is_called_train(
     assert find_channels(vehicles) == {"train": vehicles}  # as local training reads the folder
 
 
+def test_channels_of_other_names_are_uploaded_under_their_own(
+    s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_files(tmp_path / "source", "Train/a/1.jpg", "val/a/2.jpg", "testing/a/3.jpg")
+    assert main([str(source), f"s3://{bucket}"]) == 0
+    assert capsys.readouterr().out.split() == [
+        f"{name}=s3://{bucket}/{name}/" for name in ("train", "validation", "test")
+    ]
+    assert set(keys(s3, bucket)) == {"train/a/1.jpg", "validation/a/2.jpg", "test/a/3.jpg"}
+
+
 def test_class_folders_beside_channels_are_an_error_and_nothing_is_uploaded(
     s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
