@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from aws.errors import CloudError, translate_errors
 from classifier.errors import ConfigError
+from commands import interrupts
 from launch.endpoint.predictions import RejectedError, error_message, read_document
 from launch.local.storage import is_local
 from launch.platform.clients import Platform
@@ -77,6 +78,7 @@ class AsyncInvocations:
             CloudError: AWS refused a request or can't be reached.
         """
         for path in photos:
+            interrupts.check()
             source = self._upload(path)
             with translate_errors(f"endpoint {self.request['EndpointName']}"):
                 answer = self.platform.runtime.invoke_endpoint_async(**self.request, InputLocation=source)
@@ -100,6 +102,7 @@ class AsyncInvocations:
                 break
             if self.clock() >= self._deadline:
                 raise RejectedError(f"no answer after {self.wait_s:g} s")
+            interrupts.check()
             self.sleep(self.platform.interval_s)
         del self._queued[path]
         if content is None:
