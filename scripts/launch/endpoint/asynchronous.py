@@ -62,12 +62,14 @@ class AsyncInvocations:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        waiting = {one.source for one in self._queued.values()}
+        queued = list(self._queued.values())
+        waiting = {one.source for one in queued}
         for uri in self._uploaded:
             if uri not in waiting:
                 self._delete(uri)
-        for photo in self._queued.values():
-            print_status(f"predict: {photo.source} is still queued; its answer will be {photo.output}")
+        if queued:
+            more = f" and {len(queued) - 1} more" if len(queued) > 1 else ""
+            print_status(f"predict: still queued: {queued[0].source}{more}; its answer will be {queued[0].output}")
 
     def send(self, photos: Sequence[Path]) -> None:
         """Upload photos and queue them.
