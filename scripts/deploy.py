@@ -332,7 +332,8 @@ def _describe_serverless(serverless: Serverless) -> str:
 def _standing(options: EndpointOptions, num_instances: int) -> str:
     use = Use.ASYNCHRONOUS if options.asynchronous else Use.HOSTING
     rate = find_rate(use, options.instance_type or DEFAULT_INSTANCE, num_instances, options.platform.region)
-    return describe_standing(rate, max_instances=options.scaling.max_instances)
+    scaling = options.scaling
+    return describe_standing(rate, min_instances=scaling.min_instances, max_instances=scaling.max_instances)
 
 
 def _planned_instances(options: EndpointOptions) -> int:

@@ -6,14 +6,15 @@
 ResNet-18 from scratch at 224 pixels, 32 photos a step, SGD, random crops and mirror images, JPEGs of 500 × 375 pixels.
 Each side is a process of two epochs with validation; its second epoch is compared, and the time from start to end.
 The recipe has the better of no worker process and one a core. Ours is also measured in fp32, as the recipe computes.
-A ratio is the median of the rounds' ratios, since a machine's speed drifts. Written to .bench/train.json, too.
+A ratio is the median of the rounds' ratios, since a machine's speed drifts. Then comes what checkpoints cost
+(checkpoint_cost.py). Written to .bench/train.json, too.
 """
 
 import argparse
-import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
+from benchmarks import checkpoint_cost
+from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.host import num_cores
 from launch.local.opt_ml import lay_out
@@ -94,25 +97,24 @@ def ours(base: Path, precision: str) -> Time:
         "optimize_for_cpu": "false",
     }
     lay_out(paths.base, {channel: base / "data" / channel for channel in NUM_PHOTOS}, hyperparameters)
-    total_s = run([Path(sys.executable).with_name("train")], {"SAGEMAKER_BASE_DIR": str(paths.base)})
-    with (paths.output_data / "history.csv").open(newline="", encoding="utf-8") as file:
-        return Time(float(list(csv.DictReader(file))[-1]["seconds"]), total_s)
+    total_s, log = run([Path(sys.executable).with_name("train")], {"SAGEMAKER_BASE_DIR": str(paths.base)})
+    return Time(float(re.findall(r"^epoch .* ([\d.]+) s", log, re.MULTILINE)[-1]), total_s)
 
 
 def recipe(base: Path, workers: int) -> Time:
     result = base / "recipe.json"
     command = [sys.executable, "-m", "benchmarks.recipe_side", base / "data", result, "--workers", str(workers)]
-    total_s = run([*command, "--epochs", str(EPOCHS), "--batch-size", str(BATCH_SIZE), "--lr", str(LR)], {})
+    total_s, _ = run([*command, "--epochs", str(EPOCHS), "--batch-size", str(BATCH_SIZE), "--lr", str(LR)], {})
     return Time(json.loads(result.read_text(encoding="utf-8"))[-1], total_s)
 
 
-def run(command: list[str | Path], environment: Mapping[str, str]) -> float:
-    """Seconds that a program took."""
+def run(command: list[str | Path], environment: Mapping[str, str]) -> tuple[float, str]:
+    """Seconds that a program took, and its output."""
     began = time.perf_counter()
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
-    return time.perf_counter() - began
+    return time.perf_counter() - began, done.stdout
 
 
 def best_workers(base: Path) -> int:
@@ -135,11 +137,14 @@ def show(rounds: list[dict[str, Time]]) -> None:
         "vs_recipe_fp32": median(one[other].epoch_s / one[same].epoch_s for one in rounds),
         "vs_recipe_total": median(one[other].total_s / one[fast].total_s for one in rounds),
     }
+    cost = checkpoint_cost.measure(len(rounds), 12)
+    checkpoint_cost.show(cost)
+    figures |= cost.shares(Hyperparameters().checkpoint_interval_s)
     for name, value in figures.items():
-        print(f"  {name:<24} {value:8.2f}")
+        print(f"  {name:<28} {value:8.4f}")
     folder = ROOT / ".bench"
     folder.mkdir(exist_ok=True)
-    rounded = {name: round(value, 3) for name, value in figures.items()}
+    rounded = {name: round(value, 5) for name, value in figures.items()}
     (folder / "train.json").write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
 
 

@@ -47,6 +47,7 @@ def test_a_model_of_other_classes_keeps_its_backbone_from_an_archive(
     with tarfile.open(tmp_path / "model" / "model.tar.gz", "w:gz") as archive:
         for path in first.paths.model.iterdir():
             archive.add(path, path.name)
+    tarfile.open(tmp_path / "model" / "output.tar.gz", "w:gz").close()  # beside it, as on S3
     # As many classes, so that the head would fit.
     (image_folder / "disc").rename(image_folder / "wheel")
     channels = {"train": image_folder, "model": tmp_path / "model"}

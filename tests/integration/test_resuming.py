@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from classifier.debugging.library import ModeKeys, create_trial
 from classifier.training.loop import Trainer, evaluate
 from support.jobs import Job, Platform
+from support.servers import write_artifact
 
 CHECKPOINTS = {"LocalPath": "/opt/ml/checkpoints"}
 LOSSES = {"LocalPath": "/opt/ml/output/tensors", "CollectionConfigurations": [{"CollectionName": "losses"}]}
@@ -161,6 +162,27 @@ def test_a_stop_in_the_first_epoch_leaves_a_checkpoint_at_its_step(
     assert (platform.paths.model / "model.safetensors").exists()
     names = [path.name for path in (platform.paths.base / "checkpoints").iterdir()]
     assert names == ["checkpoint-0001-00000002.safetensors"]
+
+
+def test_a_head_on_cached_features_resumes_inside_an_epoch(
+    platform: Platform, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = write_artifact(tmp_path / "weights", architecture="mobilenet_v3_small", side=32)
+    frozen = {"model": "mobilenet_v3_small", "pretrained": "true", "freeze": "backbone", "optimizer": "sgd"}
+    channels = {"train": image_folder, "pretrained": weights}
+    platform.lay_out(channels, {**PARAMETERS, **frozen, "augmentation": "flip"})
+    expected = results(platform.run())
+    platform.write_config("checkpointconfig.json", json.dumps(CHECKPOINTS))
+    with monkeypatch.context() as patch:
+        kill_before_step(patch, 9)
+        with pytest.raises(Killed):
+            platform.run()
+    shutil.rmtree(platform.paths.model)
+    shutil.rmtree(platform.paths.output_data)
+    last = platform.run()
+    assert "resumed     at epoch 3, step " in last.log
+    assert results(last) == expected
+    assert max(path.stat().st_size for path in (platform.paths.base / "checkpoints").iterdir()) < 200_000
 
 
 @pytest.mark.slow

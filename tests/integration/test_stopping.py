@@ -32,6 +32,7 @@ def stop(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM
 
 def test_a_stop_after_an_epoch_keeps_the_best_model(platform: Platform, image_folder: Path) -> None:
     platform.lay_out({"train": image_folder}, {"epochs": "1000"})
+    platform.write_config("checkpointconfig.json", '{"LocalPath": "/opt/ml/checkpoints"}')
     process = platform.start()
     read_until(process, "epoch   2/1000")
     exit_code, log = stop(process)
@@ -41,6 +42,7 @@ def test_a_stop_after_an_epoch_keeps_the_best_model(platform: Platform, image_fo
     _, manifest = artifact.load(platform.paths.model)
     assert manifest.metrics.keys() >= {"train:loss", "validation:accuracy"}
     assert (platform.paths.output_data / "curves.png").exists()
+    assert any((platform.paths.base / "checkpoints").glob("checkpoint-*.safetensors"))
 
 
 def test_a_stop_in_the_first_epoch_saves_the_current_weights(platform: Platform, tmp_path: Path) -> None:

@@ -49,6 +49,12 @@ def test_class_folders_become_a_model(image_folder: Path, tmp_path: Path) -> Non
     assert written == {**TINY, "epochs": "2", "lr": "0.01"}
     assert (output / "model" / "model.safetensors").stat().st_size > 1000
     assert [path.name for path in tmp_path.glob("opt_ml*")] == ["opt_ml"]
+    arguments = ["--data", image_folder, "--hyperparameters", file, "--output", output, *TINY_ARGUMENTS, "epochs=3"]
+    longer = train_local(*arguments, "--resume")
+    assert longer.returncode == 0, longer.stderr
+    assert "resumed     at epoch 3, step 0 of 3, from checkpoint-0003-00000000.safetensors" in longer.stdout
+    assert "epoch   2/3" not in longer.stdout
+    assert "epoch   3/3" in longer.stdout
 
 
 @pytest.mark.slow

@@ -172,6 +172,9 @@ class CheckpointSaver:
 
     A checkpoint is due every ``interval_s``, and at the end of an epoch unless epochs are so short that saving would
     take more than 2 % of the time. While one is being written the next is skipped.
+
+    Attributes:
+        cost_s: seconds that the last one took, from its tensors' copies to the synced file.
     """
 
     def __init__(
@@ -186,14 +189,19 @@ class CheckpointSaver:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._saved_at = clock()
-        self._cost_s = 0.0
+        self.cost_s = 0.0
 
     def is_due(self, *, at_epoch_end: bool) -> bool:
         """Whether the state should be saved now."""
         if self._writing is not None and not self._writing.done():
             return False
         elapsed_s = self._clock() - self._saved_at
-        return elapsed_s >= self._interval_s or (at_epoch_end and elapsed_s >= self._cost_s / _MAX_SHARE)
+        return elapsed_s >= self._interval_s or (at_epoch_end and elapsed_s >= self.spacing_s)
+
+    @property
+    def spacing_s(self) -> float:
+        """Shortest time between the checkpoints at the ends of epochs."""
+        return self.cost_s / _MAX_SHARE
 
     def save(self, take: Callable[[], Checkpoint]) -> None:
         """Take the state, whose tensors must not change afterwards, and write it in the background."""
@@ -223,7 +231,7 @@ class CheckpointSaver:
                 self._folder.write(checkpoint)
             except OSError as error:
                 self._warn(f"{problem}: {error}")
-        self._cost_s = taken_s + self._clock() - started_s
+        self.cost_s = taken_s + self._clock() - started_s
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

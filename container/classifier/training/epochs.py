@@ -296,7 +296,7 @@ class Training:
                 self._keep(epoch, evaluation)
         self.progress.console.log(
             f"epoch {epoch.number:>3}/{self.parameters.epochs}  {format_metrics(epoch.metrics)}  "
-            f"lr={epoch.lr:.2e}  {epoch.seconds:.1f} s{'  best' if epoch.is_best else ''}"
+            f"lr={epoch.lr:.2e}  {epoch.seconds:.2f} s{'  best' if epoch.is_best else ''}"
         )
         self.callback.on_epoch_end(epoch)
 

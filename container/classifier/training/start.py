@@ -76,7 +76,8 @@ def _model_folder(channel: Path) -> Iterator[Path]:
     if (channel / MANIFEST_FILE).is_file():
         yield channel
         return
-    archives = [path for path in sorted(channel.iterdir()) if is_archive(path)]
+    named = channel / "model.tar.gz"  # a job's folder on S3 also holds output.tar.gz
+    archives = [named] if named.is_file() else [path for path in sorted(channel.iterdir()) if is_archive(path)]
     if len(archives) != 1:
         found = ", ".join(path.name for path in sorted(channel.iterdir())) or "nothing"
         raise ArtifactError(

@@ -27,6 +27,7 @@ def account(moto_url: str, cloud: "Cloud", request: pytest.FixtureRequest) -> It
     clients = [boto3.client(one, endpoint_url=moto_url, **keys) for one in services]  # pyright: ignore[reportCallIssue, reportArgumentType]
     account = Account(f"cats-{abs(hash(request.node.nodeid)) % 10**8}", cloud, *clients)
     yield account
+    account.check_live(is_updated=False)
     for one in account.sagemaker.list_endpoints(MaxResults=100)["Endpoints"]:
         account.sagemaker.delete_endpoint(EndpointName=one["EndpointName"])
     for one in clients:

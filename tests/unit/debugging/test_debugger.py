@@ -12,12 +12,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from classifier.callbacks import Mode
 from classifier.contract.findings import Finding
 from classifier.debugging.debugger import Debugger, with_class_names
+from classifier.debugging.hook import close_hook, open_hook
 from classifier.debugging.library import ModeKeys, create_trial
 from classifier.debugging.settings import DebuggerSettings
 from classifier.errors import Stopped
-from support.debugged import Run, debugged, network, points, train
+from support.debugged import Run, debugged, network, points, record_losses, train
 
 
 def collection(name: str, **parameters: str) -> dict[str, Any]:
@@ -217,3 +219,18 @@ def test_class_numbers_are_replaced_by_names() -> None:
     assert finding.seen == "'t-shirt' has 10 times as many photos as 'dress' (141 against 14 of 501)"
     unknown = Finding(rule="Confusion", outcome="fired", seen="17% of class number 8 are taken for number 7")
     assert with_class_names(unknown, ["dress"]) == unknown
+
+
+def test_tensors_after_the_last_step_are_removed_when_a_training_goes_on(tmp_path: Path) -> None:
+    steps: list[tuple[Mode, float]] = [("train", 0.5), ("train", 0.4), ("validation", 0.6), ("train", 0.3)]
+    run = record_losses(tmp_path, steps)
+    config = {"HookParameters": {}, "CollectionConfigurations": [{"CollectionName": "losses"}]}
+    hook = open_hook(run.folder, None, config, {"GLOBAL": 1, "TRAIN": 1})
+    kept = [path.name for path in sorted((run.folder / "events").iterdir())]
+    assert kept == ["000000000000", "000000000001"]
+    assert len(list((run.folder / "index").rglob("*.json"))) == 2
+    hook.set_mode(ModeKeys.EVAL)
+    hook.on_step_begin()
+    hook.on_step_end()
+    assert hook.steps() == {"GLOBAL": 2, "TRAIN": 1, "EVAL": 0}
+    close_hook(hook)

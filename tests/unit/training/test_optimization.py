@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from classifier.contract.hyperparameters import Hyperparameters
-from classifier.training.optimization import build_optimizer, build_schedule, class_weights
+from classifier.training.optimization import build_optimizer, build_schedule, class_weights, lr_at
 
 STEPS = 10  # per epoch
 
@@ -109,6 +109,17 @@ def test_a_training_of_one_step_has_a_learning_rate(scheduler: str) -> None:
     optimizer.step()
     schedule.step()
     assert optimizer.param_groups[0]["lr"] >= 0
+
+
+@pytest.mark.parametrize("scheduler", ["constant", "step", "cosine", "onecycle"])
+def test_a_schedule_goes_on_from_any_step(scheduler: str) -> None:
+    whole = rates(scheduler=scheduler, warmup_epochs="0.5")
+    parameters = Hyperparameters.parse({"lr": "0.1", "epochs": "3", "scheduler": scheduler, "warmup_epochs": "0.5"})
+    for done in (1, 7, 29):
+        optimizer = build_optimizer(network(), parameters)
+        schedule = build_schedule(optimizer, parameters, STEPS, done=done)
+        assert optimizer.param_groups[0]["lr"] == whole[done]
+        assert [lr_at(schedule, step) for step in range(30)] == whole
 
 
 def test_class_weights_are_inverse_frequencies_with_mean_one() -> None:
