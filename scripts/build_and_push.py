@@ -21,9 +21,7 @@ from aws.request_check import check
 from classifier.errors import ConfigError
 from launch.cli import create_parser, run_command
 from launch.platform.ecr import (
-    BUILD_OPTIONS,
     ImageUri,
-    build_options,
     check_image,
     ensure_repository,
     find_digest,
@@ -59,15 +57,15 @@ def _run(options: argparse.Namespace) -> int:
     revision = _git("rev-parse", "HEAD")
     tag = options.tag or _revision_tag(revision, allow_changes=options.local or options.dry_run)
     name = f"{options.repository}:{tag}"
-    known = list(BUILD_OPTIONS) if options.dry_run else build_options()
-    build = _build_command(name, revision, known, options.build_arg)
+    build = _build_command(name, options.build_arg)
     requests = {"CreateRepository": repository_request(options.repository)}
     check(requests)
     if options.dry_run:
         print(as_json({"docker": build, **requests}))
         return 0
     if options.local:
-        run_docker([*build, "--tag", options.repository])
+        run_docker(build)
+        run_docker(["docker", "tag", name, options.repository])
         print(options.repository)
         return 0
     ecr = client("ecr", region=options.region)
@@ -89,11 +87,8 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _build_command(name: str, revision: str, known: Sequence[str], build_args: Sequence[str]) -> list[str]:
-    arguments = [f"REVISION={revision}", *build_args]
-    extra = [part for argument in arguments for part in ("--build-arg", argument)]
-    file = str(ROOT / "docker" / "Dockerfile")
-    return ["docker", "build", *known, "--tag", name, "--file", file, *extra, str(ROOT)]
+def _build_command(name: str, build_args: Sequence[str]) -> list[str]:
+    return [str(ROOT / "docker" / "build.sh"), name, *(part for one in build_args for part in ("--build-arg", one))]
 
 
 def _revision_tag(revision: str, *, allow_changes: bool) -> str:

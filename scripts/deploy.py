@@ -307,7 +307,9 @@ def _print_cost(deployment: Deployment, options: EndpointOptions) -> None:
     elif options.serverless:
         cost = f"it is billed {_describe_serverless(options.serverless)}"
     else:
-        cost = f"it costs, even without requests, {_standing(options, _num_instances(deployment, options))}"
+        price = _standing(options, _num_instances(deployment, options))
+        sleeps = options.scaling.min_instances == 0
+        cost = f"it costs, while it has instances, {price}" if sleeps else f"it costs, even without requests, {price}"
     print_status(f"{cost}; remove it with {command('teardown', '--name', options.name)}{deployment.platform.flags}")
 
 
@@ -332,7 +334,8 @@ def _describe_serverless(serverless: Serverless) -> str:
 def _standing(options: EndpointOptions, num_instances: int) -> str:
     use = Use.ASYNCHRONOUS if options.asynchronous else Use.HOSTING
     rate = find_rate(use, options.instance_type or DEFAULT_INSTANCE, num_instances, options.platform.region)
-    return describe_standing(rate, max_instances=options.scaling.max_instances)
+    scaling = options.scaling
+    return describe_standing(rate, min_instances=scaling.min_instances, max_instances=scaling.max_instances)
 
 
 def _planned_instances(options: EndpointOptions) -> int:

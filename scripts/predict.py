@@ -74,6 +74,9 @@ def _run(options: argparse.Namespace) -> int:
     photos = find_photos(options.photo, options.num)
     request = invocation_request(options.endpoint, options.target_model)
     check({"InvokeEndpoint": {**request, "Body": b""}})
+    # As NaN is not, either.
+    if not options.wait >= 0:
+        raise ConfigError(f"--wait {options.wait:g}: at least 0 seconds")
     platform = platform_options(options)
     endpoint = platform.look_up(
         lambda: find_endpoint(platform.connect(), options.endpoint), {}, "a real-time endpoint is assumed"

@@ -75,8 +75,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--data",
         type=Path,
         metavar="DIR",
-        help="folder of class folders, or of train/, validation/ and test/ with class folders "
-        "(default: handwritten digits)",
+        help="folder of class folders, or of train/, validation/ and test/ with class folders, also called training/, "
+        "val/, valid/, dev/ or testing/ (default: handwritten digits)",
     )
     parser.add_argument(
         "--channel", action="append", default=[], metavar="NAME=DIR", help="a further channel; repeatable"

@@ -1,7 +1,8 @@
 """Upload the channels of a data folder to S3: many files at a time, and only what is not there yet.
 
 FOLDER holds train/, validation/ and test/, as prepare_data writes them, and perhaps pretrained/; or it holds class
-folders alone, which together form the channel train. Standard output gets one line per channel, NAME=S3-URI; everything
+folders alone, which together form the channel train. Folders called training/, val/, valid/, dev/ or testing/ are
+uploaded under the channel's name. Standard output gets one line per channel, NAME=S3-URI; everything
 else goes to standard error.
 
 After an interruption, run the same command again: files that are there already, by size and checksum, are skipped.
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aws.clients import s3_client
-from classifier.contract.channels import find_channels, is_junk_file
+from classifier.contract.channels import PHOTO_CHANNELS, describe_nested_classes, find_channels, is_junk_file
 from classifier.errors import DataError
 from commands.running import run_command
 from dataset.progress import format_amount
@@ -46,7 +47,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _upload(options: argparse.Namespace) -> int:
     location = S3Location.parse(options.location)
     channels = find_channels(options.folder)
-    for folder in channels.values():
+    for name, folder in channels.items():
+        if name in PHOTO_CHANNELS and (warning := describe_nested_classes(folder, suggest=len(channels) == 1)):
+            _log(f"warning: {warning}")
         if all(is_junk_file(entry.name) for entry in folder.iterdir()):
             raise DataError(f"{folder} is empty: fill it with prepare_data")
     upload_options = UploadOptions(jobs=max(1, options.jobs), delete=options.delete, dry_run=options.dry_run)

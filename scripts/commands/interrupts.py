@@ -42,7 +42,6 @@ def noted() -> Iterator[None]:
         if not isinstance(problem.exc_value, KeyboardInterrupt):
             hook(problem)
 
-    _state.is_noted = _state.is_deferred = False
     sys.unraisablehook = report
     signal.signal(signal.SIGINT, _note)
     try:
@@ -50,6 +49,7 @@ def noted() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, handler)
         sys.unraisablehook = hook
+        _state.is_noted = False
 
 
 def is_noted() -> bool:

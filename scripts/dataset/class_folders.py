@@ -1,12 +1,12 @@
 """Listing of a folder of class folders, or of splits of class folders."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from classifier.contract.channels import (
     check_classes,
-    find_nested_data,
+    describe_nested_classes,
     has_image_extension,
     is_junk_file,
     photo_channel,
@@ -16,7 +16,6 @@ from classifier.errors import DataError
 from dataset.defects import Defect
 from dataset.listing import Listing, Photo
 
-_MAX_NAMED = 3
 _MAX_WRAPPERS = 4  # folders around the class folders that hold nothing but one other folder
 
 
@@ -34,34 +33,17 @@ def list_class_folders(root: Path) -> Listing:
     listing = Listing(root)
     folders, files = _scan(top)
     splits = _find_splits(folders)
-    nested: list[str] = []
     for split, folder in splits:
-        nested += _list_classes(listing, folder, split)
+        _list_classes(listing, folder, split)
     if not splits:
         check_classes(top)
-        nested = _list_classes(listing, top, None)
+        _list_classes(listing, top, None)
     else:
         others = [entry for entry in folders if Path(entry) not in {path for _, path in splits}]
         _add_misplaced(listing, files + others)
     if not listing.photos:
         raise DataError(_explain_empty(root, listing) + suggest_nested_data(root))
-    if nested:
-        _warn_of_nested_classes(listing, sorted(set(nested)), None if splits else top)
     return listing
-
-
-def _warn_of_nested_classes(listing: Listing, labels: Sequence[str], top: Path | None) -> None:
-    """Warn of classes whose photos all are in subfolders, which may be the classes that were meant.
-
-    Args:
-        top: where to look for these; None if the source has splits, which leave no folder to pass instead.
-    """
-    suggestions = [str(data) for data in find_nested_data(top)[:_MAX_NAMED]] if top else []
-    meant = f"; if those are the classes, pass {', or '.join(suggestions)}" if suggestions else ""
-    listing.warnings.append(
-        f"all photos of {', '.join(map(repr, labels[:_MAX_NAMED]))}{' …' if len(labels) > _MAX_NAMED else ''} are in "
-        f"subfolders of the class folder, which count as one class{meant}"
-    )
 
 
 def _scan(folder: Path) -> tuple[list[str], list[str]]:
@@ -97,19 +79,15 @@ def _find_splits(folders: list[str]) -> list[tuple[str, Path]]:
     return splits if "train" in names else []
 
 
-def _list_classes(listing: Listing, folder: Path, split: str | None) -> list[str]:
-    """List the class folders of a folder; return the classes whose photos all are in subfolders."""
+def _list_classes(listing: Listing, folder: Path, split: str | None) -> None:
     classes, files = _scan(folder)
-    nested: list[str] = []
     for path in classes:
         label = Path(path).name
-        found = list(_walk(path, listing.root))
-        listing.photos += [Photo(file, label, split) for file in found]
-        depths = {file.count("/") for file in found if has_image_extension(file)}
-        if depths and min(depths) > _relative_path(path, listing.root).count("/") + 1:
-            nested.append(label)
+        for file in _walk(path, listing.root):
+            listing.photos.append(Photo(file, label, split))
+    if warning := describe_nested_classes(folder, suggest=split is None):
+        listing.warnings.append(warning)
     _add_misplaced(listing, files)
-    return nested
 
 
 def _walk(folder: str, root: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from classifier.errors import DataError
+from commands import interrupts
 from dataset.progress import format_amount, progress
 
 _ATTEMPTS = 6  # in a row without a byte of progress
@@ -69,6 +70,7 @@ def _fetch(url: str, path: Path, max_bytes: int, sleep: Callable[[float], object
     part, tag = path.with_name(path.name + ".part"), path.with_name(path.name + ".tag")
     failures, reason = 0, ""
     while failures < _ATTEMPTS:
+        interrupts.check()
         before = _size(part)
         try:
             _fetch_rest(url, part, tag, max_bytes)
@@ -141,6 +143,7 @@ def _store(response: HTTPResponse, part: Path, start: int, total: int | None, ma
         advance(start)
         done = start
         while block := response.read(_BLOCK_SIZE):
+            interrupts.check()
             done += len(block)
             if done > max_bytes:
                 raise DataError(f"{response.url}: the file exceeds --max-size ({format_amount(max_bytes, 'B')})")

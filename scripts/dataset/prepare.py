@@ -72,17 +72,24 @@ def prepare(options: PrepareOptions, log: Log) -> Selection:
         _limit_and_split(selection, found, options, log)
         pairs = update_splits(pairs, selection)
         _report_pairs(pairs, options.out, log)
-        pair_sheet = draw_pairs(pairs, work) if pairs else None
-        paths = write_class_folders(selection.photos, work, options.actions)
-        if options.photos_per_shard:
-            write_shards(selection.photos, paths, work, photos_per_shard=options.photos_per_shard, seed=options.seed)
-        write_report(work / "report", selection, paths, _record(options))
-        write_near_duplicates(work / "report" / "near_duplicates.csv", pairs)
-        if pair_sheet:
-            pair_sheet.save(work / "report" / "near_duplicates.jpg", quality=90)
-        draw_contact_sheet(selection.photos, paths, work).save(work / "report" / "samples.jpg", quality=90)
+        _write(selection, pairs, work, options)
     log(format_summary(selection))
     return selection
+
+
+def _write(selection: Selection, pairs: Sequence[NearDuplicates], work: Path, options: PrepareOptions) -> None:
+    """Write the photos and the report."""
+    # From the staged files, which the next step moves.
+    pair_sheet = draw_pairs(pairs, work) if pairs else None
+    paths = write_class_folders(selection.photos, work, options.actions)
+    if options.photos_per_shard:
+        write_shards(selection.photos, paths, work, photos_per_shard=options.photos_per_shard, seed=options.seed)
+    report = work / "report"
+    write_report(report, selection, paths, _record(options))
+    write_near_duplicates(report / "near_duplicates.csv", pairs)
+    if pair_sheet:
+        pair_sheet.save(report / "near_duplicates.jpg", quality=90)
+    draw_contact_sheet(selection.photos, paths, work).save(report / "samples.jpg", quality=90)
 
 
 def _check_separate(options: PrepareOptions) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.drawing import write_classes
-from support.readme import README, ROOT, Command, commands
+from support.readme import README, Command, clone_project, commands
 from support.servers import free_port
 
 # Commands that are not run here, and what runs them.
@@ -32,8 +32,7 @@ WEIGHTS = ("resnet18", "resnet50", "mobilenet_v2")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the last commit, with the photos and weights that the README mentions."""
     project = tmp_path_factory.mktemp("newcomer") / "project"
-    subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
-    (project / ".venv").symlink_to(ROOT / ".venv")
+    clone_project(project)
     photos = write_classes(project / "photos", photos_per_class=16, size=(96, 80))
     with zipfile.ZipFile(project / "dogImages.zip", "w") as archive:
         for path in sorted(photos.rglob("*.jpg")):

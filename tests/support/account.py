@@ -1,5 +1,6 @@
 """What moto holds of endpoints, read and changed without the errors that a test scripts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,13 +108,20 @@ class Account:
         Args:
             is_updated: whether the updates that were sent were accepted.
         """
-        endpoints = self.sagemaker.list_endpoints(MaxResults=100)["Endpoints"]
-        names = {one["EndpointName"] for one in endpoints}
-        described = [self.sagemaker.describe_endpoint(EndpointName=one)["EndpointConfigName"] for one in names]
-        updated = [
-            one["EndpointConfigName"] for one in self.cloud.bodies("UpdateEndpoint") if one["EndpointName"] in names
-        ]
-        for config in {*described, *(updated if is_updated else ())}:
-            found = self.sagemaker.describe_endpoint_config(EndpointConfigName=config)
-            for variant in found["ProductionVariants"]:
-                self.sagemaker.describe_model(ModelName=variant["ModelName"])
+        sent = self.cloud.bodies("UpdateEndpoint") if is_updated else ()
+        check_live(self.sagemaker, {one["EndpointName"]: one["EndpointConfigName"] for one in sent})
+
+
+def check_live(sagemaker: Any, updated: Mapping[str, str] | None = None) -> None:
+    """Check that the configs and models of all endpoints exist.
+
+    Args:
+        sagemaker: a client of moto itself.
+        updated: the configs of accepted updates, which moto lacks, by endpoint.
+    """
+    names = {one["EndpointName"] for one in sagemaker.list_endpoints(MaxResults=100)["Endpoints"]}
+    configs = {sagemaker.describe_endpoint(EndpointName=one)["EndpointConfigName"] for one in names}
+    configs |= {config for name, config in (updated or {}).items() if name in names}
+    for config in configs:
+        for variant in sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]:
+            sagemaker.describe_model(ModelName=variant["ModelName"])

@@ -6,7 +6,6 @@ from pathlib import Path
 # Logs its arguments, and for `docker push` puts an image into ECR.
 DOCKER = """#!/bin/sh
 echo "$*" >> "{folder}/calls"
-case "$*" in *--help*) echo "      --platform string"; echo "      --provenance string"; exit ;; esac
 case "$1" in
 login) cat > "{folder}/password" ;;
 push)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 HOST = "download.pytorch.org"
 
@@ -52,13 +52,11 @@ class _Proxy(ThreadingHTTPServer):
 
 
 class _Tunnel(BaseHTTPRequestHandler):
-    server: _Proxy
-
     def do_CONNECT(self) -> None:
         """Accept a tunnel and serve HTTPS at its other end."""
         self.send_response(200)
         self.end_headers()
-        with self.server.context.wrap_socket(self.connection, server_side=True) as secure:
+        with cast(_Proxy, self.server).context.wrap_socket(self.connection, server_side=True) as secure:
             _Files(secure, self.client_address, self.server)
         self.close_connection = True
 
@@ -67,11 +65,9 @@ class _Tunnel(BaseHTTPRequestHandler):
 
 
 class _Files(BaseHTTPRequestHandler):
-    server: _Proxy
-
     def do_GET(self) -> None:
         """Answer with a file, or 404."""
-        content = self.server.files.get(self.path.rpartition("/")[2])
+        content = cast(_Proxy, self.server).files.get(self.path.rpartition("/")[2])
         self.send_response(404 if content is None else 200)
         self.send_header("Content-Length", str(len(content or b"")))
         self.end_headers()

@@ -1,6 +1,8 @@
-"""Fenced blocks and shell commands of README.md."""
+"""Fenced blocks and shell commands of README.md, and a clone of the project to run them in."""
 
+import filecmp
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,20 @@ class Command:
 
     section: str
     text: str
+
+
+def clone_project(project: Path) -> None:
+    """Clone the last commit, with this checkout's environment.
+
+    Raises:
+        AssertionError: the environment is not up to date; the clone's commands would bring it up to date, and
+            install the clone into it instead of this checkout.
+    """
+    subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
+    installed = ROOT / ".venv" / "requirements.txt"
+    is_current = installed.exists() and filecmp.cmp(project / "tests" / "requirements.txt", installed, shallow=False)
+    assert is_current, "the environment is not that of the last commit: run scripts/setup.sh"
+    (project / ".venv").symlink_to(ROOT / ".venv")
 
 
 def commands(text: str) -> Iterator[Command]:

@@ -134,16 +134,16 @@ class NestedData(NamedTuple):
 
     folder: Path
     num_classes: int
+    num_photos: int
     splits: tuple[str, ...]
 
     def __str__(self) -> str:
-        if self.splits:
-            return f"{self.folder}, which holds {_join(list(self.splits))} of {self.num_classes} classes"
-        return f"{self.folder}, which holds {self.num_classes} class folders"
+        photos = f"{self.num_photos:,} photos in {self.num_classes} class folders"
+        return f"{self.folder}, which holds {_join(list(self.splits)) + ' with ' if self.splits else ''}{photos}"
 
 
 def find_nested_data(root: Path) -> list[NestedData]:
-    """Search below ``root`` for folders of at least two class folders, or of splits of them; the largest come first."""
+    """Find the folders below ``root`` that hold at least two class folders, or splits; most photos come first."""
     found: list[NestedData] = []
     level, num_visited = [root], 0
     for depth in range(_MAX_DEPTH + 1):
@@ -156,22 +156,27 @@ def find_nested_data(root: Path) -> list[NestedData]:
             elif num_visited <= _MAX_VISITED:
                 inner_folders += _folders(folder)
         level = inner_folders
-    return sorted(found, key=lambda data: (-data.num_classes, len(data.folder.parts), data.folder))
+    return sorted(found, key=lambda data: (-data.num_photos, data.folder))
 
 
 def _describe_data(folder: Path) -> NestedData | None:
     """Describe a folder of class folders or of splits; None if it is neither."""
-    inner = list(_folders(folder))
-    num_classes = {path.name: _count_classes(path) for path in inner if photo_channel(path.name)}
-    splits = tuple(sorted(name for name, num in num_classes.items() if num >= 2))
+    classes = {path.name: _class_folders(path) for path in _folders(folder) if photo_channel(path.name)}
+    splits = tuple(name for name, found in classes.items() if len(found) >= 2)
     if "train" in map(photo_channel, splits):
-        return NestedData(folder, max(num_classes.values()), splits)
-    num = _count_classes(folder)
-    return NestedData(folder, num, ()) if num >= 2 else None
+        num_photos = sum(_count_photos(path) for found in classes.values() for path in found)
+        return NestedData(folder, max(map(len, classes.values())), num_photos, splits)
+    found = _class_folders(folder)
+    return NestedData(folder, len(found), sum(map(_count_photos, found)), ()) if len(found) >= 2 else None
 
 
-def _count_classes(folder: Path) -> int:
-    return sum(map(_holds_photos, _folders(folder)))
+def _class_folders(folder: Path) -> list[Path]:
+    return list(filter(_holds_photos, _folders(folder)))
+
+
+def _count_photos(folder: Path) -> int:
+    with os.scandir(folder) as entries:
+        return sum(has_image_extension(entry.name) for entry in entries)
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -186,12 +191,32 @@ def _holds_photos(folder: Path) -> bool:
 
 
 def suggest_nested_data(root: Path) -> str:
-    """Return ``; did you mean FOLDER, which holds 120 class folders?``, or an empty string if no folder would do."""
+    """Return ``; did you mean FOLDER, which holds …?`` for an error message, or an empty string if none would do."""
     try:
         found = [str(data) for data in find_nested_data(root)[:_MAX_NAMED]]
     except OSError:  # an unreadable folder is no reason to lose the message that this belongs to
         return ""
     return f"; did you mean {', or '.join(found)}?" if found else ""
+
+
+def describe_nested_classes(root: Path, *, suggest: bool = True) -> str:
+    """Describe the class folders whose photos all are in subfolders, which may be the classes that were meant.
+
+    Args:
+        suggest: whether to name the folders that hold these; not for one of several splits.
+
+    Returns:
+        A warning, or an empty string if there are none.
+    """
+    nested = [
+        folder.name for folder in _folders(root) if not _holds_photos(folder) and _holds_photos_at_any_depth(folder)
+    ]
+    if not nested:
+        return ""
+    suggestions = [str(data) for data in find_nested_data(root)[:_MAX_NAMED]] if suggest else []
+    meant = f"; if those are the classes, pass {', or '.join(suggestions)}" if suggestions else ""
+    named = ", ".join(map(repr, nested[:_MAX_NAMED])) + (" …" if len(nested) > _MAX_NAMED else "")
+    return f"all photos of {named} are in subfolders of the class folder, which count as one class{meant}"
 
 
 def check_classes(root: Path) -> None:

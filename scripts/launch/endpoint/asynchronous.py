@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from aws.errors import CloudError, translate_errors
 from classifier.errors import ConfigError
+from commands import interrupts
 from launch.endpoint.predictions import RejectedError, error_message, read_document
 from launch.local.storage import is_local
 from launch.platform.clients import Platform
@@ -61,12 +62,14 @@ class AsyncInvocations:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        waiting = {one.source for one in self._queued.values()}
+        queued = list(self._queued.values())
+        waiting = {one.source for one in queued}
         for uri in self._uploaded:
             if uri not in waiting:
                 self._delete(uri)
-        for photo in self._queued.values():
-            print_status(f"predict: {photo.source} is still queued; its answer will be {photo.output}")
+        if queued:
+            more = f" and {len(queued) - 1} more" if len(queued) > 1 else ""
+            print_status(f"predict: still queued: {queued[0].source}{more}; its answer will be {queued[0].output}")
 
     def send(self, photos: Sequence[Path]) -> None:
         """Upload photos and queue them.
@@ -75,6 +78,7 @@ class AsyncInvocations:
             CloudError: AWS refused a request or can't be reached.
         """
         for path in photos:
+            interrupts.check()
             source = self._upload(path)
             with translate_errors(f"endpoint {self.request['EndpointName']}"):
                 answer = self.platform.runtime.invoke_endpoint_async(**self.request, InputLocation=source)
@@ -98,6 +102,7 @@ class AsyncInvocations:
                 break
             if self.clock() >= self._deadline:
                 raise RejectedError(f"no answer after {self.wait_s:g} s")
+            interrupts.check()
             self.sleep(self.platform.interval_s)
         del self._queued[path]
         if content is None:

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from launch.local.disk import JobFiles
+from launch.local.disk import JobOnDisk
 from launch.local.endpoints import Endpoints, invoke, invoke_async
 from launch.local.errors import api_error, invalid
 from launch.local.records import Record, Records, check_name, select_fields
@@ -75,11 +75,6 @@ class LocalClient:
         """List jobs, newest first, by a part of the name and by status; other filters are ignored."""
         found = _select(self._training.summaries(), "TrainingJob", NameContains, StatusEquals)
         return {"TrainingJobSummaries": found[:MaxResults]}
-
-    def delete_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
-        """Delete an ended job with its logs, its reports, and its artifacts below this client's folder."""
-        self.files("training-job", TrainingJobName).delete(self._endpoints.models)
-        return {}
 
     def create_trial(self, tuning_job: str, **request: Any) -> dict[str, Any]:
         """Start a training job that belongs to a tuning job; on the platform only the tuner itself does this."""
@@ -210,19 +205,13 @@ class LocalClient:
             "TransformJobSummaries": _select(self._transforms.summaries(), "TransformJob", NameContains, StatusEquals)
         }
 
-    def delete_transform_job(self, *, TransformJobName: str) -> dict[str, Any]:
-        """Delete an ended job with its logs; its answers are kept. The platform has no such operation."""
-        self.files("transform-job", TransformJobName).delete(self._endpoints.models)
-        return {}
+    def jobs_on_disk(self) -> list[JobOnDisk]:
+        """Return all jobs with the disk space that they take until they are deleted; AWS has nothing like it."""
+        models = self._endpoints.models
+        return [JobOnDisk(self.folder, models, one, name) for one in self._job_records() for name in one.names()]
 
-    def files(self, kind: str, name: str) -> JobFiles:
-        """Return the files of a job, which take disk space until it is deleted.
-
-        Args:
-            kind: the resource type as in an ARN.
-        """
-        records = {one.kind: one for one in (self._training.records, self._transforms.records)}
-        return JobFiles(self.folder, records[kind], name)
+    def _job_records(self) -> tuple[Records, ...]:
+        return (self._tuning.records, self._training.records, self._transforms.records)
 
     def list_tags(self, *, ResourceArn: str) -> dict[str, Any]:
         """Return a resource's tags."""
@@ -241,8 +230,9 @@ class LocalClient:
         """Return the records that a resource is one of, and its name."""
         kind, _, name = arn.rpartition(":")[2].partition("/")
         endpoints = self._endpoints
-        jobs = (self._tuning.records, self._training.records, self._transforms.records)
-        records = {one.kind: one for one in (*jobs, endpoints.models, endpoints.configs, endpoints.records)}
+        records = {
+            one.kind: one for one in (*self._job_records(), endpoints.models, endpoints.configs, endpoints.records)
+        }
         if kind not in records:
             raise invalid(f"{arn}: the local client has no such resource")
         return records[kind], name

@@ -1,4 +1,4 @@
-"""Disk space of ended local jobs: what is deleted with a job, and its size."""
+"""Disk space of local jobs: what is deleted with a job, and its size."""
 
 import os
 import shutil
@@ -11,20 +11,41 @@ from launch.local.storage import is_local, local_path
 
 
 @dataclass(frozen=True)
-class JobFiles:
-    """The files of one job.
+class JobOnDisk:
+    """A job and its files.
 
     Artifacts at a place outside the client's folder, which a user has chosen, are kept, as those in S3 are.
 
     Attributes:
         root: the client's folder.
+        models: the client's models, whose artifacts are kept.
         records: of the job's kind.
         name: the job's name.
     """
 
     root: Path
+    models: Records
     records: Records
     name: str
+
+    @property
+    def kind(self) -> str:
+        """The kind in one word: training, transform or tuning."""
+        return self.records.kind.split("-")[-2]
+
+    @property
+    def status(self) -> str:
+        title = "".join(word.title() for word in self.records.kind.split("-"))
+        return self.records.read(self.name)[f"{title}Status"]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, so that it can be deleted."""
+        return self.status not in RUNNING
+
+    @property
+    def arn(self) -> str:
+        return self.records.arn(self.name)
 
     @property
     def places(self) -> list[Path]:
@@ -36,19 +57,15 @@ class JobFiles:
         """Return the size of all files in :attr:`places`."""
         return sum(_size(place) for place in self.places)
 
-    def delete(self, models: Records) -> None:
+    def delete(self) -> None:
         """Delete the job.
-
-        Args:
-            models: the client's models, whose artifacts are kept.
 
         Raises:
             ClientError: the job has not ended, or a model refers to its artifact.
         """
-        status = self.records.read(self.name)[f"{_title(self.records.kind)}Status"]
-        if status in RUNNING:
-            raise invalid(f"the {self.records.kind} {self.name!r} is {status}, so it can't be deleted now")
-        artifacts = self._artifacts()
+        if not self.has_ended:
+            raise invalid(f"the {self.kind} job {self.name!r} is {self.status}, so it can't be deleted now")
+        artifacts, models = self._artifacts(), self.models
         users = [one for one in models.names() if artifacts and _refers(models.read(one), artifacts)]
         if users:
             raise in_use(f"its artifact is used by model {users[0]}: remove that first")
@@ -60,11 +77,6 @@ class JobFiles:
         output = self.records.read(self.name).get("OutputDataConfig", {}).get("S3OutputPath", "")
         folder = local_path(output, "S3OutputPath") if is_local(output) else None
         return folder / self.name if folder and folder.resolve().is_relative_to(self.root) else None
-
-
-def _title(kind: str) -> str:
-    """Return the API's name of a kind: ``TrainingJob`` for ``training-job``."""
-    return "".join(word.title() for word in kind.split("-"))
 
 
 def _refers(model: Record, folder: Path) -> bool:

@@ -50,7 +50,7 @@ def find_engine(image: str) -> ContainerEngine:
     if _docker("image", "inspect", "--format", "{{.Id}}", image).returncode:
         raise ConfigError(
             f"there is no image {image!r} on this machine: build it with "
-            f"docker build -t {image} -f docker/Dockerfile . (a hyperparameter is written KEY=VALUE)"
+            f"docker/build.sh {image} (a hyperparameter is written KEY=VALUE)"
         )
     return read_engine(information)
 

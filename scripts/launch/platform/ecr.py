@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import subprocess
 import urllib.request
 from dataclasses import dataclass
@@ -14,8 +15,6 @@ from aws.errors import UnreachableError, translate_errors
 from classifier.errors import ConfigError
 from launch.platform.resources import tag_list
 
-# One manifest for SageMaker's hosts: without the second, an engine with the containerd store pushes an OCI index.
-BUILD_OPTIONS = ("--platform=linux/amd64", "--provenance=false")
 _MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -133,7 +132,7 @@ def check_image(ecr: Any, uri: ImageUri) -> str:
         if media_type not in _MANIFESTS:
             raise ConfigError(
                 f"{uri} is pushed as {media_type}, which SageMaker refuses: build it with "
-                f"{' '.join(BUILD_OPTIONS)}, and push it as another TAG"
+                "scripts/build_and_push.sh, and push it as another TAG"
             )
         digest = manifest["config"]["digest"]
         url = ecr.get_download_url_for_layer(**repository, layerDigest=digest)["downloadUrl"]
@@ -141,7 +140,7 @@ def check_image(ecr: Any, uri: ImageUri) -> str:
     if (config.get("os"), config.get("architecture")) != ("linux", "amd64"):
         raise ConfigError(
             f"{uri} is an image for {config.get('os')}/{config.get('architecture')}, and SageMaker runs "
-            f"linux/amd64: build it with {BUILD_OPTIONS[0]}, and push it as another TAG"
+            f"linux/amd64: build it with scripts/build_and_push.sh, and push it as another TAG"
         )
     return media_type
 
@@ -152,15 +151,6 @@ def _read_json(url: str) -> Any:
             return json.load(response)
     except OSError as error:
         raise UnreachableError(f"the image's configuration can't be read: {error}") from None
-
-
-def build_options() -> list[str]:
-    """Return those of :data:`BUILD_OPTIONS` that this machine's Docker knows; all if there is none to ask."""
-    try:
-        done = subprocess.run(["docker", "build", "--help"], check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        return list(BUILD_OPTIONS)
-    return [option for option in BUILD_OPTIONS if option.partition("=")[0] in done.stdout]
 
 
 def log_in(ecr: Any) -> None:
@@ -178,7 +168,7 @@ def log_in(ecr: Any) -> None:
 
 
 def run_docker(command: list[str], *, text: str | None = None) -> None:
-    """Run Docker with its output on standard error.
+    """Run Docker, or the command that builds the image with it, with its output on standard error.
 
     Args:
         text: standard input.
@@ -186,9 +176,8 @@ def run_docker(command: list[str], *, text: str | None = None) -> None:
     Raises:
         ConfigError: Docker is not installed, or the command failed.
     """
-    try:
-        done = subprocess.run(command, check=False, input=text, text=True, stdout=2)
-    except FileNotFoundError:
-        raise ConfigError("command 'docker' not found, which builds the image: install Docker") from None
+    if shutil.which("docker") is None:
+        raise ConfigError("command 'docker' not found, which builds the image: install Docker")
+    done = subprocess.run(command, check=False, input=text, text=True, stdout=2)
     if done.returncode:
         raise ConfigError(f"{' '.join(command[:2])} failed with exit code {done.returncode}; its output is above")

@@ -163,15 +163,10 @@ class _Inventory:
 
     def ended_jobs(self) -> Iterator[Resource]:
         """List the local jobs that have ended; they cost nothing but disk space."""
-        for kind, title in (("training", "TrainingJob"), ("transform", "TransformJob")):
-            for item in self._tagged(f"list_{kind}_jobs", f"{title}Summaries", f"{title}Arn"):
-                name, state = item[f"{title}Name"], item[f"{title}Status"]
-                if state in ("InProgress", "Stopping"):
-                    continue
-                size = self.platform.sagemaker.files(f"{kind}-job", name).num_bytes()
-                delete = getattr(self.platform.sagemaker, f"delete_{kind}_job")
-                remove = partial(delete, **{f"{title}Name": name})
-                yield Resource(kind, name, state, f"{size / 1e6:,.1f} MB on disk", remove)
+        for job in self.platform.sagemaker.jobs_on_disk():
+            if job.has_ended and self.ours.has(job.arn, None):
+                size = f"{job.num_bytes() / 1e6:,.1f} MB on disk"
+                yield Resource(job.kind, job.name, job.status, size, job.delete)
 
     def _tagged(self, operation: str, key: str, arn: str, **request: str) -> Iterator[Mapping[str, Any]]:
         sagemaker = self.platform.sagemaker

@@ -108,18 +108,20 @@ def describe_limit(rate: Rate, seconds: int, *, jobs: int | None = None, word: s
     return f"{' × '.join(factors)} = at most {dollars(total)} ({rate.instance_type}; {rate.source}){discount}"
 
 
-def describe_standing(rate: Rate, *, max_instances: int | None = None) -> str:
+def describe_standing(rate: Rate, *, min_instances: int | None = None, max_instances: int | None = None) -> str:
     """Return what an endpoint costs that runs day and night.
 
     Args:
-        max_instances: the number up to which it scales.
+        min_instances: the number down to which it scales; None for one.
+        max_instances: the number up to which it scales; None if it does not.
     """
     if rate.total is None:
         return str(rate)
     day = rate.total * _HOURS_PER_DAY
     instances = f"{rate.num_instances} × {rate.instance_type}"
     costs = f"{dollars(rate.total)} an hour, {dollars(day)} a day, {dollars(day * _DAYS_PER_MONTH)} in 30 days"
-    more = f"; up to {max_instances} × as it scales" if max_instances and max_instances > rate.num_instances else ""
+    least = "nothing while it has scaled to none, " if min_instances == 0 else ""
+    more = f"; {least}up to {max_instances} instances as it scales" if max_instances else ""
     return f"{instances}: {costs} ({rate.source}){more}"
 
 

@@ -140,13 +140,14 @@ class TuningWatch:
 
     def _conclude(self, spec: TuningSpec, record: Record) -> int:
         trials: Sequence[Trial] = record["Trials"]
+        if not self.local:
+            # Failed trials are billed as well.
+            print_cost(_describe_spent(record, trials, self.platform.region))
         if record[_STATUS] == "Failed":
             reason = record.get("FailureReason", "no reason was given")
             again = "; the same command resumes it" if self.local and "was killed" in reason else ""
             raise TuningFailedError(f"tuning job {self.name} failed: {reason}{again}")
         print(f"ended       {_reason(spec, record)}", flush=True)
-        if not self.local:
-            print_cost(_describe_spent(record, trials, self.platform.region))
         best = report_results(self.folder, spec, fixed_hyperparameters(self.job), trials)
         if best is None:
             raise UserError(f"tuning job {self.name}: no trial has completed")

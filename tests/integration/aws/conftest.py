@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
+from support.account import check_live
 from support.cloud_script import Cloud, aws_environment, scripted_cloud
 from support.commands import Command, run_script, start_script
 from support.fake_docker import DOCKER, write_manifest
@@ -97,13 +98,24 @@ def cloud(moto_url: str) -> Iterator[Cloud]:
         yield cloud
 
 
+@pytest.fixture(scope="session")
+def moto_sagemaker(moto_url: str) -> Iterator[Any]:
+    """A client that asks moto itself, without scripted answers."""
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
+    client = boto3.client("sagemaker", endpoint_url=moto_url, **keys)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    yield client
+    client.close()
+
+
 @pytest.fixture
-def shell(cloud: Cloud, tmp_path: Path) -> Iterator[Shell]:
+def shell(cloud: Cloud, tmp_path: Path, moto_sagemaker: Any) -> Iterator[Shell]:
+    """Runs commands; whatever they did, and whatever was done to them, live endpoints have all that they need."""
     shell = Shell(tmp_path, aws_environment(cloud.url, tmp_path), cloud)
     try:
         yield shell
     finally:
         shell.close()
+    check_live(moto_sagemaker)
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ def test_dry_run_prints_all_requests_and_sends_nothing(shell: Any, cloud: "Cloud
     ]
     assert cloud.changes() == []
     assert dry.stderr.startswith("cost        1 × ml.m5.large: $0.115 an hour, $2.76 a day, $82.80 in 30 days (")
-    assert "; up to 2 × as it scales, until it is removed\n" in dry.stderr
+    assert "; up to 2 instances as it scales, until it is removed\n" in dry.stderr
 
 
 def document(*ranked: tuple[str, float]) -> dict[str, Any]:

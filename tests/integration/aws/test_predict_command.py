@@ -85,7 +85,7 @@ def test_photo_without_an_answer_in_time_stays_where_the_endpoint_reads_it(
     assert done.returncode == 1
     assert "disc/0.jpg  no answer after 0.2 s" in done.stderr
     (left,) = inputs(shell, "mine/")
-    assert f"predict: s3://bucket/{left} is still queued; its answer will be {OUTPUT}/1.out" in done.stderr
+    assert f"predict: still queued: s3://bucket/{left}; its answer will be {OUTPUT}/1.out" in done.stderr
 
 
 def test_wrong_endpoint_name_ends_the_command_at_once(shell: Any, cloud: "Cloud", photos: Path) -> None:
@@ -110,6 +110,8 @@ def test_endpoint_that_is_not_in_service_is_not_asked(shell: Any, cloud: "Cloud"
 
 def test_options_that_the_kind_of_endpoint_does_not_have_are_errors(shell: Any, cloud: "Cloud", photos: Path) -> None:
     cloud.answer("DescribeEndpoint", ASYNCHRONOUS)
+    waiting = shell.run("predict", "dogs", str(photos), "--wait", "nan")
+    assert waiting.stderr == "predict: --wait nan: at least 0 seconds\n"
     several = shell.run("predict", "dogs", str(photos), "--target-model", "a.tar.gz")
     assert several.stderr == "predict: --target-model: endpoint dogs is asynchronous and serves one model\n"
     cloud.answer("DescribeEndpoint", {"EndpointName": "dogs", "EndpointStatus": "InService"})

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from support.cloud_script import Cloud, scripted_cloud
 from support.drawing import write_classes
 from support.moto import free_port, moto_server
-from support.readme import README, ROOT, commands
+from support.readme import README, clone_project, commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.gate]
 
@@ -29,17 +30,16 @@ NAMES = {"Endpoint": "EndpointName", "EndpointConfig": "EndpointConfigName", "Mo
 
 
 @pytest.fixture
-def moto_url() -> Iterator[str]:
+def cloud() -> Iterator[Cloud]:
     """A server that holds what these commands create and nothing else."""
-    with moto_server(free_port()) as url:
-        yield url
+    with moto_server(free_port()) as url, scripted_cloud(url) as cloud:
+        yield cloud
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     project = tmp_path / "project"
-    subprocess.run(["git", "clone", "--quiet", ROOT, project], check=True)
-    (project / ".venv").symlink_to(ROOT / ".venv")
+    clone_project(project)
     write_classes(project / "photos", photos_per_class=1, size=(32, 32))
     for channel in ("train", "test"):
         write_classes(project / "prepared" / channel, photos_per_class=1, size=(32, 32))

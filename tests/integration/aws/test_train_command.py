@@ -119,15 +119,16 @@ def put(shell: Any, bucket: str, *keys: str) -> list[str]:
     [
         (
             ["train/a/1.jpg", "test/a/1.jpg", "pretrained/w.pth", "report/report.html", ".cache/x"],
-            ["train", "test", "pretrained"],
+            {"train": "train", "test": "test", "pretrained": "pretrained"},
         ),
+        (["Train/a/1.jpg", "val/a/1.jpg"], {"train": "Train", "validation": "val"}),
         # A folder named like a channel that holds photos alone is a class.
         (["train/1.jpg", "bus/1.jpg", "car/1.jpg"], None),
         (["train/1.jpg", "train/.thumbnails/1.jpg", "bus/1.jpg"], None),
     ],
 )
 def test_channels_in_s3_are_found_as_in_a_local_folder(
-    shell: Any, bucket: str, keys: list[str], names: list[str] | None
+    shell: Any, bucket: str, keys: list[str], names: dict[str, str] | None
 ) -> None:
     done = shell.run("train", *put(shell, bucket, *keys))
     assert done.returncode == 0, done.stderr
@@ -138,7 +139,7 @@ def test_channels_in_s3_are_found_as_in_a_local_folder(
     if names is None:
         assert channels == {"train": f"s3://{bucket}/dogs/"}
     else:
-        assert channels == {name: f"s3://{bucket}/dogs/{name}/" for name in names}
+        assert channels == {channel: f"s3://{bucket}/dogs/{name}/" for channel, name in names.items()}
 
 
 @pytest.mark.parametrize(

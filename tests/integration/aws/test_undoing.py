@@ -28,6 +28,7 @@ def account(moto_url: str, cloud: "Cloud", request: pytest.FixtureRequest) -> It
     name = f"cats-{abs(hash(request.node.nodeid)) % 10**8}"
     account = Account(name, cloud, *clients)
     yield account
+    account.check_live(is_updated=False)
     for one in account.sagemaker.list_endpoints(MaxResults=100)["Endpoints"]:
         account.sagemaker.delete_endpoint(EndpointName=one["EndpointName"])
     for one in clients:

@@ -27,6 +27,7 @@ def account(moto_url: str, cloud: "Cloud", request: pytest.FixtureRequest) -> It
     clients = [boto3.client(one, endpoint_url=moto_url, **keys) for one in services]  # pyright: ignore[reportCallIssue, reportArgumentType]
     account = Account(f"cats-{abs(hash(request.node.nodeid)) % 10**8}", cloud, *clients)
     yield account
+    account.check_live(is_updated=False)
     for one in account.sagemaker.list_endpoints(MaxResults=100)["Endpoints"]:
         account.sagemaker.delete_endpoint(EndpointName=one["EndpointName"])
     for one in clients:
@@ -83,6 +84,7 @@ def test_endpoint_without_instances_is_woken_by_one_request(deploy: Any, account
     # That command creates the alarm, although it finds the policy in place.
     done = deploy(*ZERO)
     assert done.returncode == 0, done.stderr
+    assert "it costs, while it has instances, " in done.stderr
     assert account.limits() == (0, 4)
     policy, alarm = wake_policy(account), account.alarm()
     assert policy is not None

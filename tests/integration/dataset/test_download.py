@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from classifier.errors import DataError
+from commands import interrupts
 from dataset.download import download
 
 DATA = bytes(range(256)) * 4000
@@ -93,6 +96,17 @@ def test_a_broken_connection_is_resumed(site: Site, fetch: Fetch) -> None:
     path, _ = fetch()
     assert path.read_bytes() == DATA
     assert site.ranges == [None, "bytes=300000-", "bytes=700000-"]
+
+
+def test_ctrl_c_that_a_library_has_lost_ends_a_download(site: Site, tmp_path: Path) -> None:
+    def lose_ctrl_c(_: float) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    site.breaks = [300_000]
+    with interrupts.noted(), pytest.raises(KeyboardInterrupt):
+        download(site.url, tmp_path, max_bytes=LIMIT, sha256=None, sleep=lose_ctrl_c)
+    assert site.ranges == [None]
 
 
 def test_the_next_run_resumes_a_download(site: Site, fetch: Fetch) -> None:

@@ -89,6 +89,29 @@ def test_class_folders_are_the_channel_train_even_if_one_is_called_train(
     assert find_channels(vehicles) == {"train": vehicles}  # as local training reads the folder
 
 
+def test_channels_of_other_names_are_uploaded_under_their_own(
+    s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_files(tmp_path / "source", "Train/a/1.jpg", "val/a/2.jpg", "testing/a/3.jpg")
+    assert main([str(source), f"s3://{bucket}"]) == 0
+    assert capsys.readouterr().out.split() == [
+        f"{name}=s3://{bucket}/{name}/" for name in ("train", "validation", "test")
+    ]
+    assert set(keys(s3, bucket)) == {"train/a/1.jpg", "validation/a/2.jpg", "test/a/3.jpg"}
+
+
+def test_a_folder_that_holds_the_class_folders_is_reported(
+    s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_files(tmp_path / "source", "Dataset/a/1.jpg", "Dataset/b/2.jpg", "Examples/3.jpg")
+    assert main([str(source), f"s3://{bucket}", "--dry-run"]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "warning: all photos of 'Dataset' are in subfolders of the class folder, which count as one class; if those "
+        f"are the classes, pass {source}/Dataset, which holds 2 photos in 2 class folders"
+    )
+    assert keys(s3, bucket) == {}
+
+
 def test_class_folders_beside_channels_are_an_error_and_nothing_is_uploaded(
     s3: Any, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,10 +155,11 @@ def test_trials_are_followed_to_the_end(tuning: Watched, capsys: pytest.CaptureF
     assert (tuning.folder / "tuning.html").is_file()
 
 
-def test_failed_tuning_job_raises_with_its_reason(tuning: Watched) -> None:
+def test_failed_tuning_job_raises_with_its_reason(tuning: Watched, capsys: pytest.CaptureFixture[str]) -> None:
     script = Script([("Failed", [trial(1, "Failed")])], failure="No training job succeeded after 5 attempts.")
     with pytest.raises(TuningFailedError, match="failed: No training job succeeded after 5 attempts"):
         tuning.run(script)
+    assert "cost        about $0.023: 1 min of 1 × ml.g5.xlarge at $1.41 an hour (" in capsys.readouterr().out
 
 
 def test_ctrl_c_leaves_the_job_running_and_prints_how_to_stop_it(

@@ -66,13 +66,15 @@ def test_ambiguous_layouts_are_errors(tmp_path: Path, places: Sequence[str], mes
 def test_channels_beside_other_folders_are_named(tmp_path: Path) -> None:
     root = touch(tmp_path, *(f"dataset/{split}/{label}/1.jpg" for split in ("train", "val") for label in "ab"))
     touch(root, "demo/1.jpg", "README.md")
-    with pytest.raises(DataError, match=f"pass {root}/dataset, which holds train/, val/ of 2 classes .demo/ would not"):
+    with pytest.raises(
+        DataError, match=f"pass {root}/dataset, which holds train/, val/ with 4 photos in 2 class .* .demo/ "
+    ):
         find_channels(root)
 
 
 def test_class_folders_beside_other_folders_are_named(tmp_path: Path) -> None:
     root = touch(tmp_path, "images/Images/cat/1.jpg", "images/Images/dog/1.jpg", "annotations/Annotation/cat/1")
-    with pytest.raises(DataError, match=f"one class only, 'images', .* {root}/images/Images, which holds 2 class fol"):
+    with pytest.raises(DataError, match=f"one class only, 'images', .* {root}/images/Images, which holds 2 photos"):
         find_channels(root)
 
 
@@ -81,12 +83,13 @@ def test_photos_of_a_class_may_be_in_subfolders(tmp_path: Path) -> None:
     assert find_channels(root) == {"train": root}
 
 
-def test_nested_data_is_found_with_the_most_classes_first(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"a/few/{label}/1.jpg" for label in "xy"), *(f"b/many/{label}/1.jpg" for label in "xyz"))
+def test_nested_data_is_found_with_the_most_photos_first(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"a/few/{label}/1.jpg" for label in "xyz"))
+    touch(tmp_path, *(f"b/many/{label}/{number}.jpg" for label in "xy" for number in range(9)))
     touch(tmp_path, "docs/pages/1/index.html", "docs/pages/2/index.html", "a/1.jpg")
-    assert [(data.folder, data.num_classes) for data in find_nested_data(tmp_path)] == [
-        (tmp_path / "b" / "many", 3),
-        (tmp_path / "a" / "few", 2),
+    assert [tuple(data) for data in find_nested_data(tmp_path)] == [
+        (tmp_path / "b" / "many", 2, 18, ()),
+        (tmp_path / "a" / "few", 3, 3, ()),
     ]
 
 

@@ -164,6 +164,8 @@ def test_pipe_mode_is_an_error_for_known_channels(paths: Paths, channel: str) ->
         ("val", "validation"),
         ("valid", "validation"),
         ("dev", "validation"),
+        ("Val", "validation"),
+        ("testing", "test"),
         ("validaton", "validation"),
         ("tests", "test"),
         ("pre-trained", "pretrained"),

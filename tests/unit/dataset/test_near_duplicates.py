@@ -85,6 +85,8 @@ def test_each_photo_is_paired_with_the_closest_earlier_one() -> None:
 def test_the_same_bytes_are_one_photo() -> None:
     copies = [item._replace(inspection=item.inspection._replace(digest=b"x")) for item in items(random_hashes(1) * 3)]
     assert find_near_duplicates(copies) == []
+    similar = items(random_hashes(1) * 4)[3]
+    assert numbers(find_near_duplicates([copies[0], similar._replace(number=1), copies[2]])) == [(0, 1, 0, 1)]
 
 
 def test_pairs_are_found_in_and_across_all_blocks() -> None:

@@ -63,12 +63,16 @@ class TestClassFolders:
 
     def test_splits_beside_other_folders_are_named(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"data/{split}/{label}/1.jpg" for split in ("train", "val") for label in "ab"), "demo/1.jpg")
-        with pytest.raises(DataError, match=f"pass {tmp_path}/data, which holds train/, val/ of 2 classes"):
+        with pytest.raises(
+            DataError, match=f"pass {tmp_path}/data, which holds train/, val/ with 4 photos in 2 class folders"
+        ):
             list_class_folders(tmp_path)
 
     def test_class_folders_beside_other_folders_are_named(self, tmp_path: Path) -> None:
         touch(tmp_path, *(f"images/Images/{label}/1.jpg" for label in "abc"), "annotations/Annotation/a/1")
-        with pytest.raises(DataError, match=f"did you mean {tmp_path}/images/Images, which holds 3 class folders"):
+        with pytest.raises(
+            DataError, match=f"did you mean {tmp_path}/images/Images, which holds 3 photos in 3 class folders"
+        ):
             list_class_folders(tmp_path)
 
     def test_a_folder_in_an_archive_is_named_by_its_path_there(self, tmp_path: Path) -> None:
@@ -85,8 +89,8 @@ class TestClassFolders:
         (warning,) = list_class_folders(tmp_path).warnings
         assert warning == (
             "all photos of 'crops', 'full' are in subfolders of the class folder, which count as one class; if those "
-            f"are the classes, pass {tmp_path}/crops, which holds 3 class folders, or {tmp_path}/full, which holds 3 "
-            "class folders"
+            f"are the classes, pass {tmp_path}/crops, which holds 3 photos in 3 class folders, or {tmp_path}/full, "
+            "which holds 3 photos in 3 class folders"
         )
         assert list_class_folders(touch(tmp_path / "deep", "cat/1.jpg", "cat/more/2.jpg", "dog/3.jpg")).warnings == []
 

@@ -6,7 +6,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPResponse
-from typing import Any
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -15,6 +18,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from aws.errors import CloudError
 from commands import interrupts
 from commands.running import run_command
+from launch.endpoint.asynchronous import AsyncInvocations, QueuedPhoto
 from launch.platform.jobs import Job
 from launch.platform.monitoring import wait
 from support.cloud_script import Cloud
@@ -94,16 +98,44 @@ def test_ctrl_c_that_a_library_has_lost_ends_the_wait(lose: Callable[[], None]) 
     assert next(looks) == 2
 
 
+@pytest.mark.usefixtures("noted")
+def test_lost_ctrl_c_ends_the_wait_for_an_answer(tmp_path: Path) -> None:
+    photo = tmp_path / "1.jpg"
+    asked = AsyncInvocations(
+        cast(Any, SimpleNamespace(interval_s=0)),
+        cast(Any, SimpleNamespace(read=lambda _: None)),
+        {"EndpointName": "dogs"},
+        "s3://bucket/photos",
+        wait_s=5,
+        sleep=lambda _: replace_ctrl_c(),
+        clock=count().__next__,
+    )
+    asked._queued[photo] = QueuedPhoto("s3://bucket/photos/1.jpg", "s3://bucket/answers/1.out", None)
+    with pytest.raises(KeyboardInterrupt):
+        asked.answer(photo)
+
+
+class Finalized:
+    """An object with a finalizer of Python's own, which reports what is raised there."""
+
+    def __del__(self) -> None:
+        press_ctrl_c()
+
+
+@pytest.mark.parametrize("finalized", [Response, Finalized])
 def test_finalizer_loses_ctrl_c_without_a_word(
-    recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+    finalized: Callable[[], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    reported: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", reported.append)
+
     def run() -> int:
-        Response()
+        finalized()
         return 0
 
     assert run_command("train", run) == 130
     assert capsys.readouterr().err == "train: stopped\n"
-    assert not recwarn.list
+    assert not reported
 
 
 def test_error_that_replaces_ctrl_c_is_no_crash(capsys: pytest.CaptureFixture[str]) -> None:

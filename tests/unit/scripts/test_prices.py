@@ -102,6 +102,12 @@ def test_refused_price_list_and_broken_cache_fall_back_to_the_table(cloud: Cloud
     assert len(cloud.bodies("GetProducts")) == 2
 
 
+def test_price_list_is_not_asked_again_where_it_is_throttled(cloud: Cloud) -> None:
+    cloud.refuse("GetProducts", "ThrottlingException")
+    assert find_rate(Use.TRAINING, "ml.g5.xlarge", 1, "eu-west-1").dollars == 1.408
+    assert len(cloud.bodies("GetProducts")) == 1
+
+
 def test_without_region_or_credentials_the_table_is_used(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -135,9 +141,11 @@ def test_limits_are_rate_times_count_times_time() -> None:
 
 
 def test_endpoints_cost_day_and_night() -> None:
-    assert describe_standing(PAIR, max_instances=4) == (
-        "2 × ml.g5.xlarge: $2.82 an hour, $67.58 a day, $2,028 in 30 days (here); up to 4 × as it scales"
-    )
+    cost = "2 × ml.g5.xlarge: $2.82 an hour, $67.58 a day, $2,028 in 30 days (here)"
+    assert describe_standing(PAIR) == cost
+    assert describe_standing(PAIR, max_instances=4) == f"{cost}; up to 4 instances as it scales"
+    to_zero = "; nothing while it has scaled to none, up to 4 instances as it scales"
+    assert describe_standing(PAIR, min_instances=0, max_instances=4) == f"{cost}{to_zero}"
 
 
 def test_billed_time_is_multiplied_by_the_instances_and_shows_what_spot_saved() -> None:

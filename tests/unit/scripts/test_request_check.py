@@ -80,6 +80,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "--max-runtime": ("--max-runtime", "3600"),
         "--no-improvement": ("--no-improvement", "3"),
         "--watch": None,
+        "--stop": None,
     },
     "deploy": {
         **COMMON,

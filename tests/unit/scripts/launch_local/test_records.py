@@ -18,10 +18,11 @@ ESCAPE = "../../escape"
 BY_NAME = {
     "describe_training_job": "TrainingJobName",
     "stop_training_job": "TrainingJobName",
-    "delete_training_job": "TrainingJobName",
     "describe_transform_job": "TransformJobName",
     "stop_transform_job": "TransformJobName",
-    "delete_transform_job": "TransformJobName",
+    "describe_hyper_parameter_tuning_job": "HyperParameterTuningJobName",
+    "stop_hyper_parameter_tuning_job": "HyperParameterTuningJobName",
+    "list_training_jobs_for_hyper_parameter_tuning_job": "HyperParameterTuningJobName",
     "describe_model": "ModelName",
     "delete_model": "ModelName",
     "describe_endpoint_config": "EndpointConfigName",

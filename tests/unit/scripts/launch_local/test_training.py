@@ -149,14 +149,14 @@ RESUME = """
 
 def test_interrupted_job_starts_again_with_its_checkpoints_alone(tmp_path: Path) -> None:
     # The program does not end on SIGTERM, so that SIGKILL follows.
-    jobs = Jobs(tmp_path, grace_s=0.2, interrupt_after_s=1.5)
+    jobs = Jobs(tmp_path, grace_s=0.2, interrupt_after_s=3)
     kept = jobs.folder / "kept"
     record = jobs.run(f'trap "" TERM; {RESUME}', checkpoints=kept.as_uri(), resources=Resources(spot=True))
     assert record["TrainingJobStatus"] == "Completed", record
     transitions = record["SecondaryStatusTransitions"]
     first = ["Starting", "Downloading", "Training", "Interrupted"]
     assert [one["Status"] for one in transitions] == [*first, "Starting", "Training", "Uploading", "Completed"]
-    message = f"interrupted after 1.5 s, as on Spot capacity; it starts again with the checkpoints in {kept.as_uri()}"
+    message = f"interrupted after 3 s, as on Spot capacity; it starts again with the checkpoints in {kept.as_uri()}"
     assert transitions[3]["StatusMessage"] == message
     assert LogTail(LocalLogs(jobs.client.folder), TRAINING_JOBS, "job/").new_lines() == ["partial", message]
     assert (jobs.base() / "model" / "found").read_text(encoding="utf-8").split() == [
@@ -169,7 +169,7 @@ def test_interrupted_job_starts_again_with_its_checkpoints_alone(tmp_path: Path)
 
 
 def test_interrupted_job_without_checkpoints_starts_from_the_beginning(tmp_path: Path) -> None:
-    jobs = Jobs(tmp_path, interrupt_after_s=1)
+    jobs = Jobs(tmp_path, interrupt_after_s=3)
     # Beside /opt/ml, so that it outlives the attempt.
     count = "echo >> $base/../n; mkdir -p $base/checkpoints; ls $base/checkpoints > $base/model/found; "
     script = f"{count} touch $base/checkpoints/1; [ $(wc -l < $base/../n) = 2 ] && exit 0; exec sleep 60"

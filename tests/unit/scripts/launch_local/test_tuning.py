@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+import teardown
 from launch.local.client import LocalClient
 from launch.local.processes import is_alive, running_pid
 from launch.training.request import TrainingSpec
@@ -90,7 +91,9 @@ def tuning(tmp_path: Path) -> Iterator[Tuning]:
         tuning.close()
 
 
-def test_job_runs_its_trials_and_is_described_as_on_the_platform(tuning: Tuning) -> None:
+def test_job_runs_its_trials_and_is_described_as_on_the_platform(
+    tuning: Tuning, capsys: pytest.CaptureFixture[str]
+) -> None:
     tuning.create()
     assert tuning.client.list_hyper_parameter_tuning_jobs()["HyperParameterTuningJobSummaries"][0]["Strategy"]
     record = tuning.wait()
@@ -112,6 +115,7 @@ def test_job_runs_its_trials_and_is_described_as_on_the_platform(tuning: Tuning)
     assert tuning.client.list_tags(ResourceArn=record["HyperParameterTuningJobArn"])["Tags"] == job["Tags"]
     check_continuation(tuning, first, second)
     check_warm_start(tuning)
+    check_teardown(tuning, capsys)
 
 
 def check_continuation(tuning: Tuning, *before: Record) -> None:
@@ -135,6 +139,15 @@ def check_warm_start(tuning: Tuning) -> None:
     assert tuning.wait("warm")["HyperParameterTuningJobStatus"] == "Completed"
     log = tuning.client.folder / "hyper-parameter-tuning-jobs" / "warm" / "supervisor.log"
     assert log.read_text() == "3 trials of dogs are within these ranges\n"
+
+
+def check_teardown(tuning: Tuning, capsys: pytest.CaptureFixture[str]) -> None:
+    assert teardown.main(["--local", "--folder", str(tuning.client.folder), "--jobs", "--yes"]) == 0
+    out = capsys.readouterr().out
+    assert "removed   tuning dogs\n" in out
+    assert "removed   tuning warm\n" in out
+    assert tuning.client.list_hyper_parameter_tuning_jobs()["HyperParameterTuningJobSummaries"] == []
+    assert tuning.client.list_training_jobs()["TrainingJobSummaries"] == []
 
 
 def test_stopped_job_ends_its_trials_which_do_not_count(tuning: Tuning) -> None:
@@ -175,6 +188,9 @@ def test_job_without_a_successful_trial_fails_with_the_reason_of_one(tuning: Tun
     tuning.create(jobs=1, parallel=1, objective="validation:loss")
     reason = "all 1 trials are done, and no trial has completed: no finite validation:loss in its log"
     assert tuning.wait()["FailureReason"] == reason
+    assert teardown.main(["--local", "--folder", str(tuning.client.folder), "--jobs", "--yes"]) == 0
+    kinds = ("hyper-parameter-tuning-jobs", "training-jobs")
+    assert [list((tuning.client.folder / kind).iterdir()) for kind in kinds] == [[], []]
 
 
 def test_requests_that_cannot_be_run_are_refused(tuning: Tuning) -> None:
