@@ -307,9 +307,8 @@ def _print_cost(deployment: Deployment, options: EndpointOptions) -> None:
     elif options.serverless:
         cost = f"it is billed {_describe_serverless(options.serverless)}"
     else:
-        price = _standing(options, _num_instances(deployment, options))
-        sleeps = options.scaling.min_instances == 0
-        cost = f"it costs, while it has instances, {price}" if sleeps else f"it costs, even without requests, {price}"
+        idle = "" if options.scaling.min_instances == 0 else ", even without requests,"
+        cost = f"it costs{idle} {_standing(options, _num_instances(deployment, options))}"
     print_status(f"{cost}; remove it with {command('teardown', '--name', options.name)}{deployment.platform.flags}")
 
 

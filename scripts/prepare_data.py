@@ -43,7 +43,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="prepare_data",
+        prog="prepare_data.py",
         description=__doc__,
         epilog=f"Kinds of defects, and the actions for --on (the first is the default):\n{describe_kinds()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,9 +1,10 @@
 """List what these commands left running on SageMaker (with --local, on this machine) and its cost; remove it.
 
-Only resources with the tag project=image-classifier are listed: endpoints, their configs and models, running jobs.
-With --name they are those of exactly this name, and the configs and models that the endpoints among them use; with
---owner those of one person, by the tag owner that the commands set to the name of who calls them. A config or a model
-that another endpoint uses is kept, whoever created that endpoint. Files in S3 and images in ECR are kept.
+Only resources with the tag project=image-classifier are listed: endpoints, their configs and models, running jobs,
+and the warm pools of ended ones. With --name they are those of exactly this name, with the configs and models of its
+endpoint, also those that earlier deployments have left; with --owner those of one person, by the tag owner that the
+commands set to the name of who calls them. A config or a model that another endpoint or a running batch transform uses
+is kept, whoever created those. Files in S3 and images in ECR are kept.
 
 With --local --jobs, jobs that have ended are listed, too, with their sizes, and deleted with their models, checkpoints,
 reports and logs, except for what --output has placed elsewhere.
@@ -54,7 +55,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--yes", action="store_true", help="remove without asking for confirmation")
     parser.add_argument("--jobs", action="store_true", help="with --local: also delete ended jobs, to free the disk")
-    add_common(parser)
+    add_common(parser, dry_run="list them and remove nothing")
     return parser.parse_args(arguments)
 
 
@@ -62,19 +63,12 @@ def _run(options: argparse.Namespace) -> int:
     check_needs(options, jobs="local")
     if options.local and options.owner is not None:
         raise ConfigError("--owner is for AWS: resources on this machine have no owner")
-    platform = platform_options(options).connect()
-    owner = caller_name(options.region) if options.owner == "" else options.owner
-    with translate_errors("SageMaker"):
-        references = find_references(platform.sagemaker)
-    resources = find_resources(
-        platform, local=options.local, region=options.region, owner=owner, ended_jobs=options.jobs
-    )
-    resources, kept = select(resources, references, options.name)
-    for one, user in kept.items():
-        print_status(f"teardown: kept {one}: endpoint {user} uses it")
+    place = platform_options(options)
+    found = place.look_up(lambda: _find(options, place.connect()), None, "what is left is not known")
+    if found is None:
+        return 0
+    platform, resources = found
     if not resources:
-        name = "" if options.name is None else f" of the name {options.name}"
-        print(f"nothing{name}{f' of the owner {owner}' if owner else ''} is left")
         return 0
     _print(resources)
     if options.dry_run:
@@ -83,6 +77,23 @@ def _run(options: argparse.Namespace) -> int:
         print_status("teardown: nothing was removed")
         return 1
     return _remove_all(platform, resources)
+
+
+def _find(options: argparse.Namespace, platform: Platform) -> tuple[Platform, list[Resource]]:
+    """Return what the command line selects; what is kept, and that nothing is left, is printed."""
+    owner = caller_name(options.region) if options.owner == "" else options.owner
+    with translate_errors("SageMaker"):
+        references = find_references(platform.sagemaker)
+    resources = find_resources(
+        platform, local=options.local, region=options.region, owner=owner, ended_jobs=options.jobs
+    )
+    resources, kept = select(resources, references, options.name)
+    for one, user in kept.items():
+        print_status(f"teardown: kept {one}: {user} uses it")
+    if not resources:
+        name = "" if options.name is None else f" of the name {options.name}"
+        print(f"nothing{name}{f' of the owner {owner}' if owner else ''} is left")
+    return platform, resources
 
 
 def _print(resources: Sequence[Resource]) -> None:
@@ -108,18 +119,19 @@ def _remove_all(platform: Platform, resources: Sequence[Resource]) -> int:
     deleted = [one for one in endpoints if _remove(one)]
     # Not before all endpoints were tried: what costs money comes first.
     are_clean = [_try(one, one.clean_up) for one in deleted]
-    are_stopped = [_remove(one) for one in running]
-    are_removed = _remove_parts(platform, parts, [one.name for one in deleted])
+    stopped = [one for one in running if _remove(one)]
+    are_removed = _remove_parts(platform, parts, [str(one) for one in (*deleted, *stopped)])
     # After the models, which may refer to their artifacts.
     are_deleted = [_remove(one) for one in ended]
-    return int(len(deleted) < len(endpoints) or not all([*are_clean, *are_stopped, are_removed, *are_deleted]))
+    are_ended = [len(deleted) == len(endpoints), len(stopped) == len(running)]
+    return int(not all([*are_ended, *are_clean, are_removed, *are_deleted]))
 
 
 def _remove_parts(platform: Platform, parts: Sequence[Resource], deleted: Sequence[str]) -> bool:
-    """Remove configs and models, except those that an endpoint still references.
+    """Remove configs and models, except those that an endpoint or a job still references.
 
     Args:
-        deleted: the endpoints whose deletion was accepted.
+        deleted: the endpoints and jobs whose end was accepted.
     """
     if not parts:
         return True
@@ -127,13 +139,13 @@ def _remove_parts(platform: Platform, parts: Sequence[Resource], deleted: Sequen
         with translate_errors("SageMaker"):
             references = find_references(platform.sagemaker, deleted=deleted)
     except UserError as error:
-        print_status(f"teardown: {error}; configs and models were kept, as endpoints may use them")
+        print_status(f"teardown: {error}; configs and models were kept, as endpoints or jobs may use them")
         return False
     are_removed = True
     for one in parts:
         user = references.user_of(one.kind, one.name)
         if user:
-            print_status(f"teardown: kept {one.kind} {one.name}: endpoint {user} uses it")
+            print_status(f"teardown: kept {one}: {user} uses it")
         are_removed = not user and _remove(one) and are_removed
     return are_removed
 
@@ -142,7 +154,7 @@ def _remove(resource: Resource) -> bool:
     if not _try(resource, resource.remove):
         return False
     done = "stopping" if resource.state == _RUNNING else "removed"
-    print(f"{done:<10}{resource.kind} {resource.name}", flush=True)
+    print(f"{done:<10}{resource}", flush=True)
     return True
 
 
@@ -150,7 +162,7 @@ def _try(resource: Resource, action: Callable[[], object]) -> bool:
     """Return whether an action succeeded, or somebody else had removed the resource; an error is printed."""
     interrupts.check()
     try:
-        with translate_errors(f"{resource.kind} {resource.name}"), ignore_missing():
+        with translate_errors(str(resource)), ignore_missing():
             action()
     except UserError as error:
         print_status(f"teardown: {error}")

@@ -129,7 +129,7 @@ def _tuning_options(arguments: argparse.Namespace, defaults: Path | None) -> Tun
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = create_parser("tune", __doc__)
+    parser = create_parser("tune.py", __doc__)
     parser.add_argument("ranges", metavar="RANGES", nargs="?", type=Path, help="JSON file of the API's ParameterRanges")
     parser.add_argument("hyperparameter", nargs="*", metavar="KEY=VALUE", help="fixed hyperparameters")
     _add_search(parser)

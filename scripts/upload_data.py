@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="upload_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="upload_data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of channels, or of class folders")
     parser.add_argument("location", metavar="S3_URI", help="s3://bucket/prefix, below which each channel is uploaded")

@@ -22,7 +22,7 @@ from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from aws.errors import CloudError, translate_errors
+from aws.errors import CloudError, UnreachableError, translate_errors
 from classifier.contract.channels import is_junk_file
 from classifier.errors import DataError
 from commands import interrupts
@@ -114,7 +114,7 @@ def upload_folder(
 
     Args:
         client: a boto3 S3 client with a connection for each thread.
-        log: called with one line for each change that a dry run would make.
+        log: called with one line for each change that a dry run would make, and for what it could not look up.
 
     Raises:
         CloudError: S3 rejects a request or can't be reached.
@@ -123,8 +123,20 @@ def upload_folder(
     upload = _Upload(client, location, options, log)
     total = sum(1 for _ in walk(folder))
     with translate_errors(str(location)), progress(f"uploading {folder.name}", total, unit="files") as advance:
-        upload.run(_join(walk(folder), list_objects(client, location)), advance)
+        objects = list_objects(client, location)
+        upload.run(_join(walk(folder), _if_known(objects, location, log) if options.dry_run else objects), advance)
     return upload.summary
+
+
+def _if_known(
+    objects: Iterator[RemoteObject], location: S3Location, log: Callable[[str], object]
+) -> Iterator[RemoteObject]:
+    """Yield the objects below a location, or none if S3 can't be asked, for lack of credentials for example."""
+    try:
+        with translate_errors(str(location)):
+            yield from objects
+    except UnreachableError as error:
+        log(f"not checked: {error}; files that may be there are taken to be missing")
 
 
 class _Upload:

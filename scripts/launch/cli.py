@@ -27,8 +27,12 @@ def create_parser(prog: str, description: str | None) -> argparse.ArgumentParser
     )
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add ``--local``, ``--folder``, ``--dry-run`` and ``--region``."""
+def add_common(parser: argparse.ArgumentParser, *, dry_run: str = "print the exact requests and send nothing") -> None:
+    """Add ``--local``, ``--folder``, ``--dry-run`` and ``--region``.
+
+    Args:
+        dry_run: the help of ``--dry-run``.
+    """
     parser.add_argument("--local", action="store_true", help="run on this machine, without an AWS account")
     parser.add_argument(
         "--folder",
@@ -37,7 +41,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="with --local: where jobs and endpoints are stored (default: local_test/sagemaker)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the exact requests and send nothing")
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
     parser.add_argument("--region", metavar="NAME", help="AWS region (default: that of the AWS CLI)")
 
 

@@ -1,6 +1,6 @@
 """Inventory of the resources that these commands created, found by the project's tag, and their removal.
 
-What a live endpoint references is not removed (:mod:`launch.platform.references`).
+What a live endpoint or a running job references is not removed (:mod:`launch.platform.references`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 from aws.errors import CloudError, translate_errors
 from launch.platform.autoscaling import Autoscaling, wake_name
 from launch.platform.clients import Platform
+from launch.platform.models import is_content_name
 from launch.platform.price_list import Use
 from launch.platform.prices import find_rate
 from launch.platform.references import References
@@ -18,6 +19,7 @@ from launch.platform.resources import all_pages, describe, scalable_target
 from launch.platform.tagged import TaggedResources
 
 _RUNNING = {"StatusEquals": "InProgress"}
+_KEPT = {"WarmPoolStatusEquals": "Available"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Resource:
     """One resource.
 
     Attributes:
-        kind: endpoint, config, model, tuning, training or transform.
+        kind: endpoint, config, model, tuning, training, transform or pool.
         state: its status, where it has one; InProgress is a running job's.
         cost: what it costs to keep, empty if nothing.
         remove: deletes it, or stops it if it is a job.
@@ -39,6 +41,9 @@ class Resource:
     remove: Callable[[], object]
     clean_up: Callable[[], object] = lambda: None
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
 
 def select(
     resources: Sequence[Resource], references: References, pattern: str | None
@@ -47,25 +52,29 @@ def select(
 
     Args:
         resources: all resources of the project.
-        references: of the account's endpoints.
+        references: of the account's endpoints and running jobs.
         pattern: a name, or with ``*`` at its end the beginning of names; None means all resources.
 
     Returns:
-        The resources of that name, and the configs and models that the endpoints among them reference; and those of
-        them that are kept, such as ``model dogs-1``, with the endpoint that is not chosen and references them.
+        The resources of that name, the configs and models that the endpoints among them reference, and those of the
+        name's earlier deployments; and those of all these that are kept, such as ``model dogs-1``, with who is not
+        chosen and references them.
     """
-    named = [one for one in resources if pattern is None or _matches(one.name, pattern)]
-    endpoints = {one.name for one in named if one.kind == "endpoint"}
-    used = {each for name in endpoints for each in references.by_endpoint.get(name, ())}
+    named = [one for one in resources if pattern is None or _matches(one, pattern)]
+    users = {str(one) for one in named}
+    used = {each for one in named if one.kind == "endpoint" for each in references.by_user.get(str(one), ())}
     names = {(one.kind, one.name) for one in named} | used
     chosen = [one for one in resources if (one.kind, one.name) in names]
-    users = [references.user_of(one.kind, one.name, besides=endpoints) for one in chosen]
-    kept = {f"{one.kind} {one.name}": user for one, user in zip(chosen, users, strict=True) if user}
-    return [one for one, user in zip(chosen, users, strict=True) if not user], kept
+    others = [references.user_of(one.kind, one.name, besides=users) for one in chosen]
+    kept = {str(one): user for one, user in zip(chosen, others, strict=True) if user}
+    return [one for one, user in zip(chosen, others, strict=True) if not user], kept
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+def _matches(resource: Resource, pattern: str) -> bool:
+    if pattern.endswith("*"):
+        return resource.name.startswith(pattern[:-1])
+    is_deployed = resource.kind in ("config", "model") and is_content_name(resource.name, pattern)
+    return resource.name == pattern or is_deployed
 
 
 def find_resources(
@@ -76,7 +85,7 @@ def find_resources(
     owner: str | None = None,
     ended_jobs: bool = False,
 ) -> list[Resource]:
-    """List the project's endpoints, configs, models and running jobs, in an order in which they can be removed.
+    """List the project's endpoints, configs, models, running jobs and warm pools, as they can be removed in turn.
 
     Args:
         owner: only those with this tag ``owner``; None for all.
@@ -94,6 +103,7 @@ def find_resources(
             *inventory.tunings(),
             *inventory.trainings(),
             *inventory.transforms(),
+            *inventory.warm_pools(),
             *(inventory.ended_jobs() if ended_jobs else ()),
         ]
 
@@ -161,6 +171,21 @@ class _Inventory:
             remove = partial(sagemaker.stop_transform_job, TransformJobName=name)
             yield Resource("transform", name, "InProgress", cost, remove)
 
+    def warm_pools(self) -> Iterator[Resource]:
+        """List the instances that are kept after a training job, which cost as much as while it ran."""
+        if self.local:
+            return
+        sagemaker = self.platform.sagemaker
+        for item in self._tagged("list_training_jobs", "TrainingJobSummaries", "TrainingJobArn", **_KEPT):
+            name = item["TrainingJobName"]
+            described = sagemaker.describe_training_job(TrainingJobName=name)
+            state = described.get("WarmPoolStatus", {}).get("Status")
+            if state != _KEPT["WarmPoolStatusEquals"]:
+                continue
+            end = {"KeepAlivePeriodInSeconds": 0}
+            remove = partial(sagemaker.update_training_job, TrainingJobName=name, ResourceConfig=end)
+            yield Resource("pool", name, state, self._cost(Use.TRAINING, described["ResourceConfig"]), remove)
+
     def ended_jobs(self) -> Iterator[Resource]:
         """List the local jobs that have ended; they cost nothing but disk space."""
         for job in self.platform.sagemaker.jobs_on_disk():
@@ -180,7 +205,8 @@ class _Inventory:
             return "unknown"
         variant = config["ProductionVariants"][0]
         if "ServerlessConfig" in variant:
-            return "per request"
+            provisioned = variant["ServerlessConfig"].get("ProvisionedConcurrency")
+            return f"per request, and day and night for {provisioned} provisioned" if provisioned else "per request"
         # The number that autoscaling has chosen, rather than the initial one.
         current = (described.get("ProductionVariants") or [{}])[0].get("CurrentInstanceCount")
         count = current if current is not None else variant["InitialInstanceCount"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from launch.local.storage import is_local, local_path
 from launch.platform.clients import PlatformOptions
 from launch.platform.resources import NO_SECURITY, ContainerOptions, Security, tag_list
 
-_MAX_BASE_NAME = 50  # of the API's 63 characters; the digest takes the rest
+_MAX_BASE_NAME, _DIGEST_CHARS = 50, 12  # of the API's 63 characters, one of which is a hyphen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,13 @@ def named_model_request(
 def content_name(base: str, *parts: object) -> str:
     """Return a name that depends only on ``base`` and the JSON of ``parts``, so that the same request is sent once."""
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{base[:_MAX_BASE_NAME]}-{digest[:12]}"
+    return f"{base[:_MAX_BASE_NAME]}-{digest[:_DIGEST_CHARS]}"
+
+
+def is_content_name(name: str, base: str) -> bool:
+    """Whether a name is one that :func:`content_name` returns for ``base``."""
+    pattern = f"{re.escape(base[:_MAX_BASE_NAME])}-[0-9a-f]{{{_DIGEST_CHARS}}}"
+    return re.fullmatch(pattern, name) is not None
 
 
 def resolve_artifact(model: str, platform: PlatformOptions) -> str:

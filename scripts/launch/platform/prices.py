@@ -104,7 +104,7 @@ def describe_limit(rate: Rate, seconds: int, *, jobs: int | None = None, word: s
     factors += [f"{rate.num_instances} instances"] if rate.num_instances > 1 else []
     factors += [f"at most {hours(seconds)}", dollars(rate.dollars)]
     total = (jobs or 1) * rate.total * seconds / _S_PER_HOUR
-    discount = "; Spot capacity is usually up to 70-90 % less" if spot else ""
+    discount = "; Spot capacity usually costs 70 to 90 % less" if spot else ""
     return f"{' × '.join(factors)} = at most {dollars(total)} ({rate.instance_type}; {rate.source}){discount}"
 
 

@@ -1,10 +1,10 @@
-"""References from live endpoints to configs and models. Nothing that a live endpoint references is ever deleted.
+"""References from live endpoints and running jobs to configs and models. Nothing that is referenced is ever deleted.
 
 Both ways to delete a config or a model, the undoing of a failed command and ``teardown.py``, first ask
 :func:`find_references`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,42 +19,47 @@ _FIRST_SERVER_ERROR = 500
 
 @dataclass(frozen=True)
 class References:
-    """What endpoints reference.
+    """What endpoints and running transform jobs reference.
 
     Attributes:
-        by_endpoint: for each endpoint, kind and name of its configs and models; an endpoint that is being updated has
-            the present ones and the next ones.
+        by_user: for each of them, such as ``endpoint dogs`` or ``transform dogs-1``, kind and name of its configs and
+            models; an endpoint that is being updated has the present ones and the next ones.
     """
 
-    by_endpoint: Mapping[str, frozenset[tuple[str, str]]]
+    by_user: Mapping[str, frozenset[tuple[str, str]]]
 
     def user_of(self, kind: str, name: str, *, besides: Collection[str] = ()) -> str | None:
-        """Return an endpoint that references a config or a model, or None if there is none.
+        """Return who references a config or a model, such as ``endpoint dogs``, or None if nobody does.
 
         Args:
             kind: ``config`` or ``model``.
-            besides: endpoints that do not count.
+            besides: users that do not count.
         """
-        users = (one for one, used in self.by_endpoint.items() if one not in besides and (kind, name) in used)
+        users = (one for one, used in self.by_user.items() if one not in besides and (kind, name) in used)
         return next(users, None)
 
 
 def find_references(sagemaker: Any, *, deleted: Collection[str] = ()) -> References:
-    """Describe all endpoints of the account, not only the project's, and their configs.
+    """Describe all endpoints and running transform jobs of the account, not only the project's.
 
     Args:
         sagemaker: boto3's ``sagemaker`` client, or the local one.
-        deleted: endpoints whose deletion was accepted; like those that are being deleted, they reference nothing.
+        deleted: users, such as ``endpoint dogs``, whose end was accepted; like those that are ending, they reference
+            nothing.
 
     Raises:
         ClientError: AWS refused a request.
     """
-    listed = all_pages(sagemaker.list_endpoints, "Endpoints", MaxResults=100)
-    names = [one["EndpointName"] for one in listed if one["EndpointName"] not in deleted]
-    return References({name: frozenset(_references(sagemaker, name)) for name in names})
+    endpoints = all_pages(sagemaker.list_endpoints, "Endpoints", MaxResults=100)
+    found = {f"endpoint {name}": _of_endpoint(sagemaker, name) for name in (one["EndpointName"] for one in endpoints)}
+    for job in all_pages(sagemaker.list_transform_jobs, "TransformJobSummaries", StatusEquals="InProgress"):
+        name = job["TransformJobName"]
+        model = sagemaker.describe_transform_job(TransformJobName=name)["ModelName"]
+        found[f"transform {name}"] = {("model", model)}
+    return References({user: frozenset(used) for user, used in found.items() if user not in deleted})
 
 
-def _references(sagemaker: Any, endpoint: str) -> set[tuple[str, str]]:
+def _of_endpoint(sagemaker: Any, endpoint: str) -> set[tuple[str, str]]:
     described = describe(sagemaker, "endpoint", endpoint)
     if described is None or described["EndpointStatus"] == "Deleting":
         return set()
@@ -67,7 +72,17 @@ def _references(sagemaker: Any, endpoint: str) -> set[tuple[str, str]]:
         config = describe(sagemaker, "config", name) or {}
         variants = [*config.get("ProductionVariants", ()), *config.get("ShadowProductionVariants", ())]
         found |= {("config", name), *(("model", one["ModelName"]) for one in variants if "ModelName" in one)}
+        if not all("ModelName" in one for one in variants):
+            found |= {("model", model) for model in _models_of_components(sagemaker, endpoint)}
     return found
+
+
+def _models_of_components(sagemaker: Any, endpoint: str) -> Iterator[str]:
+    """Yield the models of an endpoint's inference components, which only variants without a model can have."""
+    for one in all_pages(sagemaker.list_inference_components, "InferenceComponents", EndpointNameEquals=endpoint):
+        described = sagemaker.describe_inference_component(InferenceComponentName=one["InferenceComponentName"])
+        if "ModelName" in described.get("Specification", {}):
+            yield described["Specification"]["ModelName"]
 
 
 @dataclass
@@ -108,7 +123,7 @@ class CreatedResources:
                 raise
 
     def undo(self) -> list[str]:
-        """Delete what was created, except what a live endpoint references.
+        """Delete what was created, except what a live endpoint or a running job references.
 
         Returns:
             The resources that are left, such as ``model dogs-1``: referenced, or AWS could not be asked.

@@ -242,6 +242,12 @@ def test_resources_are_listed_with_their_price_and_removed_with_yes(shell: Any, 
     assert not any(name in one["ResourceId"] for one in targets["ScalableTargets"])
 
 
+def test_provisioned_concurrency_is_listed_as_a_cost(shell: Any, artifact: str, name: str) -> None:
+    assert deploy(shell, artifact, name, "--serverless", "--provisioned", "2").returncode == 0
+    listed = shell.run("teardown", "--name", name, "--dry-run")
+    assert "per request, and day and night for 2 provisioned" in listed.stdout
+
+
 def test_untagged_resources_are_left_alone(shell: Any, name: str) -> None:
     container = {"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz"}
     shell.client("sagemaker").create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)

@@ -50,7 +50,7 @@ def test_training_job_is_created_followed_and_its_results_are_shown(shell: Any, 
     source = f"AWS price list of {datetime.now(UTC):%Y-%m-%d}, us-east-1"
     limit = f"at most 6 h × $2.00 = at most $12.00 (ml.g5.xlarge; {source})"
     assert done.stdout.startswith(
-        f"cost        {limit}; Spot capacity is usually up to 70-90 % less\njob         one\n"
+        f"cost        {limit}; Spot capacity usually costs 70 to 90 % less\njob         one\n"
     )
     assert f"billed      900 s × $2.00 an hour = $0.50 ({source}); Spot saved 75% of 3,600 s\n" in done.stdout
     assert "status      Starting" in done.stdout
@@ -376,3 +376,9 @@ def test_a_warm_pool_is_part_of_the_cost_and_can_be_ended(shell: Any, cloud: "Cl
     assert "), for at most 30 min\n" in done.stdout
     end = "aws sagemaker update-training-job --training-job-name warm --resource-config KeepAlivePeriodInSeconds=0\n"
     assert end in done.stdout
+    cloud.answer("UpdateTrainingJob", {"TrainingJobArn": "arn:aws:sagemaker:us-east-1:123456789012:training-job/warm"})
+    removed = shell.run("teardown", "--name", "warm", "--yes")
+    assert removed.stdout.startswith("pool      warm  Available  1 × ml.g5.xlarge, $1.41 an hour (built-in table")
+    assert removed.stdout.endswith("removed   pool warm\n")
+    end = {"TrainingJobName": "warm", "ResourceConfig": {"KeepAlivePeriodInSeconds": 0}}
+    assert cloud.bodies("UpdateTrainingJob") == [end]

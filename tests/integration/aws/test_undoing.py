@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
+from launch.platform.references import find_references
 from support.account import IMAGE, OURS, ROLE, Account
 from support.cloud_script import Updates
 
@@ -335,7 +336,7 @@ def test_endpoints_that_cannot_be_described_after_the_deletion_keep_configs_and_
     account.check_live()
     assert done.returncode == 1
     assert "the credentials have expired" in done.stderr
-    assert "configs and models were kept, as endpoints may use them" in done.stderr
+    assert "configs and models were kept, as endpoints or jobs may use them" in done.stderr
     assert account.has_all(f"{account.name}-old")
 
 
@@ -355,6 +356,18 @@ def test_name_selects_one_endpoint_and_what_it_references(shell: Any, account: A
     config = teardown(shell, f"{name}-634e550ce8db")
     account.check_live()
     assert f"kept config {name}-634e550ce8db: endpoint {name}-64 uses it" in config.stderr
+
+
+def test_name_selects_what_earlier_deployments_have_left(shell: Any, account: Account) -> None:
+    name = account.name
+    earlier, present, other = f"{name}-0123456789ab", f"{name}-ba9876543210", f"{name}-6-0123456789ab"
+    for config in (earlier, other):
+        account.add_endpoint(name, config)
+        account.sagemaker.delete_endpoint(EndpointName=name)
+    account.add_endpoint(name, present)
+    done = teardown(shell, name)
+    assert done.returncode == 0, done.stderr
+    assert [account.has_all(one) for one in (earlier, present, other)] == [False, False, True]
 
 
 def test_trailing_star_selects_a_beginning_and_spares_what_other_endpoints_use(shell: Any, account: Account) -> None:
@@ -378,6 +391,32 @@ def test_trailing_star_selects_a_beginning_and_spares_what_other_endpoints_use(s
     assert not account.has("endpoint", f"{name}-b")
     assert account.has_all(f"{name}-a")
     assert account.has_all(f"{name}-b")
+
+
+def test_model_of_a_running_transform_job_is_kept(shell: Any, account: Account) -> None:
+    model, job = f"{account.name}-old", f"{account.name}-job"
+    account.add_endpoint(account.name, model)
+    # Somebody else's: it is not ours to stop.
+    arn = f"arn:aws:sagemaker:us-east-1:123456789012:transform-job/{job}"
+    summary = {"TransformJobName": job, "TransformJobArn": arn, "CreationTime": 1e9, "TransformJobStatus": "InProgress"}
+    account.cloud.answer("ListTransformJobs", {"TransformJobSummaries": [summary]})
+    account.cloud.answer("DescribeTransformJob", {**summary, "ModelName": model})
+    done = teardown(shell, account.name)
+    assert done.returncode == 0, done.stderr
+    assert f"kept model {model}: transform {job} uses it" in done.stderr
+    assert not account.has("endpoint", account.name)
+    assert not account.has("endpoint_config", model)
+    assert account.has("model", model)
+
+
+def test_models_of_inference_components_are_referenced(shell: Any, account: Account) -> None:
+    account.add_endpoint(account.name, f"{account.name}-old")
+    account.cloud.change("DescribeEndpointConfig", lambda config: {**config, "ProductionVariants": [{}]})
+    component = {"InferenceComponentName": "one"}
+    account.cloud.answer("ListInferenceComponents", {"InferenceComponents": [component]})
+    account.cloud.answer("DescribeInferenceComponent", {**component, "Specification": {"ModelName": "shared"}})
+    references = find_references(shell.client("sagemaker"))
+    assert references.user_of("model", "shared") == f"endpoint {account.name}"
 
 
 def test_refused_transform_job_leaves_no_model(shell: Any, account: Account, artifact: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from classifier.contract.channels import find_channels
 from prepare_data import main as prepare
 from support.drawing import draw_photo, encode, write_classes
-from support.moto import Proxy, free_port, moto_server
+from support.moto import Proxy, free_port, moto_server, speak_to
 from upload_data import main
 
 UPLOAD = Path(__file__).resolve().parents[3] / "scripts" / "upload_data.py"
@@ -219,6 +219,18 @@ def test_a_dry_run_changes_nothing(s3: Any, bucket: str, prepared: Path, capsys:
     assert set(keys(s3, bucket)) == {"train/old.jpg"}
     assert f"would delete s3://{bucket}/train/old.jpg" in output
     assert output.count("would upload ") == 6
+    assert "train: 4 would be uploaded" in output
+
+
+def test_a_dry_run_needs_no_credentials(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speak_to("http://127.0.0.1:9", monkeypatch, tmp_path)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert main([str(prepared), "s3://bucket", "--dry-run", "--delete"]) == 0
+    output = capsys.readouterr().err
+    assert "not checked: s3://bucket/train: no AWS credentials are set" in output
     assert "train: 4 would be uploaded" in output
 
 

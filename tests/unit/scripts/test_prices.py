@@ -136,7 +136,7 @@ def test_limits_are_rate_times_count_times_time() -> None:
     assert describe_limit(PAIR, 1800).startswith("2 instances × at most 30 min × $1.41 = at most $1.41 (ml.g5.xlarge;")
     spot = describe_limit(KNOWN, 3600, spot=True)
     assert spot == (
-        "at most 1 h × $1.41 = at most $1.41 (ml.g5.xlarge; here); Spot capacity is usually up to 70-90 % less"
+        "at most 1 h × $1.41 = at most $1.41 (ml.g5.xlarge; here); Spot capacity usually costs 70 to 90 % less"
     )
 
 

@@ -321,6 +321,13 @@ def test_dry_run_needs_no_credentials_and_says_what_it_did_not_check(
         assert list(faults(operation, request)) == []
 
 
+def test_dry_run_of_a_teardown_needs_no_credentials_either(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("teardown").main(["--name", "dogs", "--dry-run", "--region", "us-east-1"]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("not checked: SageMaker: no AWS credentials are set")
+    assert error.endswith("; what is left is not known\n")
+
+
 @pytest.mark.parametrize("command", OPTIONS)
 def test_no_option_is_left_out_above(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known: set[str] = set()
