@@ -32,8 +32,8 @@ def first_line(platform: Platform) -> str:
 KNOWN = (
     "model, pretrained, freeze, image_size, epochs, batch_size, lr, scheduler, warmup_epochs, optimizer, momentum, "
     "weight_decay, eps, precision, augmentation, label_smoothing, class_weights, early_stopping_patience, best_metric, "
-    "validation_split, truncated_images, max_bad_images, num_workers, optimize_for_cpu, debug, debug_stop, profile, "
-    "seed"
+    "validation_split, truncated_images, max_bad_images, num_workers, optimize_for_cpu, checkpoint_interval_s, debug, "
+    "debug_stop, profile, seed"
 )
 
 HYPERPARAMETERS = [
@@ -72,6 +72,10 @@ HYPERPARAMETERS = [
         "validation:top5, validation:f1",
     ),
     ({"validation_split": "0.95"}, "hyperparameter validation_split='0.95': should be less than or equal to 0.9"),
+    (
+        {"checkpoint_interval_s": "-1"},
+        "hyperparameter checkpoint_interval_s='-1': should be greater than or equal to 0",
+    ),
     ({"seed": "-1"}, "hyperparameter seed='-1': should be greater than or equal to 0"),
     ({"num_workers": "many"}, "hyperparameter num_workers='many': should be 'auto' or a whole number from 0 to 256"),
     ({"truncated_images": "keep"}, "hyperparameter truncated_images='keep': should be 'skip' or 'load'"),

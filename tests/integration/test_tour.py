@@ -20,7 +20,7 @@ from support.servers import free_port
 # Commands that are not run here, and what runs them.
 ELSEWHERE = {
     "make test": "includes this test",
-    "docker build": "tests/docker",
+    "docker/build.sh": "tests/docker",
     "image-classifier": "tests/docker",
     "make test-docker": "tests/docker",
 }

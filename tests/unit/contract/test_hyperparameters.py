@@ -305,6 +305,7 @@ DOCUMENTED = {
     "max_bad_images": ("0 ≤ x ≤ 1", "0.05", ""),
     "num_workers": ("`auto`, 0 … 256", "auto", ""),
     "optimize_for_cpu": ("`true`, `false`", "true", ""),
+    "checkpoint_interval_s": ("0 ≤ x ≤ 86400", "600.0", ""),
     "debug": ("`true`, `false`", "false", ""),
     "profile": ("`true`, `false`", "false", ""),
     "seed": ("0 ≤ x ≤ 4294967295", "0", ""),

@@ -202,7 +202,7 @@ def _bomb() -> bytes:
         (b"no photo", JPEG, {}, (422, "ImageError")),
         (encode(draw_photo())[:300], JPEG, {}, (422, "ImageError")),
         (_bomb(), "image/png", {}, (422, "ImageError")),
-        (encode(Image.new("RGB", (3000, 2000)), "PNG"), "image/png", {}, (422, "ImageError")),
+        (encode(Image.new("RGB", (3000, 2000)), "PNG"), "image/png", {}, (422, "ImageTooLargeError")),
         (b"x", "text/plain", {}, (415, "MediaTypeError")),
         (b"x", "", {}, (422, "ImageError")),
         (b"x", JPEG, {"Content_Encoding": "gzip"}, (415, "MediaTypeError")),

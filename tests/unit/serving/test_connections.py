@@ -75,7 +75,7 @@ class Running:
         socket_of_gunicorn = SimpleNamespace(sock=listener, close=listener.close)
         log = Logger(configuration)
         worker = ServerWorker(1, os.getppid(), [socket_of_gunicorn], application, 60, configuration, log)
-        worker.load_wsgi()
+        worker.load_connections()
         worker._setup_event_loop()
         return worker
 

@@ -62,7 +62,7 @@ def test_flip_mirrors_about_half_of_the_photos(pixels: Tensor) -> None:
 def test_a_photo_is_augmented_alike_in_any_batch(pixels: Tensor, preset: str) -> None:
     whole = augment(pixels, PRESETS[preset])
     drawn = torch.from_numpy(draws(0, 1, np.arange(len(pixels))))
-    for indices in ([5], [63, 0, 17, 2]):
+    for indices in ([5], list(range(63, 0, -3))):
         part = augment_batch(pixels[indices], PRESETS[preset], drawn[indices])
         torch.testing.assert_close(part, whole[indices])
 

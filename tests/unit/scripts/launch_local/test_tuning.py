@@ -188,6 +188,9 @@ def test_job_without_a_successful_trial_fails_with_the_reason_of_one(tuning: Tun
     tuning.create(jobs=1, parallel=1, objective="validation:loss")
     reason = "all 1 trials are done, and no trial has completed: no finite validation:loss in its log"
     assert tuning.wait()["FailureReason"] == reason
+    assert teardown.main(["--local", "--folder", str(tuning.client.folder), "--jobs", "--yes"]) == 0
+    kinds = ("hyper-parameter-tuning-jobs", "training-jobs")
+    assert [list((tuning.client.folder / kind).iterdir()) for kind in kinds] == [[], []]
 
 
 def test_requests_that_cannot_be_run_are_refused(tuning: Tuning) -> None:
