@@ -100,6 +100,8 @@ def test_sigterm_while_the_model_loads_ends_the_server(tmp_path: Path) -> None:
     assert server.log.read_text(encoding="utf-8") == ""
 
 
+@pytest.mark.slow
+@pytest.mark.gate
 def test_stop_skips_the_conversion(tmp_path: Path) -> None:
     base, parameters = tmp_path / "ml", {**TINY, "epochs": "1000", "optimize_for_cpu": "true"}
     lay_out(base, {"train": write_classes(tmp_path / "photos")}, parameters)

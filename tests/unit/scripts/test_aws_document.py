@@ -1,6 +1,7 @@
 """What docs/aws.md says about the code: policies with exactly the actions that the commands call, and their costs."""
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -74,7 +75,8 @@ def sources() -> Iterator[ast.AST]:
             yield ast.parse(path.read_text(encoding="utf-8"))
 
 
-def called() -> set[str]:
+@functools.cache
+def called() -> frozenset[str]:
     """Return IAM's names of the operations that the scripts can call."""
     trees = list(sources())
     nodes = [node for tree in trees for node in ast.walk(tree)]
@@ -82,7 +84,7 @@ def called() -> set[str]:
     names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     names |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     names |= {f"{verb}_{operation}" for verb in ("create", "describe", "delete") for operation, _ in KINDS.values()}
-    return {action for service in services(nodes) for action in service_actions(service, names)} - FREE
+    return frozenset(action for one in services(nodes) for action in service_actions(one, names)) - FREE
 
 
 def services(nodes: list[ast.AST]) -> set[str]:
