@@ -34,7 +34,7 @@ class TrainingContext:
         module: turns a batch's inputs into logits; the head alone where a frozen backbone's features are cached.
         trained: the part of ``network`` whose parameters are trained.
         class_names: in the order of the logits.
-        state: what :meth:`Callback.state` returned where a resumed training goes on; empty at the start of one.
+        state: what :meth:`Callback.state` returned at the position where a training resumes; empty at the start of one.
     """
 
     network: nn.Module

@@ -41,7 +41,7 @@ class StepRecorder(Callback):
     """Writes each training step's loss, accuracy and learning rate to ``steps.csv`` and to TensorBoard's event file.
 
     Rows are written an epoch at a time; steps count from 0. Validation and test metrics go to the event file alone.
-    A resumed training replaces both files by those of its checkpoint, which ends where it goes on.
+    A resumed training replaces both files by those of its checkpoint, which ends where it resumes.
     """
 
     def __init__(self, path: Path, events: EventFile) -> None:

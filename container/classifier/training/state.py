@@ -31,7 +31,7 @@ _FREE = frozenset(
 
 
 class Identity(BaseModel):
-    """What a training depends on, so that only an equal one goes on from its checkpoints.
+    """What a training depends on, so that only an equal one resumes from its checkpoints.
 
     Attributes:
         classes: folder names, in the order of the logits.
@@ -220,7 +220,7 @@ class Checkpointing:
         self._saved: Position | None = None
 
     def find(self, steps_per_epoch: int) -> tuple[Checkpoint, Header] | None:
-        """Find the newest whole checkpoint, and report where the training goes on.
+        """Find the newest whole checkpoint, and report where the training resumes.
 
         Raises:
             ConfigError: it is of another training.
