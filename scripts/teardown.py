@@ -91,8 +91,8 @@ def _find(options: argparse.Namespace, platform: Platform) -> tuple[Platform, li
     for one, user in kept.items():
         print_status(f"teardown: kept {one}: {user} uses it")
     if not resources:
-        name = "" if options.name is None else f" of the name {options.name}"
-        print(f"nothing{name}{f' of the owner {owner}' if owner else ''} is left")
+        name = "" if options.name is None else f" named {options.name}"
+        print(f"nothing{name}{f' owned by {owner}' if owner else ''} is left")
     return platform, resources
 
 

@@ -64,7 +64,7 @@ def _train(options: argparse.Namespace) -> int:
     else:
         kept = f"{output} is unchanged; " if output.exists() else ""
         can_resume = any((staged / "checkpoints").glob("checkpoint-*.safetensors"))
-        hint = "; the same command with --resume goes on from its last checkpoint" if can_resume else ""
+        hint = "; the same command with --resume continues from its last checkpoint" if can_resume else ""
         print_status(f"train_local: {kept}the files of this training are in {staged}{hint}")
     return code
 

@@ -93,7 +93,7 @@ def staging_folder(output: Path) -> Path:
 
 
 def find_checkpoints(output: Path) -> Path:
-    """Return the folder of the checkpoints that the next training goes on from.
+    """Return the folder of the checkpoints from which the next training resumes.
 
     They are those of the training that did not finish, in the staging folder, or those of the finished one.
 

@@ -1,4 +1,4 @@
-"""The project's resources, told from others by their tags."""
+"""Identification of the project's resources by their tags."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -237,7 +237,7 @@ def test_resources_are_listed_with_their_price_and_removed_with_yes(shell: Any, 
     removed = shell.run("teardown", "--name", name, "--yes")
     assert removed.returncode == 0, removed.stderr
     assert f"removed   endpoint {name}" in removed.stdout
-    assert shell.run("teardown", "--name", name).stdout == f"nothing of the name {name} is left\n"
+    assert shell.run("teardown", "--name", name).stdout == f"nothing named {name} is left\n"
     targets = shell.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
     assert not any(name in one["ResourceId"] for one in targets["ScalableTargets"])
 
@@ -251,7 +251,7 @@ def test_provisioned_concurrency_is_listed_as_a_cost(shell: Any, artifact: str, 
 def test_untagged_resources_are_left_alone(shell: Any, name: str) -> None:
     container = {"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz"}
     shell.client("sagemaker").create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
-    assert shell.run("teardown", "--name", name, "--yes").stdout == f"nothing of the name {name} is left\n"
+    assert shell.run("teardown", "--name", name, "--yes").stdout == f"nothing named {name} is left\n"
 
 
 def test_a_running_training_is_listed_with_its_price_and_stopped(

@@ -43,7 +43,7 @@ def test_owners_are_told_apart_and_the_default_owner_is_who_calls(shell: Any, na
     assert listed(shell, name, "--owner") == [f"{name}-mine"]
     assert listed(shell, name, "--owner", "ann") == [f"{name}-hers"]
     nobody = shell.run("teardown", "--name", name, "--owner", "bob", "--yes")
-    assert nobody.stdout == f"nothing of the name {name} of the owner bob is left\n"
+    assert nobody.stdout == f"nothing named {name} owned by bob is left\n"
     refused = shell.run("teardown", "--local", "--owner")
     assert (refused.returncode, refused.stderr) == (
         1,
