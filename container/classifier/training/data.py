@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from classifier.contract.channels import PHOTO_CHANNELS, suggest_nested_data
@@ -51,6 +51,14 @@ class Data:
         channels = {"train": self.train, "validation": self.validation, "test": self.test}
         numbers = {name: Counter(sample.label for sample in samples) for name, samples in channels.items() if samples}
         return {name: tuple(counter[label] for label in range(len(self.classes))) for name, counter in numbers.items()}
+
+    def moved(self, base: Path, to: Path) -> "Data":
+        """Return the same photos on another host, where what is below ``base`` here is below ``to``."""
+        train, validation, test = (
+            [replace(sample, path=to / sample.path.relative_to(base)) for sample in samples]
+            for samples in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, ...]:

@@ -28,15 +28,15 @@ class Precision:
         return self.name == "fp16"
 
 
-def choose_precision(name: str) -> Precision:
-    """Return the first GPU, or the CPU without one, and the number format.
+def choose_precision(name: str, local_rank: int = 0) -> Precision:
+    """Return the GPU of one of the host's ranks, or the CPU without one, and the number format.
 
     ``auto`` is bf16 where the hardware multiplies it natively, and fp32 elsewhere.
 
     Raises:
         ConfigError: fp16 on a CPU.
     """
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if name == "auto":
         return Precision(device, "bf16" if _has_bf16(device) else "fp32")
     if name == "fp16" and device.type == "cpu":
