@@ -107,7 +107,7 @@ class Columns:
         names: their paths within the channel.
         labels: int32 (N,).
         digests: uint8 (N, DIGEST_SIZE).
-        containers: the file that holds the photo, an index into the table's ``files``, or -1 if it is a file of its own;
+        containers: the file that holds the photo, an index into the table's ``files``, or -1 for a file of its own;
             int32 (N,), or (0,) if all are.
         offsets: where it begins in that file, int64, of the same length.
         sizes: of the photo in bytes, uint32, of the same length.
@@ -221,9 +221,7 @@ class SampleTable(Sequence[Sample]):
         header = json.dumps({"root": str(self.root), "files": self.files, "columns": described}).encode()
         parts = [len(header).to_bytes(8, "little"), header]
         parts += [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
-        return b"".join(
-            part + b"\0" * (-len(part) % _ALIGNMENT) if number else part for number, part in enumerate(parts)
-        )
+        return parts[0] + b"".join(part + b"\0" * (-len(part) % _ALIGNMENT) for part in parts[1:])
 
     @classmethod
     def from_buffer(cls, buffer: Any) -> "SampleTable":

@@ -1,7 +1,7 @@
 """Scan of the channels before the first step: readable photos and unreadable ones.
 
-Each file is read once and decoded at the smallest scale of JPEG, which finds the same faults as a full decoding. No more
-photos are in memory at a time than the threads work on.
+Each file is read once and decoded at the smallest scale of JPEG, which finds the same faults as a full decoding. At no
+time are more photos in memory than the threads will work on next.
 """
 
 import csv
@@ -169,15 +169,11 @@ def _tasks(photos: Iterable[tuple[int, ShardPhoto]]) -> Iterator[list[tuple[int,
 
 
 def _check_photos(task: list[tuple[int, ShardPhoto]]) -> list[tuple[int, ShardPhoto, int, _Check]]:
-    return [
-        (
-            shard,
-            photo._replace(data=b""),
-            len(photo.data),
-            _Check(b"", photo.problem) if photo.problem else _check(photo.data),
-        )
-        for shard, photo in task
-    ]
+    checked = []
+    for shard, photo in task:
+        check = _Check(b"", photo.problem) if photo.problem else _check(photo.data)
+        checked.append((shard, photo._replace(data=b""), len(photo.data), check))
+    return checked
 
 
 def _in_order_of_files(table: SampleTable) -> SampleTable:

@@ -47,8 +47,8 @@ def read_classes(channel: str, root: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except FileNotFoundError:
         raise DataError(
-            f"channel {channel!r}: {root} holds tar shards but no {CLASSES_FILE}: add one beside them with a class name "
-            "a line, in the order of the numbers in their .cls files"
+            f"channel {channel!r}: {root} holds tar shards but no {CLASSES_FILE}: add one beside them with a class "
+            "name a line, in the order of the numbers in their .cls files"
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(f"channel {channel!r}: {path} is not UTF-8: {error.reason} at byte {error.start}") from None
@@ -76,7 +76,7 @@ class ShardReader:
         self._order = order
 
     def read(self, shard: str) -> Iterator[ShardPhoto]:
-        """Yield the photos of a shard, in its order. Files of other kinds are parts of WebDataset's samples, and skipped.
+        """Yield the photos of a shard in its order. Other files are skipped: WebDataset's samples may have more parts.
 
         Raises:
             DataError: the shard is truncated, damaged or no tar.
@@ -128,7 +128,7 @@ class ShardReader:
                 return self._labels[folder], ""
             return (
                 -1,
-                f"no label: there is no .cls file of its key, and it is in no folder of a class of {CLASSES_FILE}",
+                f"no label: its key has no .cls file, and its folder is no class of {CLASSES_FILE}",
             )
         label = text.decode(errors="replace").strip()
         if label.isdecimal() and int(label) < len(self._order):

@@ -186,11 +186,8 @@ def test_split_is_stratified_complete_and_seeded() -> None:
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_split_puts_each_class_of_two_photos_on_both_sides(share: float, count: int) -> None:
-    train, validation = split(
-        SampleTable.pack(Path("/"), [sample(label, number) for label in range(3) for number in range(count)]),
-        share,
-        seed=0,
-    )
+    rows = [sample(label, number) for label in range(3) for number in range(count)]
+    train, validation = split(SampleTable.pack(Path("/"), rows), share, seed=0)
     assert {item.label for item in train} == {item.label for item in validation} == {0, 1, 2}
 
 

@@ -124,10 +124,9 @@ def digest_of(value: object) -> str:
 
 def test_results_are_those_of_lists_of_samples() -> None:
     """The expected values were computed by code that kept an object for each photo."""
+    classes = tuple(f"c{label}" for label in range(12))
     results = [
-        ScanResult(
-            name, tuple(f"c{label}" for label in range(12)), SampleTable.pack(Path("/x"), rows_of(seed, count)), [], []
-        )
+        ScanResult(name, classes, SampleTable.pack(Path("/x"), rows_of(seed, count)), [], [])
         for name, seed, count in (("train", 1, 90), ("validation", 2, 30), ("test", 3, 40))
     ]
     assert fingerprint(results) == "b3bf8aee72fd532051f7fc5aa030622d"
