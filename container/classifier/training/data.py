@@ -62,11 +62,11 @@ def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, 
     Raises:
         DataError: a channel's folder is empty, has one class, or other classes than ``train``.
     """
-    folders = tuple(
+    folders = [
         list_channel(name, paths.channel(name), streamed=config.channels[name].training_input_mode == "FastFile")
         for name in PHOTO_CHANNELS
         if name in config.channels
-    )
+    ]
     train, *others = folders
     if len(train.classes) < 2:
         raise DataError(
@@ -75,7 +75,7 @@ def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, 
         )
     for other in others:
         check_same_classes(train, other)
-    return folders
+    return tuple(folders)
 
 
 @contextmanager

@@ -220,7 +220,7 @@ def _convert(result: TrainingResult, paths: Paths, progress: Progress) -> list[d
         # Every k-th photo, since they are sorted by class.
         photos = result.data.validation[:: -(-len(result.data.validation) // MAX_PHOTOS)]
         pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.read()) for photo in photos])
-        report = export(paths.model, pixels, photos.labels, check=progress.check)
+        report = export(paths.model, pixels, photos.labels.astype(np.int64), check=progress.check)
         for line in report.lines():
             console.log(f"engines     {line}")
         return [asdict(row) for row in report.rows]

@@ -157,7 +157,7 @@ class _Entry(NamedTuple):
 
 def _is_wanted(member: tarfile.TarInfo) -> bool:
     """Whether an entry is a photo or a label, by its name."""
-    if member.isdir() or any(map(is_junk_file, member.name.removeprefix("./").split("/"))):
+    if member.isdir() or any(is_junk_file(part) for part in member.name.split("/") if part not in (".", "..")):
         return False
     return has_image_extension(member.name) or member.name.endswith(".cls")
 
