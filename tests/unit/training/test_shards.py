@@ -108,11 +108,12 @@ def test_the_photos_do_not_depend_on_their_division_into_shards(tmp_path: Path, 
     assert len({fingerprint([result]) for result in results}) == 1
 
 
+IS_UNKNOWN = "is none of the 3 classes of classes.txt"
 BAD = {
     "a photo that is none": ({"1.jpg": b"<html>", "1.cls": b"0"}, "not an image: 6 bytes that begin with b'<html>'"),
     "no label": ({"1.jpg": OTHER}, "no label: its key has no .cls file, and its folder is no class of classes.txt"),
-    "a label beyond the list": ({"1.jpg": OTHER, "1.cls": b"3"}, "the label '3' is none of the 3 classes of classes.txt"),
-    "a name that is no class": ({"1.jpg": OTHER, "1.cls": b"hat"}, "the label 'hat' is none of the 3 classes of classes.txt"),
+    "a label beyond the list": ({"1.jpg": OTHER, "1.cls": b"3"}, f"the label '3' {IS_UNKNOWN}"),
+    "a name that is no class": ({"1.jpg": OTHER, "1.cls": b"hat"}, f"the label 'hat' {IS_UNKNOWN}"),
     "a link": ({"1.jpg": "/etc/passwd", "1.cls": b"0"}, "a link, not a file"),
     "an absolute name": ({"/disc/1.jpg": OTHER}, "an absolute path"),
     "a name that leads out": ({"disc/../../1.jpg": OTHER}, "a path that leads out of the folder"),
@@ -128,7 +129,7 @@ def test_entries_that_are_no_photos_count_as_bad(root: Path, executor: Executor,
     (bad,) = result.bad
     assert bad.name in [f"a.tar/{name}" for name in entries]
     assert bad.reason == reason
-    with pytest.raises(DataError, match="photos can't be read, and max_bad_images=0.1 allows 0; for example a.tar/"):
+    with pytest.raises(DataError, match="photos can't be read, and max_bad_images"):
         check_bad_share(result, 0.1, Path("listing.csv"))
 
 
