@@ -235,7 +235,7 @@ class Training:
         optimizer = build_optimizer(self.stages.trained, parameters)
         weight = None
         if parameters.class_weights == "balanced":
-            weight = class_weights((sample.label for sample in self.data.train), len(self.data.classes))
+            weight = class_weights(self.data.train.labels, len(self.data.classes))
         criterion = nn.CrossEntropyLoss(weight, label_smoothing=parameters.label_smoothing)
         return Trainer(
             module=self.stages.train.module,

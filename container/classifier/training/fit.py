@@ -61,7 +61,7 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
     preprocessing = preprocessing_for(parameters.model, parameters.image_size)
     folders = list_channels(config, paths)
     console.log(f"device      {_describe_device(precision)}")
-    start = build_network(config, paths, [label.folder for label in class_labels(list(folders[0].files))])
+    start = build_network(config, paths, [label.folder for label in class_labels(folders[0].classes)])
     console.log(f"model       {parameters.model}, {start.source}; {_describe_size(start.network, parameters)}")
     num_workers = count_workers(parameters)
     with _decoding_threads(max(1, num_workers)) as executor:
@@ -219,8 +219,8 @@ def _convert(result: TrainingResult, paths: Paths, progress: Progress) -> list[d
 
         # Every k-th photo, since they are sorted by class.
         photos = result.data.validation[:: -(-len(result.data.validation) // MAX_PHOTOS)]
-        pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.path.read_bytes()) for photo in photos])
-        report = export(paths.model, pixels, np.array([photo.label for photo in photos]), check=progress.check)
+        pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.read()) for photo in photos])
+        report = export(paths.model, pixels, photos.labels.astype(np.int64), check=progress.check)
         for line in report.lines():
             console.log(f"engines     {line}")
         return [asdict(row) for row in report.rows]
