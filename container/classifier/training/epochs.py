@@ -342,7 +342,7 @@ class Training:
         saved, _ = artifact.load(self.paths.model, self.precision.device)
         stage = Stage(saved, self.loading.images(self.data.test))
         number = self.result.best.number if self.result.best else 0
-        evaluation = self._evaluate(stage, "test", number, Precision(self.precision.device, "fp32"))
+        evaluation = self._evaluate(stage, "test", number, self.precision.strict())
         metrics = evaluation.metrics("test", ("loss", "accuracy", "f1"))
         self.result.evaluation = evaluation
         self.result.add_metrics(metrics)
