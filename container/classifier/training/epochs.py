@@ -272,6 +272,7 @@ class Training:
             device=self.precision.device,
             num_epochs=self.parameters.epochs,
             class_names=[one.class_name for one in self.data.classes],
+            photos=self.data.counts,
             steps_per_epoch=self.plan.steps,
             state=state,
         )
