@@ -266,7 +266,7 @@ class Training:
         optimizer = build_optimizer(self.stages.trained, parameters)
         weight = None
         if parameters.class_weights == "balanced":
-            weight = class_weights((sample.label for sample in self.data.train), len(self.data.classes))
+            weight = class_weights(self.data.train.labels, len(self.data.classes))
         criterion = nn.CrossEntropyLoss(weight, label_smoothing=parameters.label_smoothing)
         return Trainer(
             module=stage.module if group.is_alone else self._averaging(stage.module),
@@ -333,6 +333,7 @@ class Training:
             device=self.precision.device,
             num_epochs=self.parameters.epochs,
             class_names=[one.class_name for one in self.data.classes],
+            photos=self.data.counts,
             steps_per_epoch=self.plan.steps,
             state=state,
         )
@@ -407,7 +408,7 @@ class Training:
         """Test the saved weights, read back and in full precision: the metrics are those of the artifact."""
         stage = Stage(self._load_saved(), self.loading.images(self.data.test))
         number = self.result.best.number if self.result.best else 0
-        evaluation = self._evaluate(stage, "test", number, Precision(self.precision.device, "fp32"))
+        evaluation = self._evaluate(stage, "test", number, self.precision.strict())
         metrics = evaluation.metrics("test", ("loss", "accuracy", "f1"))
         self.result.evaluation = evaluation
         self.result.add_metrics(metrics)

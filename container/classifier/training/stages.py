@@ -1,6 +1,6 @@
 """Modules and data of a training: the whole network on photos, or its head on cached features."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from classifier.training.data import Data
 from classifier.training.features import FeatureLoader, compute_features, freeze_backbone, is_head_last
 from classifier.training.plan import EpochPlan, in_order
 from classifier.training.precision import Precision
-from classifier.training.scan import Sample
+from classifier.training.samples import SampleTable
 from classifier.training.stopping import SharedStop
 from classifier.vision.artifact import Classifier
 from classifier.vision.preprocessing import Preprocessing
@@ -57,7 +57,7 @@ class LoaderConfig:
     num_workers: int
     pin: bool
 
-    def images(self, samples: Sequence[Sample], *, augmentation: str = "none") -> ImageLoader:
+    def images(self, samples: SampleTable, *, augmentation: str = "none") -> ImageLoader:
         """Return a loader of the samples; ``augmentation`` names a preset."""
         return ImageLoader(
             samples=samples,
@@ -94,7 +94,7 @@ def frozen_stages(
     if not is_head_last(classifier, loading.preprocessing.crop):
         return stages
 
-    def features(samples: Sequence[Sample], *, mirrored: bool) -> Stage:
+    def features(samples: SampleTable, *, mirrored: bool) -> Stage:
         batch_size = max(EpochPlan.share_sizes(loading.batch_size, group.world_size))
         # Without a share, an empty batch: its features have the same shape as those of the other ranks.
         share = list(in_order(len(samples), batch_size, group.rank, group.world_size)) or [np.arange(0)]
