@@ -1,18 +1,20 @@
 """Several ranks in processes of their own: what each of them returns from the scenarios of a test.
 
-  python -m support.ranks MODULE FOLDER NAME …
+  python -m support.ranks MODULE FOLDER NUM_RANKS NAME …
 
-runs the functions NAME … of MODULE in turn, each with the group, as the rank that torchrun's variables describe, and
-writes what they return to FOLDER/RANK.pt.
+calls the functions NAME … of MODULE in each rank with the group, and writes what they return to FOLDER/RANK.pt. Torch
+is imported once, and each rank is forked from there.
 """
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -20,7 +22,7 @@ from classifier.training.group import Group, open_group
 from support.moto import free_port
 
 _ROOT = Path(__file__).resolve().parents[2]
-_TIMEOUT_S = 200
+_TIMEOUT_S = 100
 
 
 def environments(num_hosts: int, ranks_per_host: int) -> list[dict[str, str]]:
@@ -39,26 +41,42 @@ def environments(num_hosts: int, ranks_per_host: int) -> list[dict[str, str]]:
 
 def run(module: str, scenarios: Sequence[str], num_ranks: int, folder: Path) -> list[dict[str, Any]]:
     """What each rank returns from each scenario, by its name."""
-    command = [sys.executable, "-m", "support.ranks", module, str(folder), *scenarios]
+    command = [sys.executable, "-m", "support.ranks", module, str(folder), str(num_ranks), *scenarios]
     path = os.pathsep.join((str(_ROOT / "tests"), str(_ROOT / "scripts")))
-    processes = [
-        subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, **one}, stderr=subprocess.PIPE, text=True)
-        for one in environments(1, num_ranks)
-    ]
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        errors = [process.communicate(timeout=_TIMEOUT_S)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert not any(process.returncode for process in processes), "\n".join(errors)
+        _, errors = process.communicate(timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        # Ranks that wait for each other in vain.
+        os.killpg(process.pid, signal.SIGKILL)
+        _, errors = process.communicate()
+    assert process.returncode == 0, errors
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(num_ranks)]
 
 
 def main() -> None:
-    module, folder, *names = sys.argv[1:]
-    scenarios: dict[str, Callable[[Group], Any]] = {name: getattr(importlib.import_module(module), name) for name in names}
-    with open_group() as group:
-        torch.save({name: run(group) for name, run in scenarios.items()}, Path(folder) / f"{group.rank}.pt")
+    module, folder, num_ranks, *names = sys.argv[1:]
+    found = importlib.import_module(module)
+    scenarios = {name: getattr(found, name) for name in names}
+    pids = [
+        os.fork() or _run_rank(scenarios, Path(folder), environment) for environment in environments(1, int(num_ranks))
+    ]
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids))
+
+
+def _run_rank(
+    scenarios: Mapping[str, Callable[[Group], Any]], folder: Path, environment: Mapping[str, str]
+) -> NoReturn:
+    code = 1
+    try:
+        with open_group(environment) as group:
+            torch.save({name: run(group) for name, run in scenarios.items()}, folder / f"{group.rank}.pt")
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from classifier.errors import Stopped
 from classifier.training.console import StopCheck
 from classifier.training.group import Group
 
-_STOP = "stop"  # the name under which the reason is published
 _LOOK_S = 0.5  # between two looks at what the other ranks have published
 
 
@@ -20,13 +19,17 @@ class SharedStop:
     A rank that raised :class:`Stopped` while another goes on would leave it waiting for a sum of gradients. So work is
     divided into agreements, which all ranks leave alike, and into steps, which they stop at together.
 
+    Args:
+        signal: this rank's own.
+        name: under which the ranks publish; another one for each stop of a group.
+
     Attributes:
         group: the ranks.
     """
 
-    def __init__(self, signal: StopCheck, group: Group, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, signal: StopCheck, group: Group, name: str = "stop") -> None:
         self.group = group
-        self._signal, self._clock = signal, clock
+        self._signal, self._name = signal, name
         self._requested = False
         self._num_agreements = 0
         self._in_steps = False
@@ -41,7 +44,7 @@ class SharedStop:
     def request(self, reason: str) -> None:
         """Request that all ranks stop."""
         if not self._requested:
-            self.group.publish(_STOP, reason)
+            self.group.publish(self._name, reason)
             self._requested = True
 
     def check(self) -> None:
@@ -56,8 +59,8 @@ class SharedStop:
         self._take_signal()
         if self._in_steps:
             self._check_step()
-        elif self._requested or self._clock() - self._looked_s >= _LOOK_S:
-            self._looked_s = self._clock()
+        elif self._requested or time.monotonic() - self._looked_s >= _LOOK_S:
+            self._looked_s = time.monotonic()
             self._raise_published()
 
     @contextmanager
@@ -75,8 +78,8 @@ class SharedStop:
         except Stopped as stopped:
             self.request(str(stopped))
         self._num_agreements += 1
-        name = f"agreement/{self._num_agreements}"
-        reason = self.group.meet(name, lambda: self.group.published(_STOP) or "", self._take_signal)
+        name = f"{self._name}/{self._num_agreements}"
+        reason = self.group.meet(name, lambda: self.group.published(self._name) or "", self._take_signal)
         if reason:
             raise Stopped(reason)
 
@@ -104,7 +107,7 @@ class SharedStop:
             self.request(self._signal.received)
 
     def _raise_published(self) -> None:
-        reason = self.group.published(_STOP)
+        reason = self.group.published(self._name)
         if reason is not None:
             raise Stopped(reason)
 
