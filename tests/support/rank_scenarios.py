@@ -119,15 +119,15 @@ def exchanges(group: Group) -> dict[str, Any]:
         "scalar": torch.tensor(rank + 5),
         "none": torch.zeros(0, 4),
     }
-    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    nn.init.constant_(module[0].weight, rank + 1.0)
+    module = nn.Linear(2, 2)
+    nn.init.constant_(module.weight, rank + 1.0)
     share_tensors(module, group)
     total = torch.tensor([rank + 1.0, 0.25])
     group.sum([total])
     return {
         "broadcast": group.broadcast({"from": rank}),
         "tensors": group.broadcast_tensors(tensors if group.is_main else {}),
-        "weight": module[0].weight.detach(),
+        "weight": module.weight.detach(),
         "gathered": group.gather(f"from {rank}"),
         "rows": group.gather_rows(torch.full((rank, 2), rank, dtype=torch.int64)),
         "sum": total,
