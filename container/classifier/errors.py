@@ -74,3 +74,11 @@ def failure_as_warning(warn: Callable[[str], None], message: str) -> Iterator[No
         raise
     except Exception:
         warn(f"{message}; the model is not affected\n{traceback.format_exc()}")
+
+
+def describe_failure(error: Exception) -> tuple[int, str]:
+    """Return a program's exit code and the text of ``output/failure``: 1 and a message, or 2, with a traceback."""
+    if isinstance(error, UserError):
+        return 1, f"{type(error).__name__}: {error}"
+    reason = f"internal error, please report it: {type(error).__name__}: {error}"
+    return 2, f"{reason}\n\n{''.join(traceback.format_exception(error))}"

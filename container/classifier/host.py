@@ -18,11 +18,22 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _LARGE_BLOCK = 1 << 20
 
 
-def num_cores() -> int:
-    """Return the number of usable cores: the CPU affinity, limited by the cgroup's quota (``docker --cpus``)."""
+def num_cores(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the number of usable cores: the CPU affinity, limited by the cgroup's quota (``docker --cpus``).
+
+    Of several ranks on a host, each has its share.
+    """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
-    return available if quota is None else max(1, min(available, round(quota)))
+    cores = available if quota is None else min(available, round(quota))
+    return max(1, cores // int(environment.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def num_gpus(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the number of visible NVIDIA GPUs, by their device files, since torch takes seconds to import."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    found = sum(1 for path in GPU_DEVICE.parent.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit())
+    return found if visible is None else min(found, sum(1 for one in visible.split(",") if one.strip()))
 
 
 def _cgroup_quota() -> float | None:

@@ -30,6 +30,19 @@ class Console:
             yield bar.update
 
 
+class SilentConsole(Console):
+    """The console of a rank other than 0, whose lines and warnings rank 0 prints as well."""
+
+    def log(self, line: str) -> None:
+        """Print nothing."""
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Callable[[], object]]:
+        """Show nothing."""
+        del description, total
+        yield lambda: None
+
+
 class StopSignal:
     """SIGTERM, which the platform sends 120 s before SIGKILL, or Ctrl-C. A second signal ends the process at once."""
 
@@ -37,9 +50,10 @@ class StopSignal:
         self.received: str | None = None
 
     def listen(self) -> None:
-        """Install the signal handlers."""
+        """Install the signal handlers, and unblock the signals, with which a rank starts blocked."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._receive)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self.received:
