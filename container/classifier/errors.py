@@ -13,9 +13,14 @@ Stopped               not an error: an orderly end before the last step
 """
 
 import difflib
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+# Besides torch's own OutOfMemoryError: CUDA's runtime, cuDNN, cuBLAS and cuSOLVER allocate memory of their own and report
+# a lack of it as a RuntimeError, and so does torch's allocator of host memory.
+_OUT_OF_MEMORY = re.compile(r"out of memory|\bCU[A-Z]+_\w*ALLOC(?:ATION)?_FAILED\b|DefaultCPUAllocator: ")
 
 
 class UserError(Exception):
@@ -52,6 +57,16 @@ class MediaTypeError(UserError):
 
 class Stopped(Exception):  # noqa: N818 (not an error: an orderly end)
     """The platform, the user or a debugger rule requested a stop. Raised between steps; the best model is kept."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or the one during whose handling it was raised, means that memory was too small.
+
+    A capture of a CUDA graph that runs out of memory may end in another error. Needs no torch.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))):
+        return True
+    return error.__context__ is not None and is_out_of_memory(error.__context__)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -101,11 +101,14 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether an NVIDIA GPU is visible, by its device file, since torch takes seconds to import.
+    """Whether an NVIDIA GPU is visible, by its device files, since torch takes seconds to import.
 
-    An empty ``CUDA_VISIBLE_DEVICES`` hides all GPUs.
+    ``/proc/driver/nvidia`` does not count: a container that was given no GPU sees it, too. An empty
+    ``CUDA_VISIBLE_DEVICES`` hides all GPUs.
     """
-    return environment.get("CUDA_VISIBLE_DEVICES") != "" and GPU_DEVICE.exists()
+    if environment.get("CUDA_VISIBLE_DEVICES") == "":
+        return False
+    return GPU_DEVICE.exists() or any(GPU_DEVICE.parent.glob("nvidia[0-9]*"))
 
 
 def tune_malloc(workload: Literal["training", "serving"]) -> None:

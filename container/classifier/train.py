@@ -172,7 +172,7 @@ def _train(config: TrainingConfig, paths: Paths, progress: Progress, callbacks: 
     from classifier.training.fit import convert_for_cpu, fit  # noqa: PLC0415
 
     recorder = Recorder(paths.output_data, paths.tensorboard, console.warn)
-    debugger = open_debugger(config, paths, console)
+    debugger = open_debugger(config, paths, console, callbacks)
     callback = CallbackList([recorder, *callbacks, *([debugger] if debugger else [])], console.warn)
     with truncation_policy(config.hyperparameters):
         result = fit(config, paths, progress, callback)

@@ -6,7 +6,7 @@ in many containers), no copies between processes and no start-up time.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -18,7 +18,7 @@ from torch import Tensor
 from classifier.errors import DataError, ImageError
 from classifier.training.augmentation import PRESETS, Augmentation, random_crop
 from classifier.training.plan import draws, in_order
-from classifier.training.scan import Sample
+from classifier.training.samples import SampleTable
 from classifier.vision.preprocessing import Preprocessing
 
 
@@ -65,7 +65,7 @@ class ImageLoader:
         pin: allocate batches in page-locked memory, from which a GPU copies asynchronously.
     """
 
-    samples: Sequence[Sample]
+    samples: SampleTable
     preprocessing: Preprocessing
     augmentation: Augmentation = PRESETS["none"]
     executor: Executor | None = None
@@ -101,7 +101,7 @@ class ImageLoader:
     def _start(self, indices: np.ndarray, seed: int, epoch: int) -> tuple[Batch, list[Future[None]]]:
         count, side = len(indices), self.preprocessing.crop
         pixels = torch.empty(count, side, side, 3, dtype=torch.uint8, pin_memory=self.pin)
-        labels = self._copy(np.array([self.samples[index].label for index in indices], dtype=np.int64))
+        labels = self._copy(self.samples.labels_of(indices).astype(np.int64))
         drawn = draws(seed, epoch, indices)
         rows = pixels.numpy()
         tasks = [self._submit(self._read_into, rows[row], index, drawn[row]) for row, index in enumerate(indices)]
@@ -120,16 +120,15 @@ class ImageLoader:
         return done
 
     def _read_into(self, row: np.ndarray, index: int, drawn: np.ndarray) -> None:
-        sample = self.samples[index]
         try:
-            data = sample.path.read_bytes()
+            data = self.samples.read(index)
             if self.augmentation.min_area < 1:
                 row[:] = random_crop(data, self.preprocessing, self.augmentation.min_area, drawn)
             else:
                 row[:] = self.preprocessing.pixels_of(data)
         except (OSError, ImageError) as error:
             raise DataError(
-                f"{sample.path} was readable when the job began and no longer is: {error}; "
+                f"{self.samples[index].path} was readable when the job began and no longer is: {error}; "
                 "do not change a channel while a job reads it"
             ) from None
 

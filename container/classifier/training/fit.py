@@ -14,16 +14,17 @@ from torch import nn
 import classifier
 from classifier.callbacks import Callback
 from classifier.contract.config import TrainingConfig
+from classifier.contract.driver import read_host
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
-from classifier.errors import ConfigError, Stopped, failure_as_warning
-from classifier.host import num_cores, tune_malloc
+from classifier.errors import ConfigError, Stopped, failure_as_warning, is_out_of_memory
+from classifier.host import num_cores
 from classifier.training.checkpoints import CheckpointFolder, CheckpointSaver
 from classifier.training.console import Console, Progress
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Training, TrainingResult
 from classifier.training.folders import class_labels
-from classifier.training.precision import Precision, choose_precision
+from classifier.training.precision import Precision, choose_precision, tune_for_training
 from classifier.training.stages import LoaderConfig, Stages, frozen_stages, full_stages
 from classifier.training.start import Start, build_network
 from classifier.training.state import Checkpointing, Identity
@@ -42,10 +43,12 @@ def fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Call
     """
     try:
         return _fit(config, paths, progress, callback)
-    except torch.OutOfMemoryError:
-        parameters = config.hyperparameters
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        parameters, where = config.hyperparameters, "GPU" if torch.cuda.is_available() else "machine"
         raise ConfigError(
-            f"the GPU's memory is too small for batch_size={parameters.batch_size} of image_size="
+            f"the {where}'s memory is too small for batch_size={parameters.batch_size} of image_size="
             f"{parameters.image_size} with {parameters.model}: lower one of them, or choose a larger instance type"
         ) from None
 
@@ -54,14 +57,14 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
     parameters, console = config.hyperparameters, progress.console
     torch.manual_seed(parameters.seed)
     limit_threads()
-    precision = choose_precision(parameters.precision)
-    if precision.device.type == "cpu":
-        tune_malloc("training")
+    host = read_host(config.cluster.current_instance_type)
+    precision = choose_precision(parameters.precision, wants_gpu=host.wants_cuda)
+    tune_for_training(precision)
     _check(config, console)
     preprocessing = preprocessing_for(parameters.model, parameters.image_size)
     folders = list_channels(config, paths)
     console.log(f"device      {_describe_device(precision)}")
-    start = build_network(config, paths, [label.folder for label in class_labels(list(folders[0].files))])
+    start = build_network(config, paths, [label.folder for label in class_labels(folders[0].classes)])
     console.log(f"model       {parameters.model}, {start.source}; {_describe_size(start.network, parameters)}")
     num_workers = count_workers(parameters)
     with _decoding_threads(max(1, num_workers)) as executor:
@@ -219,8 +222,8 @@ def _convert(result: TrainingResult, paths: Paths, progress: Progress) -> list[d
 
         # Every k-th photo, since they are sorted by class.
         photos = result.data.validation[:: -(-len(result.data.validation) // MAX_PHOTOS)]
-        pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.path.read_bytes()) for photo in photos])
-        report = export(paths.model, pixels, np.array([photo.label for photo in photos]), check=progress.check)
+        pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.read()) for photo in photos])
+        report = export(paths.model, pixels, photos.labels.astype(np.int64), check=progress.check)
         for line in report.lines():
             console.log(f"engines     {line}")
         return [asdict(row) for row in report.rows]

@@ -1,6 +1,6 @@
 """Modules and data of a training: the whole network on photos, or its head on cached features."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from classifier.training.data import Data
 from classifier.training.features import FeatureLoader, compute_features, freeze_backbone, is_head_last
 from classifier.training.plan import num_batches
 from classifier.training.precision import Precision
-from classifier.training.scan import Sample
+from classifier.training.samples import SampleTable
 from classifier.vision.artifact import Classifier
 from classifier.vision.preprocessing import Preprocessing
 
@@ -50,7 +50,7 @@ class LoaderConfig:
     num_workers: int
     pin: bool
 
-    def images(self, samples: Sequence[Sample], *, augmentation: str = "none") -> ImageLoader:
+    def images(self, samples: SampleTable, *, augmentation: str = "none") -> ImageLoader:
         """Return a loader of the samples; ``augmentation`` names a preset."""
         return ImageLoader(
             samples=samples,
@@ -85,7 +85,7 @@ def frozen_stages(
     if not is_head_last(classifier, loading.preprocessing.crop):
         return stages
 
-    def features(samples: Sequence[Sample], *, mirrored: bool) -> Stage:
+    def features(samples: SampleTable, *, mirrored: bool) -> Stage:
         batches = load_in_order(loading.images(samples), loading.batch_size)
         with progress.track("computing features", num_batches(len(samples), loading.batch_size)) as advance:
             computed = compute_features(classifier, _counted(batches, advance), precision, mirrored=mirrored)
