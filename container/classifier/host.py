@@ -29,13 +29,6 @@ def num_cores(environment: Mapping[str, str] = os.environ) -> int:
     return max(1, cores // int(environment.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def num_gpus(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the number of visible NVIDIA GPUs, by their device files, since torch takes seconds to import."""
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    found = sum(1 for path in GPU_DEVICE.parent.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit())
-    return found if visible is None else min(found, sum(1 for one in visible.split(",") if one.strip()))
-
-
 def _cgroup_quota() -> float | None:
     """Return the CPU quota of this process's cgroup in cores, or None without one; cgroup v2, then v1."""
     try:
@@ -130,3 +123,10 @@ def tune_malloc(workload: Literal["training", "serving"]) -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
         mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK)
         mallopt(_M_ARENA_MAX, max(num_cores(), 2))
+
+
+def num_gpus(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the number of visible NVIDIA GPUs, by their device files, since torch takes seconds to import."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    found = sum(1 for path in GPU_DEVICE.parent.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit())
+    return found if visible is None else min(found, sum(1 for one in visible.split(",") if one.strip()))

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from classifier.contract.config import Cluster
 from classifier.errors import ConfigError, Stopped, describe_failure
 from classifier.ranks.processes import TRAIN, Ranks, reserve_port
 from classifier.ranks.rendezvous import LOOPBACK, Failure, HostState, Rendezvous
+from classifier.training.console import StopCheck
 
 _PORT = 29500
 _POLL_S = 0.1
@@ -27,12 +27,6 @@ _LINE_S = 10.0  # between two lines about a host that is awaited
 _SETTLE_S, _SETTLE_CONSEQUENCE_S, _SETTLE_OTHERS_S = 1.0, 3.0, 2.0
 _STOP_S = 45.0  # after a stop, for a rank that waits in vain for another one
 _LEAVE_S = 8.0
-
-
-class StopRequest(Protocol):
-    """A signal that asks for an end; ``received`` is its name."""
-
-    received: str | None
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ class Supervisor:
 
     cluster: Cluster
     num_ranks: int
-    stop: StopRequest
+    stop: StopCheck
     log: Callable[[str], object]
     program: Sequence[str] = TRAIN
     timing: Timing = field(default_factory=Timing.from_environment)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -41,6 +42,22 @@ class SilentConsole(Console):
         """Show nothing."""
         del description, total
         yield lambda: None
+
+
+class StopCheck(Protocol):
+    """What may stop long work."""
+
+    @property
+    def received(self) -> str | None:
+        """The name of the signal that this process received."""
+        ...
+
+    def check(self) -> None:
+        """Raise if a stop was requested.
+
+        Raises:
+            Stopped: with the reason.
+        """
 
 
 class StopSignal:
