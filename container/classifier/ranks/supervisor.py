@@ -137,14 +137,15 @@ class Supervisor:
         try:
             while not all(state.is_done for state in meeting.states.values()):
                 self._failures += ranks.poll()
-                meeting.publish(failures=tuple(self._failures), is_done=ranks.have_ended)
                 self._stop_ranks(meeting, ranks)
                 if verdict := self._decide(meeting):
                     return verdict
+                is_done = ranks.have_ended and self._failed_s is None
+                meeting.publish(failures=tuple(self._failures), is_done=is_done)
                 time.sleep(_POLL_S)
+            return None
         finally:
             ranks.kill()
-        return None
 
     def _stop_name(self, meeting: Rendezvous) -> str | None:
         """Return the name of the signal that any host got first, and pass this host's on."""

@@ -44,6 +44,13 @@ if rank == 3:
     assert reasons(cluster) == ["DataError: no photos\nin class 'hat'"] * 2
 
 
+def test_rank_without_a_reason_is_named(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, 1)
+    host = cluster.start_code("algo-1", "sys.exit(3 * rank)", num_ranks=2)
+    assert host.wait() == 3
+    assert reasons(cluster) == ["rank 1 on algo-1 ended with exit code 3: see its log"]
+
+
 def test_failed_check_of_one_host_ends_both(cluster: Cluster) -> None:
     cluster.start_code("algo-1", WAIT)
     cluster.start_code("algo-2", WAIT, check="channel 'train': its folder does not exist")
