@@ -1,6 +1,6 @@
 """Collect what the GPU checks need on a machine without access to anything: wheels, photos and weights, in `.gpu`.
 
-  .venv/bin/python tests/gpu/prepare.py [--photos ../shared/data/clothing10] [--weights ../shared/weights] [--python 3.12]
+  .venv/bin/python tests/gpu/prepare.py [--photos FOLDER] [--weights FOLDER] [--python 3.12]
 
 Then carry the checkout with that folder to a machine with a GPU and run tests/gpu/run.sh there. It has to have Python,
 torch, torchvision, torchmetrics, safetensors, matplotlib, tqdm, pytest, psutil and prometheus-client of its own.
