@@ -18,8 +18,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-# Besides torch's own OutOfMemoryError: CUDA's runtime, cuDNN, cuBLAS and cuSOLVER allocate memory of their own and report
-# a lack of it as a RuntimeError, and so does torch's allocator of host memory.
+# Besides torch's own OutOfMemoryError: CUDA's runtime, cuDNN, cuBLAS and cuSOLVER allocate memory of their own and
+# report a lack of it as a RuntimeError, and so does torch's allocator of host memory.
 _OUT_OF_MEMORY = re.compile(r"out of memory|\bCU[A-Z]+_\w*ALLOC(?:ATION)?_FAILED\b|DefaultCPUAllocator: ")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,6 +116,22 @@ HYPERPARAMETERS = [
 def test_hyperparameters(platform: Platform, image_folder: Path, hyperparameters: dict[str, str], line: str) -> None:
     platform.lay_out({"train": image_folder}, hyperparameters)
     assert first_line(platform) == f"ConfigError: {line}"
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory.", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"])
+def test_memory_that_is_too_small(
+    platform: Platform, image_folder: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    def train_epoch(*_: object, **__: object) -> float:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("classifier.training.loop.Trainer.train_epoch", train_epoch)
+    platform.lay_out({"train": image_folder})
+    assert re.fullmatch(
+        "ConfigError: the (GPU|machine)'s memory is too small for batch_size=8 of image_size=32 with squeezenet1_1: "
+        "lower one of them, or choose a larger instance type",
+        first_line(platform),
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is fine on a GPU")
