@@ -18,8 +18,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-# Besides torch's own OutOfMemoryError: CUDA's runtime, cuDNN, cuBLAS and cuSOLVER allocate memory of their own and report
-# a lack of it as a RuntimeError, and so does torch's allocator of host memory.
+# Besides torch's own OutOfMemoryError: CUDA's runtime, cuDNN, cuBLAS and cuSOLVER allocate memory of their own and
+# report a lack of it as a RuntimeError, and so does torch's allocator of host memory.
 _OUT_OF_MEMORY = re.compile(r"out of memory|\bCU[A-Z]+_\w*ALLOC(?:ATION)?_FAILED\b|DefaultCPUAllocator: ")
 
 
@@ -89,3 +89,11 @@ def failure_as_warning(warn: Callable[[str], None], message: str) -> Iterator[No
         raise
     except Exception:
         warn(f"{message}; the model is not affected\n{traceback.format_exc()}")
+
+
+def describe_failure(error: Exception) -> tuple[int, str]:
+    """Return a program's exit code and the text of ``output/failure``: 1 and a message, or 2, with a traceback."""
+    if isinstance(error, UserError):
+        return 1, f"{type(error).__name__}: {error}"
+    reason = f"internal error, please report it: {type(error).__name__}: {error}"
+    return 2, f"{reason}\n\n{''.join(traceback.format_exception(error))}"

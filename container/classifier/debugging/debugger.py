@@ -105,7 +105,6 @@ class Debugger(Callback):
         # The test evaluates the artifact as read back, not this network: only its losses can be saved.
         if not hook.on_step_begin() or self._mode == "test":
             return
-        self._others.on_step_disturbed()
         for name, parameter in self._parameters.items():
             hook.save(name, parameter)
         self._before = (
@@ -113,7 +112,8 @@ class Debugger(Callback):
             if self._mode == "train"
             else {}
         )
-        self._activations.register()
+        if self._activations.register() or self._before:
+            self._others.on_step_disturbed()
 
     def end_forward(self) -> None:
         """Remove the hooks of the forward pass."""

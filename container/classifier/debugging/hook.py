@@ -216,8 +216,8 @@ class Activations:
         self._names = {**names, network: type(network).__name__}
         self._handles: list[RemovableHandle] = []
 
-    def register(self) -> None:
-        """Register the hooks that the next forward pass needs."""
+    def register(self) -> bool:
+        """Register the hooks that the next forward pass needs, and return whether there are any."""
         if self._hook.wants(MEANS) or self._hook.wants(DEVIATIONS):
             self._handles.append(self._module.register_forward_pre_hook(self._save_statistics))
         for module, name in self._names.items():
@@ -227,6 +227,8 @@ class Activations:
                 self._handles.append(module.register_forward_hook(self._save_outputs(name)))
             if isinstance(module, _RELUS) and self._hook.wants(f"activity/{name}_output_0"):
                 self._handles.append(module.register_forward_hook(self._save_activity(name)))
+
+        return bool(self._handles)
 
     def remove(self) -> None:
         """Remove all registered hooks."""

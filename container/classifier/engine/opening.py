@@ -36,8 +36,8 @@ CONVERSION_FACTOR = 4
 SLOT_BYTES, GRAPH_BYTES = 10 << 20, 24 << 20
 # Importing torch and torchvision, once in a process.
 TORCH_BYTES = 680 << 20
-# On a GPU: fp32 weights while their fp16 copy is made, and the activations of a batch at 224 × 224 pixels. Not measured:
-# low enough to refuse only what can't fit, since a model that does not fit after all is reported, too.
+# On a GPU: fp32 weights while their fp16 copy is made, and the activations of a batch at 224 × 224 pixels. They are
+# not measured, but low enough to refuse only what can't fit; a model that does not fit after all is reported, too.
 GPU_FACTOR, GPU_BATCH_BYTES = 1.5, 512 << 20
 
 

@@ -67,9 +67,10 @@ class StopSignal:
         self.received: str | None = None
 
     def listen(self) -> None:
-        """Install the signal handlers."""
+        """Install the signal handlers, and unblock the signals, with which a rank starts blocked."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._receive)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self.received:

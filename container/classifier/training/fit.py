@@ -238,7 +238,7 @@ def _describe_model(parameters: Hyperparameters, data: Data, preprocessing: Prep
         classes=data.classes,
         preprocessing=preprocessing,
         # These do not change the model, so the artifact has the same bytes with and without them.
-        hyperparameters=parameters.model_dump(exclude={"debug", "profile", "checkpoint_interval_s"}),
+        hyperparameters=parameters.model_dump(exclude={"debug", "profile", "checkpoint_interval_s", "ranks_per_host"}),
         data_fingerprint=data.fingerprint,
         versions={
             "classifier": classifier.__version__,

@@ -47,7 +47,7 @@ def choose_precision(name: str, local_rank: int = 0, *, wants_gpu: bool = False)
     """Return the GPU of one of the host's ranks, or the CPU without one, and the number format.
 
     Args:
-        name: of the hyperparameter ``precision``; ``auto`` is the fastest format that this hardware multiplies natively.
+        name: the hyperparameter ``precision``; ``auto`` is the fastest format that this hardware multiplies natively.
         wants_gpu: whether the host should have a GPU.
 
     Raises:

@@ -215,18 +215,18 @@ class SaturatedActivation(PlainRule):
 
 
 class VanishingGradient(PlainRule):
-    """Layers whose mean absolute gradient is below ``threshold``, and below ``share`` of the largest of all layers.
+    """Layers whose mean absolute gradient is below ``threshold`` while the loss is above ``min_loss``.
 
-    AWS's rule has the threshold alone, under which the gradients of every layer fall once the loss is near 0. Only
+    AWS's rule has the threshold alone, under which the gradients of all layers fall once the loss is near 0. Only
     gradients of weights count: a bias before a normalization gets none. Layers before weights that are 0 by design, as
     a zero-initialized head, get their first gradient once these have moved.
     """
 
     class Options(Parameters):
-        """Least mean absolute gradient, and least share of the largest."""
+        """Least mean absolute gradient, and the loss below which gradients are small by right."""
 
         threshold: float = Field(1e-7, gt=0)
-        share: float = Field(1e-4, gt=0, le=1)
+        min_loss: float = Field(0.05, ge=0)
 
     needs = "the collection gradients"
     meaning = "These layers do not learn: the gradient of the loss no longer reaches them."
@@ -242,9 +242,9 @@ class VanishingGradient(PlainRule):
         if not sizes:
             return None
         self.evaluated = True
-        limit = min(self.parameters.threshold, self.parameters.share * max(sizes.values()))
-        vanished = [name for name, size in sizes.items() if size < limit]
-        if not vanished:
+        vanished = [name for name, size in sizes.items() if size < self.parameters.threshold]
+        loss = loss_at(self.tensors, step)
+        if not vanished or (loss is not None and loss < self.parameters.min_loss):
             return None
         smallest = min(sizes[name] for name in vanished)
         return (
