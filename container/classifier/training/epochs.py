@@ -131,7 +131,9 @@ class Training:
     @cached_property
     def plan(self) -> EpochPlan:
         """The samples of each step."""
-        return EpochPlan(len(self.stages.train.loader), self.parameters.batch_size, self.parameters.seed)
+        loader = self.stages.train.loader
+        shards = loader.samples.shard_order if isinstance(loader, ImageLoader) else None
+        return EpochPlan(len(loader), self.parameters.batch_size, self.parameters.seed, shards)
 
     def run(self) -> TrainingResult:
         """Train, save the best epoch's weights, and test them. A stop keeps the best weights so far.
