@@ -71,7 +71,7 @@ def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, 
     train, *others = folders
     if len(train.classes) < 2:
         raise DataError(
-            f"channel 'train': its only class is {train.classes[0]!r}; add a folder for each further class"
+            f"channel 'train': its only class is {''.join(train.classes)!r}; add a folder for each further class"
             f"{suggest_nested_data(train.root)}"
         )
     for other in others:

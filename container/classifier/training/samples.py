@@ -252,7 +252,7 @@ class SampleTable(Sequence[Sample]):
             **{item.name: getattr(columns, item.name) for item in fields(Columns) if item.name != "names"},
         }
         described = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
-        files = list(map(os.fspath, self.files))
+        files = [os.fspath(file) for file in self.files]
         header = json.dumps({"root": str(self.root), "files": files, "columns": described}).encode()
         parts = [len(header).to_bytes(8, "little"), header]
         parts += [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
