@@ -274,6 +274,7 @@ class Training:
             device=self.precision.device,
             num_epochs=self.parameters.epochs,
             class_names=[one.class_name for one in self.data.classes],
+            photos=self.data.counts,
             steps_per_epoch=self.plan.steps,
             state=state,
         )
@@ -344,7 +345,7 @@ class Training:
         saved, _ = artifact.load(self.paths.model, self.precision.device)
         stage = Stage(saved, self.loading.images(self.data.test))
         number = self.result.best.number if self.result.best else 0
-        evaluation = self._evaluate(stage, "test", number, Precision(self.precision.device, "fp32"))
+        evaluation = self._evaluate(stage, "test", number, self.precision.strict())
         metrics = evaluation.metrics("test", ("loss", "accuracy", "f1"))
         self.result.evaluation = evaluation
         self.result.add_metrics(metrics)

@@ -14,16 +14,17 @@ from torch import nn
 import classifier
 from classifier.callbacks import Callback
 from classifier.contract.config import TrainingConfig
+from classifier.contract.driver import read_host
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
-from classifier.errors import ConfigError, Stopped, failure_as_warning
-from classifier.host import num_cores, tune_malloc
+from classifier.errors import ConfigError, Stopped, failure_as_warning, is_out_of_memory
+from classifier.host import num_cores
 from classifier.training.checkpoints import CheckpointFolder, CheckpointSaver
 from classifier.training.console import Console, Progress
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Training, TrainingResult
 from classifier.training.folders import class_labels
-from classifier.training.precision import Precision, choose_precision
+from classifier.training.precision import Precision, choose_precision, tune_for_training
 from classifier.training.stages import LoaderConfig, Stages, frozen_stages, full_stages
 from classifier.training.start import Start, build_network
 from classifier.training.state import Checkpointing, Identity
@@ -42,10 +43,12 @@ def fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Call
     """
     try:
         return _fit(config, paths, progress, callback)
-    except torch.OutOfMemoryError:
-        parameters = config.hyperparameters
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        parameters, where = config.hyperparameters, "GPU" if torch.cuda.is_available() else "machine"
         raise ConfigError(
-            f"the GPU's memory is too small for batch_size={parameters.batch_size} of image_size="
+            f"the {where}'s memory is too small for batch_size={parameters.batch_size} of image_size="
             f"{parameters.image_size} with {parameters.model}: lower one of them, or choose a larger instance type"
         ) from None
 
@@ -54,9 +57,9 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
     parameters, console = config.hyperparameters, progress.console
     torch.manual_seed(parameters.seed)
     limit_threads()
-    precision = choose_precision(parameters.precision)
-    if precision.device.type == "cpu":
-        tune_malloc("training")
+    host = read_host(config.cluster.current_instance_type)
+    precision = choose_precision(parameters.precision, wants_gpu=host.wants_cuda)
+    tune_for_training(precision)
     _check(config, console)
     preprocessing = preprocessing_for(parameters.model, parameters.image_size)
     folders = list_channels(config, paths)
@@ -164,7 +167,7 @@ def _describe_model(parameters: Hyperparameters, data: Data, preprocessing: Prep
         classes=data.classes,
         preprocessing=preprocessing,
         # These do not change the model, so the artifact has the same bytes with and without them.
-        hyperparameters=parameters.model_dump(exclude={"debug", "profile", "checkpoint_interval_s"}),
+        hyperparameters=parameters.model_dump(exclude={"debug", "profile", "checkpoint_interval_s", "ranks_per_host"}),
         data_fingerprint=data.fingerprint,
         versions={
             "classifier": classifier.__version__,

@@ -26,7 +26,16 @@ from classifier.vision.models import load_tensors
 
 # These change neither the weights nor which of them are best.
 _FREE = frozenset(
-    ("num_workers", "checkpoint_interval_s", "debug", "debug_stop", "profile", "optimize_for_cpu", "max_bad_images")
+    (
+        "num_workers",
+        "ranks_per_host",
+        "checkpoint_interval_s",
+        "debug",
+        "debug_stop",
+        "profile",
+        "optimize_for_cpu",
+        "max_bad_images",
+    )
 )
 
 
