@@ -194,6 +194,13 @@ class SampleTable(Sequence[Sample]):
         """Labels of all photos, int32 (N,)."""
         return self.columns.labels if self._rows is None else self.columns.labels[self._rows]
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the columns, which several tables may share, and of this selection."""
+        names, selection = self.columns.names, 0 if self._rows is None else self._rows.nbytes
+        arrays = (getattr(self.columns, item.name) for item in fields(Columns) if item.name != "names")
+        return names.blob.nbytes + names.ends.nbytes + sum(array.nbytes for array in arrays) + selection
+
     def labels_of(self, indices: np.ndarray) -> np.ndarray:
         """Return the labels of some photos, int32 (N,)."""
         return self.columns.labels[indices if self._rows is None else self._rows[indices]]
