@@ -116,3 +116,13 @@ def tune_malloc(workload: Literal["training", "serving"]) -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
         mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK)
         mallopt(_M_ARENA_MAX, max(num_cores(), 2))
+
+
+def trim_malloc() -> None:
+    """Return the free pages of glibc's heaps to the system. Does nothing with another C library.
+
+    A heap shrinks by itself only at its end, where one small block that is still used keeps all that lies before it.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
