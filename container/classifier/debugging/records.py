@@ -60,7 +60,7 @@ def write_step(
     records, entries, position = [], [], 0
     metadata = _field(9, _plugin("mode_step", str(mode[1])) + _plugin("mode", str(mode[0].value)))
     for name, value in tensors:
-        record = _record(_event(now_s, step, _field(1, name.encode()) + metadata + _tensor(name, value)))
+        record = _record(_event(now_s, step, _field(1, name.encode()) + _tensor(name, value) + metadata))
         entries.append({"tensorname": name, "start_idx": position, "length": len(record)})
         records.append(record)
         position += len(record)

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -261,8 +262,10 @@ def test_files_of_a_step_have_the_bytes_that_smdebug_writes(tmp_path: Path, valu
     tensors = [("Net_fc.weight", np.asarray(value)), ("smdebug/reductions/mean/Net_fc.weight", np.array(1.5))]
     written_s = write_step(tmp_path / "ours", 1234, "worker_0", (ModeKeys.EVAL, 130), tensors)
     writer = FileWriter(trial_dir=str(tmp_path / "theirs"), step=1234, worker="worker_0")
-    for name, one in tensors:
-        writer.write_tensor(one, name, mode=ModeKeys.EVAL, mode_step=130, timestamp=written_s)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numpy's, for smdebug
+        for name, one in tensors:
+            writer.write_tensor(one, name, mode=ModeKeys.EVAL, mode_step=130, timestamp=written_s)
     writer.close()
     ours, theirs = (
         sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in ("ours", "theirs")
