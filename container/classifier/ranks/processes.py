@@ -79,7 +79,7 @@ class Ranks:
             own = {"RANK": str(number), "LOCAL_RANK": str(local), FAILURE_FILE: str(rank.failure_file)}
             # In its own session, so that it gets a terminal's Ctrl-C once, from its supervisor; with the stop signals
             # blocked until it has handlers.
-            pid = os.posix_spawn(program[0], program, {**shared, **own}, setsid=True, setsigmask=STOP_SIGNALS)
+            pid = os.posix_spawn(program[0], list(program), {**shared, **own}, setsid=True, setsigmask=STOP_SIGNALS)
             processes[pid] = rank
         return cls(processes, heartbeat_s)
 
