@@ -35,7 +35,7 @@ def write(folder: Path, architecture: str, side: int) -> Path:
     names = [f"class-{number}" for number in range(NUM_CLASSES)]
     manifest = ModelManifest(
         architecture=architecture,
-        classes=[ClassLabel(folder=name, label=name, class_name=name) for name in names],
+        classes=tuple(ClassLabel(folder=name, label=name, class_name=name) for name in names),
         preprocessing=preprocessing,
         hyperparameters=Hyperparameters().model_dump(),
         data_fingerprint="",

@@ -192,7 +192,7 @@ class _Slot:
     def wait_until_staged(self, stream: torch.cuda.Stream | None) -> None:
         """Let a stream wait for the copy."""
         if stream is not None and self._was_staged is not None:
-            stream.wait_event(self._was_staged)
+            self._was_staged.wait(stream)
 
     def mark_done(self, stream: torch.cuda.Stream | None) -> None:
         """Note that the work so far in a stream ends the batch."""
