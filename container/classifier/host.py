@@ -93,13 +93,17 @@ def _cpu_flags() -> frozenset[str]:
         return frozenset()
 
 
+def hides_gpus(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether ``CUDA_VISIBLE_DEVICES`` hides all GPUs: it is empty, or -1, as many programs set it."""
+    return environment.get("CUDA_VISIBLE_DEVICES", "unset") in ("", "-1")
+
+
 def has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether an NVIDIA GPU is visible, by its device files, since torch takes seconds to import.
 
-    ``/proc/driver/nvidia`` does not count: a container that was given no GPU sees it, too. An empty
-    ``CUDA_VISIBLE_DEVICES`` hides all GPUs.
+    ``/proc/driver/nvidia`` does not count: a container that was given no GPU sees it, too.
     """
-    if environment.get("CUDA_VISIBLE_DEVICES") == "":
+    if hides_gpus(environment):
         return False
     return GPU_DEVICE.exists() or any(GPU_DEVICE.parent.glob("nvidia[0-9]*"))
 

@@ -115,8 +115,8 @@ def reserved_by(folder: Path, buckets: tuple[int, ...]) -> int:
 def _open_with(folder: Path, manifest: ModelManifest, buckets: tuple[int, ...]) -> TorchEngine:
     device = torch.device("cuda", 0)
     torch.backends.cudnn.benchmark = True
-    classifier, _ = artifact.load(folder, device)
     with torch.cuda.stream(cuda._capture_stream(device)):
+        classifier, _ = artifact.load(folder, device)
         return TorchEngine(classifier, device=device, side=manifest.preprocessing.crop, buckets=buckets)
 
 
