@@ -79,9 +79,8 @@ def read_host(
     Args:
         ask_nvml: the second source of the version where CUDA is wanted, since some sandboxes hide the first, a file.
     """
-    wants_cuda = has_gpu(environment) or (
-        not hides_gpus(environment) and _GPU_INSTANCE.match(instance_type or "") is not None
-    )
+    is_hidden = hides_gpus(environment)
+    wants_cuda = has_gpu(environment) or (not is_hidden and _GPU_INSTANCE.match(instance_type or "") is not None)
     is_batch = environment.get("SAGEMAKER_BATCH", "").lower() == "true"
     version = _read_driver() or (ask_nvml() if wants_cuda else None)
     return HostDriver(version, wants_cuda, instance_type, is_batch)
