@@ -100,7 +100,8 @@ class Hyperparameters(BaseModel):
     )
     eps: float = _row(1e-8, "Constant added to the denominator in `adam` and `adamw`.", scale="Logarithmic", gt=0, le=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _row(
-        "auto", "Arithmetic of the model; `auto` is `bf16` where the hardware supports it, else `fp32`."
+        "auto",
+        "Arithmetic of the model; `auto` is `bf16` where the hardware supports it, `fp16` on V100 and T4, else `fp32`.",
     )
 
     # Regularization and model selection
