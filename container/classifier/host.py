@@ -131,6 +131,8 @@ def tune_malloc(workload: Literal["training", "serving"]) -> None:
 
 def num_gpus(environment: Mapping[str, str] = os.environ) -> int:
     """Return the number of visible NVIDIA GPUs, by their device files, since torch takes seconds to import."""
+    if hides_gpus(environment):
+        return 0
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     found = sum(1 for path in GPU_DEVICE.parent.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit())
     return found if visible is None else min(found, sum(1 for one in visible.split(",") if one.strip()))

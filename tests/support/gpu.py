@@ -242,11 +242,11 @@ def images_per_s(target: Target, trainer: Trainer, batches: Iterator[Batch], ste
     trainer.module.train()
     callback = Callback()
     for batch in islice(batches, warm_ups):
-        trainer._train_step(batch, callback)
+        trainer._train_step(batch, callback, len(batch.labels))
     target.synchronize()
     begun, images = time.perf_counter(), 0
     for batch in islice(batches, steps):
-        trainer._train_step(batch, callback)
+        trainer._train_step(batch, callback, len(batch.labels))
         images += len(batch.labels)
     target.synchronize()
     return images / (time.perf_counter() - begun)
