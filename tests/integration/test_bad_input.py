@@ -134,6 +134,23 @@ def test_memory_that_is_too_small(
     )
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch has a GPU")
+def test_gpu_that_torch_does_not_see(
+    platform: Platform, image_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    version = tmp_path / "version"
+    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Tue Jul 29 2025\n")
+    monkeypatch.setattr("classifier.contract.driver._VERSION_FILE", version)
+    platform.lay_out({"train": image_folder})
+    resources = {"current_host": "algo-1", "hosts": ["algo-1"], "current_instance_type": "ml.g5.xlarge"}
+    platform.write_config("resourceconfig.json", json.dumps(resources))
+    assert re.fullmatch(
+        r"ConfigError: this host has a GPU, and torch \S+ can't use it: \S.*\. On your own machine, start the "
+        "container with --gpus all; to run on the CPU, set CUDA_VISIBLE_DEVICES to an empty string",
+        first_line(platform),
+    )
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is fine on a GPU")
 def test_fp16_without_a_gpu(platform: Platform, image_folder: Path) -> None:
     platform.lay_out({"train": image_folder}, {"precision": "fp16"})

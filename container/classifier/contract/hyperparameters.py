@@ -105,7 +105,8 @@ class Hyperparameters(BaseModel):
         "which is faster.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _row(
-        "auto", "Arithmetic of the model; `auto` is `bf16` where the hardware supports it, else `fp32`."
+        "auto",
+        "Arithmetic of the model; `auto` is `bf16` where the hardware supports it, `fp16` on V100 and T4, else `fp32`.",
     )
 
     # Regularization and model selection
