@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from classifier.callbacks import Mode
+from classifier.debugging.facts import FACTS_FILE
 from classifier.debugging.library import ModeKeys, isolated
+from classifier.debugging.rules.inputs import DEVIATIONS, MEANS
 
 with isolated():
     from smdebug.core.json_config import add_collections_to_manager, collect_hook_config_params, get_include_collections
@@ -28,7 +30,8 @@ with isolated():
     from smdebug.pytorch.utils import get_reduction_of_data
 MODES: dict[Mode, ModeKeys] = {"train": ModeKeys.TRAIN, "validation": ModeKeys.EVAL, "test": ModeKeys.PREDICT}
 _FOLDERS = ("collections", "events", "index", "tensorboard")
-_FILES = ("claim.smd", "training_job_end.ts")
+_END_MARK = "training_job_end.ts"
+_FILES = ("claim.smd", _END_MARK, FACTS_FILE)
 
 
 # The step in the names of folders of events, and of files of the index and of events.
@@ -171,6 +174,8 @@ def close_hook(hook: TensorHook) -> None:
     """Mark the tensors as complete and remove smdebug's global hook from the process."""
     hook.on_step_end()
     hook.close()
+    # On the platform, smdebug leaves this to the platform, which writes it to S3 only; a local job's reader would wait.
+    Path(hook.out_dir, _END_MARK).touch()
     del_hook()
 
 
@@ -200,14 +205,21 @@ class Activations:
     Permanent hooks would slow down every step, and be copied and exported with the module.
     """
 
-    def __init__(self, hook: TensorHook, network: nn.Module) -> None:
-        self._hook = hook
+    def __init__(self, hook: TensorHook, network: nn.Module, module: nn.Module) -> None:
+        """
+        Args:
+            network: contains the layers.
+            module: gets the batches, pixels or features.
+        """
+        self._hook, self._module = hook, module
         names = {module: name for name, module in network.named_modules()}
         self._names = {**names, network: type(network).__name__}
         self._handles: list[RemovableHandle] = []
 
-    def register(self) -> None:
-        """Register the hooks that the next forward pass needs."""
+    def register(self) -> bool:
+        """Register the hooks that the next forward pass needs, and return whether there are any."""
+        if self._hook.wants(MEANS) or self._hook.wants(DEVIATIONS):
+            self._handles.append(self._module.register_forward_pre_hook(self._save_statistics))
         for module, name in self._names.items():
             if self._hook.wants(f"{name}_input_0"):
                 self._handles.append(module.register_forward_pre_hook(self._save_inputs(name)))
@@ -215,6 +227,8 @@ class Activations:
                 self._handles.append(module.register_forward_hook(self._save_outputs(name)))
             if isinstance(module, _RELUS) and self._hook.wants(f"activity/{name}_output_0"):
                 self._handles.append(module.register_forward_hook(self._save_activity(name)))
+
+        return bool(self._handles)
 
     def remove(self) -> None:
         """Remove all registered hooks."""
@@ -227,6 +241,14 @@ class Activations:
 
     def _save_outputs(self, name: str) -> Callable[..., None]:
         return lambda _, inputs, outputs: self._hook.save_outputs(name, outputs)  # noqa: ARG005
+
+    @torch.no_grad()
+    def _save_statistics(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Save mean and standard deviation of each photo's pixels, in 0 to 1, or of its features."""
+        values = inputs[0].detach().flatten(1).float() / (255 if inputs[0].ndim == 4 else 1)
+        deviations, means = torch.std_mean(values, dim=1, correction=0)
+        self._hook.save(MEANS, means)
+        self._hook.save(DEVIATIONS, deviations)
 
     def _save_activity(self, name: str) -> Callable[..., None]:
         return lambda _, inputs, outputs: self._hook.save_outputs(f"activity/{name}", _activity(outputs))  # noqa: ARG005

@@ -46,6 +46,7 @@ def silence() -> None:
 
 with isolated():
     from smdebug.core.access_layer.s3handler import ListRequest, ReadObjectRequest, S3Handler
+    from smdebug.core.index_reader import IndexReader
     from smdebug.core.locations import TensorFileLocation
     from smdebug.core.modes import ModeKeys
     from smdebug.core.reductions import get_reduction_tensor_name
@@ -57,6 +58,7 @@ with isolated():
     from smdebug.trials.trial import Trial
 
 __all__ = [
+    "IndexReader",
     "ListRequest",
     "ModeKeys",
     "ReadObjectRequest",

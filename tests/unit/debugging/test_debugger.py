@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from classifier.callbacks import Mode
@@ -101,12 +100,14 @@ def test_series_file_has_losses_norms_and_ratios(plain: Run) -> None:
     assert len(series["gradient_norm"]["0"]) == 20
 
 
-def test_log_has_a_line_for_each_fired_rule_and_a_summary(diverging: Run, healthy: Run) -> None:
+def test_log_has_the_diagnosis_its_evidence_and_a_summary(diverging: Run, healthy: Run) -> None:
     assert len(healthy.lines) == 1
-    assert "0 fired" in healthy.lines[0]
-    rules = [rule for rule, finding in diverging.findings.items() if finding.outcome == "fired"]
-    assert [line.split()[1] for line in diverging.lines[:-1]] == rules
-    assert all("\n" not in line and "Try: " in line for line in diverging.lines[:-1])
+    assert "rules: 0 fired" in healthy.lines[0]
+    words = [line.split()[1] for line in diverging.lines]
+    assert words[:2] == ["diagnosis:", "evidence:"]
+    assert "learning rate is too high. Try: a smaller lr" in diverging.lines[0]
+    fired = next(line for line in diverging.lines if " fired: " in line).partition("fired: ")[2].split(", ")
+    assert fired == [finding.rule for finding in diverging.findings.values() if finding.is_alarm]
 
 
 def test_smdebug_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +168,8 @@ def test_bf16_is_saved_as_float32(tmp_path: Path) -> None:
 
 
 def test_tensorboard_events_have_losses_and_histograms(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415 - slow
+
     settings = DebuggerSettings(folder=tmp_path / "tensors", tensorboard=tmp_path / "tb")
     train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
     events = EventAccumulator(str(tmp_path / "tb" / "TRAIN")).Reload()
