@@ -136,7 +136,10 @@ def export(
     engines = {"torch fp32": _torch_infer(classifier), **_open(graph, quantized)}
     measured = _measure(engines, _chunks(photos, labels, order), check)
     reference, *others = [measured[name].row(name, measured["torch fp32"], calibration) for name in measured]
-    rows = {precision: row for precision in _BY_SPEED for row in others if row.engine == f"OpenVINO {precision}"}
+    by_name = {row.engine: row for row in others}
+    rows: dict[EnginePrecision, EngineRow] = {
+        one: by_name[f"OpenVINO {one}"] for one in _BY_SPEED if f"OpenVINO {one}" in by_name
+    }
     choice, reasons = choose(rows, cpu_engine)
     reasons += _note_unmeasured(reference.num_photos, len(labels))
     check()
@@ -163,7 +166,7 @@ def choose(rows: Mapping[EnginePrecision, EngineRow], cpu_engine: CpuEngine) -> 
         return choice, (f"{wanted} is served, since cpu_engine={cpu_engine}: {rows[wanted].describe()}",)
     safe = {name: name in rows and rows[name].is_safe for name in _BY_SPEED}
     choice = EngineChoice(bf16=safe["bf16"], int8=safe["int8"])
-    served = next((name for name in reversed(_BY_SPEED) if safe[name]), "f32")
+    served: EnginePrecision = next((name for name in reversed(_BY_SPEED) if safe[name]), "f32")
     reason = f"{served} is served, the fastest engine that is known to keep the accuracy"
     if served in rows:
         reason += f": {rows[served].describe()}"
