@@ -119,6 +119,9 @@ def _initialization(case: Case) -> tuple[str, ...]:
 
 
 def _dead(case: Case) -> tuple[str, ...]:
+    # A signal that fades from layer to layer silences many units on its way, but leaves a gradient.
+    if case.alarms("VanishingGradient") and not case.alarms("AllZero"):
+        return ()
     return _before_any_update(case, "DeadRelu")
 
 

@@ -56,6 +56,9 @@ def test_dead_units_are_the_cause_only_before_the_first_update() -> None:
     rules = ("DeadRelu", "LossNotDecreasing")
     causes = [diagnose(fired(*rules, step=step), FACTS, curves(FLAT, 3.0)) for step in (0, 1)]
     assert [one and one.cause for one in causes] == ["dead ReLUs", "lr too high"]
+    fading = diagnose(fired("DeadRelu", "VanishingGradient", step=0), FACTS, curves(FLAT))
+    assert fading is not None
+    assert fading.cause == "vanishing gradients"
 
 
 def test_initial_weights_are_the_cause_if_their_size_is_unusual() -> None:
