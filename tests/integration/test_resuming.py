@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from classifier.debugging.library import ModeKeys, create_trial
 from classifier.training.loop import Trainer, evaluate
@@ -75,6 +74,8 @@ def results(job: Job) -> dict[str, bytes]:
 
 
 def scalars(job: Job) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415 - slow
+
     events = EventAccumulator(str(job.paths.tensorboard))
     events.Reload()
     return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

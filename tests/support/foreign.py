@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import httpx
 import requests
 
@@ -85,6 +84,8 @@ def with_aiohttp(url: str, transfers: Sequence[Transfer]) -> Exchange:
 
 
 async def _with_aiohttp(url: str, transfers: Sequence[Transfer]) -> Exchange:
+    import aiohttp  # noqa: PLC0415 - takes a quarter of a second, in every worker
+
     exchange = Exchange()
 
     async def count(*_: object) -> None:

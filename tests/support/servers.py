@@ -158,9 +158,9 @@ def start(base: Path, log: Path, *, program: Sequence[str] = (), **environment: 
 
 
 @contextmanager
-def running(base: Path, log: Path, **environment: str) -> Iterator[ServerProcess]:
-    """Start `serve`, wait until it is ready, and stop it at the end."""
-    server = start(base, log, **environment)
+def running(base: Path, log: Path, *, program: Sequence[str] = (), **environment: str) -> Iterator[ServerProcess]:
+    """Start `serve`, or another program, wait until it is ready, and stop it at the end."""
+    server = start(base, log, program=program, **environment)
     try:
         server.wait_until_ready()
         yield server
@@ -198,7 +198,7 @@ def addresses(port: int) -> set[str]:
     }
 
 
-def write_artifact(folder: Path, *, side: int = SIDE, architecture: str = "resnet18", seed: int = 0) -> Path:
+def write_artifact(folder: Path, *, side: int = SIDE, architecture: str = "squeezenet1_1", seed: int = 0) -> Path:
     """Write an artifact of three classes with random weights, reproducible by ``seed``."""
     # Imported here: programs that only send requests do without torch.
     import torch  # noqa: PLC0415
@@ -220,20 +220,16 @@ def write_artifact(folder: Path, *, side: int = SIDE, architecture: str = "resne
 
 
 def export_artifact(folder: Path, *, side: int = SIDE, num_photos: int = 12, only_fp32: bool = False) -> Path:
-    """Add the files that `train` writes for a CPU, measured on drawn photos."""
+    """Add the files that `train` writes for a CPU, measured on drawn photos; without measurements, those for fp32."""
+    from classifier.engine.base import EngineChoice  # noqa: PLC0415
+    from classifier.engine.convert import convert_artifact, write_graphs  # noqa: PLC0415
     from classifier.engine.selection import export  # noqa: PLC0415
 
-    export(folder, *drawn_pixels(num_photos, side))
     if only_fp32:
-        choose_precisions(folder, bf16=False, int8=False)
+        write_graphs(folder, convert_artifact(folder), None, EngineChoice(bf16=False, int8=False))
+    else:
+        export(folder, *drawn_pixels(num_photos, side))
     return folder
-
-
-def choose_precisions(folder: Path, **precisions: bool) -> None:
-    """Change the precisions that an exported artifact is served in."""
-    from classifier.engine.base import EngineChoice  # noqa: PLC0415
-
-    EngineChoice.read(folder).model_copy(update=precisions).write(folder)
 
 
 def torch_logits(folder: Path, pixels: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def send_head(server: ServerProcess, inference_id: str, header: bytes, body: byt
 def check_start_line(line: dict[str, Any], port: int) -> None:
     assert (line["message"], line["port"]) == ("ready", port)
     assert line["pid"] > 1
-    assert line["model"]["architecture"] == "resnet18"
+    assert line["model"]["architecture"] == "squeezenet1_1"
     assert (line["model"]["num_classes"], line["model"]["first_labels"]) == (3, ["000", "001", "002"])
     assert line["engine"].startswith("OpenVINO ")
     assert line["settings"]["max_body_mb"] == 25

@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("dark", [False, True])
 def test_photos_get_labels_and_bars(browser: Browser, page: ServerProcess, photos: list[Path], dark: bool) -> None:
     browser.open(f"http://127.0.0.1:{page.port}/", dark=dark)
-    assert browser.evaluate("document.title") == "resnet18 – try it"
+    assert browser.evaluate("document.title") == "squeezenet1_1 – try it"
     browser.choose_files("#file", *photos)
     browser.wait_for(
         "document.querySelectorAll('article').length === 3 && !document.body.innerText.includes('Classifying')"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from classifier.callbacks import Mode
@@ -178,6 +177,8 @@ def test_bf16_is_saved_as_float32(tmp_path: Path) -> None:
 
 
 def test_tensorboard_events_have_losses_and_histograms(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415 - slow
+
     settings = DebuggerSettings(folder=tmp_path / "tensors", tensorboard=tmp_path / "tb")
     train(Debugger(settings, tmp_path, lambda _: None), network(), epochs=1, steps=2)
     events = EventAccumulator(str(tmp_path / "tb" / "TRAIN")).Reload()

@@ -1,6 +1,9 @@
 """The accuracy gate: reproducible files, measured engines, and only safe precisions chosen."""
 
+import shutil
+from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,12 @@ import pytest
 
 from classifier.engine import selection
 from classifier.engine.base import EngineChoice
-from classifier.engine.selection import EngineRow, choose, expected_flips, export
+from classifier.engine.selection import MIN_PHOTOS_INT8, EngineReport, EngineRow, choose, expected_flips, export
 from classifier.errors import Stopped
 from support.servers import drawn_pixels, torch_logits, write_artifact
+
+# Seconds for which an engine's speed is measured.
+TIMED_S = 0.02
 
 
 def row(*, change: float = 0.0, flips: float = 0.0, num_photos: int = 256) -> EngineRow:
@@ -26,54 +32,66 @@ def row(*, change: float = 0.0, flips: float = 0.0, num_photos: int = 256) -> En
     )
 
 
+@dataclass(frozen=True)
+class Exported:
+    """An artifact that was exported, the photos, the report, and the number of calls of ``check``."""
+
+    folder: Path
+    pixels: np.ndarray
+    labels: np.ndarray
+    report: EngineReport
+    num_checks: int
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small artifact that each test exports again."""
-    return write_artifact(tmp_path_factory.mktemp("export") / "model", architecture="squeezenet1_1")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A small artifact, exported on as many photos as int8 needs."""
+    folder = write_artifact(tmp_path_factory.mktemp("export") / "model")
+    pixels, labels = drawn_pixels(MIN_PHOTOS_INT8)
+    checks: list[None] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "TIMED_S", TIMED_S)
+        report = export(folder, pixels, labels, check=lambda: checks.append(None))
+    return Exported(folder, pixels, labels, report, len(checks))
 
 
 @pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "TIMED_S", 0.02)
+    monkeypatch.setattr(selection, "TIMED_S", TIMED_S)
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_equal_weights_and_photos_give_equal_bytes(folder: Path) -> None:
-    pixels, labels = drawn_pixels(110)
-    export(folder, pixels, labels)
-    first = files(folder)
+def test_equal_weights_and_photos_give_equal_bytes(exported: Exported, tmp_path: Path) -> None:
+    first = files(exported.folder)
     assert {"openvino.xml", "openvino.bin", "engine.json"} <= set(first)
-    export(folder, pixels, labels, logits=torch_logits(folder, pixels))
+    folder = shutil.copytree(exported.folder, tmp_path / "model")
+    export(folder, exported.pixels, exported.labels, logits=torch_logits(folder, exported.pixels))
     assert files(folder) == first
-    assert not any(b"2026-" in data or str(folder).encode() in data for data in first.values())
+    assert not any(b"2026-" in data or str(exported.folder).encode() in data for data in first.values())
 
 
-def test_stop_changes_no_file(folder: Path) -> None:
-    pixels, labels = drawn_pixels(20)
-    checks: list[None] = []
-    export(folder, pixels, labels, check=lambda: checks.append(None))
-    before, num_checks = files(folder), len(checks)
+def test_stop_changes_no_file(exported: Exported) -> None:
+    before, checks = files(exported.folder), count()
 
     def stop_at(number: int) -> None:
-        checks.append(None)
-        if len(checks) == number:
+        if next(checks) == number:
             raise Stopped("SIGTERM")
 
     # Before the first photo, and when nothing but writing is left.
-    for number in (1, num_checks):
-        checks.clear()
+    for number in (1, exported.num_checks):
+        checks = count(1)
         with pytest.raises(Stopped):
-            export(folder, pixels[::-1], labels[::-1], check=partial(stop_at, number))
-        assert files(folder) == before
+            export(exported.folder, exported.pixels[::-1], exported.labels[::-1], check=partial(stop_at, number))
+        assert files(exported.folder) == before
     # One for each batch of eight photos, in torch and in every engine that runs here.
-    assert num_checks >= 3 + 3 + 2
+    assert exported.num_checks >= 13 + 6 + 2
 
 
-def test_report_compares_the_engines(folder: Path) -> None:
-    report = export(folder, *drawn_pixels(6))
+def test_report_compares_the_engines(exported: Exported) -> None:
+    report = exported.report
     assert report.rows[0].engine == "torch fp32"
     assert report.rows[1].engine == "OpenVINO f32"
     assert report.rows[1].agreement == 1
@@ -83,7 +101,10 @@ def test_report_compares_the_engines(folder: Path) -> None:
     assert "served on a CPU" in "\n".join(report.lines())
 
 
-def test_calibration_photos_are_shuffled_over_all_classes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calibration_photos_are_shuffled_over_all_classes(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(exported.folder, tmp_path / "model")
     pixels, labels = drawn_pixels(300)
     by_class = np.argsort(labels, kind="stable")
     pixels, labels = pixels[by_class], labels[by_class]

@@ -419,7 +419,7 @@ def test_page_is_served_only_if_configured(predictor: Predictor, settings: Serve
     with_page = settings.model_copy(update={"page": True})
     page = create_app(predictor, with_page, Telemetry(), Admission()).test_client().get("/")
     assert page.status_code == 200
-    assert "resnet18" in page.text
+    assert "squeezenet1_1" in page.text
     assert "http://" not in page.text
     assert "https://" not in page.text
     assert create_app(predictor, settings, Telemetry(), Admission()).test_client().get("/").status_code == 404

@@ -5,10 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from flask import Flask
-from openapi_spec_validator import validate
 
 from classifier import serve
 from classifier.serving.app import STATUS, create_app, create_multi_model_app
@@ -47,6 +45,8 @@ def test_description_needs_no_model(
 
 
 def test_documents_are_valid(single: Flask, several: Flask) -> None:
+    from openapi_spec_validator import validate  # noqa: PLC0415 - takes half a second, in every worker
+
     for app in (single, several):
         validate(described(app))
 
@@ -124,6 +124,8 @@ def json_schema(response: dict[str, Any]) -> dict[str, Any]:
 
 def check(value: object, schema: dict[str, Any], document: dict[str, Any]) -> None:
     """Validate against a schema whose references point into the document; unknown properties are errors."""
+    import jsonschema  # noqa: PLC0415 - slow, as above
+
     closed = json.loads(json.dumps(document["components"]))
     for one in closed["schemas"].values():
         one["additionalProperties"] = False

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.calibration import calibration_curve
 
 from classifier.vision.calibration import (
     MAX_TEMPERATURE,
@@ -67,6 +66,8 @@ def test_equal_logits_have_a_temperature_within_the_limits() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_calibration_error_equals_that_of_scikit_learns_curve(seed: int) -> None:
+    from sklearn.calibration import calibration_curve  # noqa: PLC0415 - takes a second, in every worker
+
     logits, labels = drawn(2.0, seed=seed, count=300)
     probabilities = softmax(logits)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
