@@ -156,13 +156,15 @@ FAULTS = (
 )
 
 _GENTLE = {"lr": "0.0003"}
+# Enough steps for the statistics of batch normalization, of which a batch of 32 pixels gives a few values.
+_LONGER = {"lr": "0.0005", "epochs": "20"}
 HEALTHY = (
     Setting("resnet18", None, {"model": "resnet18"}),
     Setting("resnet18, SGD", None, {"model": "resnet18", "optimizer": "sgd", "lr": "0.02"}),
     Setting("resnet18, pretrained", None, {"model": "resnet18", **_GENTLE}, weights=lambda _: None),
-    Setting("mobilenet_v3_small", None, {"model": "mobilenet_v3_small"}),
-    Setting("mobilenet_v3_small, pretrained", None, {"model": "mobilenet_v3_small"}, weights=lambda _: None),
-    Setting("efficientnet_b0", None, {"model": "efficientnet_b0"}),
+    Setting("mobilenet_v3_small", None, {"model": "mobilenet_v3_small", **_LONGER}),
+    Setting("mobilenet_v3_small, pretrained", None, {"model": "mobilenet_v3_small", **_LONGER}, weights=lambda _: None),
+    Setting("efficientnet_b0", None, {"model": "efficientnet_b0", **_LONGER}),
     Setting("vit_b_32", None, {"model": "vit_b_32", "lr": "0.0001", "epochs": "3"}),
     Setting("convnext_tiny", None, {"model": "convnext_tiny", "lr": "0.0002"}),
     Setting("swin_t", None, {"model": "swin_t", "lr": "0.0002"}),
