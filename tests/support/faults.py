@@ -145,7 +145,7 @@ FAULTS = (
     Setting("weights × 6", "initialization", _PLAIN, weights=_scaled(6)),
     Setting("weights × 0.1", "initialization", _PLAIN, weights=_scaled(0.1)),
     Setting("constant weights", "initialization", _PLAIN, weights=_constant),
-    Setting("dead ReLUs", "dead ReLUs", _PLAIN, weights=_dead),
+    Setting("dead ReLUs", "dead ReLUs", {**_PLAIN, "epochs": "2"}, weights=_dead),
     Setting("saturated sigmoids", "saturation", {"model": "efficientnet_b0", "epochs": "4"}, weights=_saturated),
     Setting("20 photos", "memorizing", {**_BIG, "epochs": "25", "augmentation": "none"}, write_few),
     Setting("classes 42:1", "imbalance", {**_BIG, "epochs": "3"}, lambda f: write_photos(f, train=(84, 84, 2))),
