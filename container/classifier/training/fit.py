@@ -255,7 +255,7 @@ def _describe_device(precision: Precision, group: Group) -> str:
     if group.is_alone:
         return f"{name}, {precision.name}"
     hosts = "one host" if group.num_hosts == 1 else f"{group.num_hosts} hosts"
-    return f"{name}, {precision.name}; {group.world_size} ranks on {hosts}, each with as much"
+    return f"{group.world_size} ranks on {hosts}, each: {name}, {precision.name}"
 
 
 def _describe_size(network: nn.Module, parameters: Hyperparameters) -> str:

@@ -138,7 +138,7 @@ def test_evaluation_reads_nothing_before_its_end() -> None:
             num_classes=NUM_CLASSES,
             precision=Anywhere(META, "fp32"),
             advance=lambda: done.append(1),
-        )
+        ).result()
     assert len(done) == 2
 
 
