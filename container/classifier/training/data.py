@@ -29,6 +29,7 @@ from classifier.training.duplicates import (
 from classifier.training.folders import ChannelFolder, check_same_classes, class_labels, list_channel, nested_classes
 from classifier.training.samples import SampleTable
 from classifier.training.scan import ScanResult, check_bad_share, scan_channel, write_bad_images
+from classifier.training.streaming import LocalCopies
 from classifier.vision.images import tolerate_truncated_images
 from classifier.vision.manifest import ClassLabel
 
@@ -75,7 +76,7 @@ def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, 
     train, *others = folders
     if len(train.classes) < 2:
         raise DataError(
-            f"channel 'train': its only class is {train.classes[0]!r}; add a folder for each further class"
+            f"channel 'train': its only class is {''.join(train.classes)!r}; add a folder for each further class"
             f"{suggest_nested_data(train.root)}"
         )
     for other in others:
@@ -97,19 +98,25 @@ def truncation_policy(parameters: Hyperparameters) -> Iterator[None]:
 
 
 def load_data(
-    folders: Sequence[ChannelFolder], parameters: Hyperparameters, output: Path, executor: Executor, progress: Progress
+    folders: Sequence[ChannelFolder],
+    parameters: Hyperparameters,
+    output: Path,
+    executor: Executor,
+    progress: Progress,
+    copies: LocalCopies | None = None,
 ) -> Data:
     """Scan all photos of all channels, report what was found, and split ``train`` if there is no validation channel.
 
     Args:
         output: the folder for ``bad_images.csv``, ``conflicts.csv`` and ``leaks.csv``.
+        copies: for the photos of channels in FastFile mode; a file on the local disk unless given.
 
     Raises:
         DataError: too many photos of a channel, or all of a class, can't be read.
         Stopped: a stop was requested.
     """
     _warn_of_nested_classes(folders[0], progress.console)
-    results = {result.channel: result for result in _scan(folders, executor, progress)}
+    results = {result.channel: result for result in _scan(folders, executor, progress, copies)}
     _report(results, parameters.max_bad_images, output, progress.console)
     classes = class_labels(folders[0].classes)
     _check_every_class_has_photos(classes, results["train"])
@@ -119,13 +126,21 @@ def load_data(
     else:
         train, validation = split(train, parameters.validation_split, parameters.seed)
     test = results["test"].samples if "test" in results else train[:0]
+    train, validation, test = (samples.in_order_of_shards() for samples in (train, validation, test))
     return Data(classes, train, validation, test, fingerprint(results.values()))
 
 
-def _scan(folders: Sequence[ChannelFolder], executor: Executor, progress: Progress) -> list[ScanResult]:
+def _scan(
+    folders: Sequence[ChannelFolder], executor: Executor, progress: Progress, copies: LocalCopies | None
+) -> list[ScanResult]:
     total = sum(len(folder.files) for folder in folders)
+    if copies is None and any(folder.streamed for folder in folders):
+        copies = LocalCopies()
     with progress.track("checking photos", total) as advance:
-        return [scan_channel(folder, executor, advance) for folder in folders]
+        results = [scan_channel(one, executor, advance, copies if one.streamed else None) for one in folders]
+    if copies is not None:
+        progress.console.log(f"fastfile    {copies}")
+    return results
 
 
 def _warn_of_nested_classes(train: ChannelFolder, console: Console) -> None:

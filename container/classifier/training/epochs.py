@@ -150,7 +150,8 @@ class Training:
     @cached_property
     def plan(self) -> EpochPlan:
         """The samples of each step."""
-        return EpochPlan(len(self.data.train), self.parameters.batch_size, self.parameters.seed)
+        shards = self.data.train.shard_order if isinstance(self.stages.train.loader, ImageLoader) else None
+        return EpochPlan(len(self.data.train), self.parameters.batch_size, self.parameters.seed, shards)
 
     def run(self) -> TrainingResult:
         """Train, save the best epoch's weights, and test them. A stop keeps the best weights so far.

@@ -5,9 +5,11 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+
+from classifier.training.plan import ShardOrder
 
 DIGEST_SIZE = 16
 _ALIGNMENT = 16  # of the columns of a saved table, so that each can be used where it lies
@@ -126,6 +128,14 @@ class Columns:
         return cls(names, labels, digests, np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.uint32))
 
 
+class Place(NamedTuple):
+    """Where a photo lies: the number of the table's file, or -1 for a file of its own; offset and size in bytes."""
+
+    container: int
+    offset: int
+    size: int
+
+
 class SampleTable(Sequence[Sample]):
     """The photos of a channel, or a selection of them that shares the channel's columns.
 
@@ -141,7 +151,7 @@ class SampleTable(Sequence[Sample]):
         self,
         root: Path,
         columns: Columns,
-        files: Sequence[str] = (),
+        files: Sequence[str | os.PathLike[str]] = (),
         rows: np.ndarray | None = None,
         starts: np.ndarray | None = None,
     ) -> None:
@@ -190,6 +200,13 @@ class SampleTable(Sequence[Sample]):
         """Labels of all photos, int32 (N,)."""
         return self.columns.labels if self._rows is None else self.columns.labels[self._rows]
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the columns, which several tables may share, and of this selection."""
+        names, selection = self.columns.names, 0 if self._rows is None else self._rows.nbytes
+        arrays = (getattr(self.columns, item.name) for item in fields(Columns) if item.name != "names")
+        return names.blob.nbytes + names.ends.nbytes + sum(array.nbytes for array in arrays) + selection
+
     def labels_of(self, indices: np.ndarray) -> np.ndarray:
         """Return the labels of some photos, int32 (N,)."""
         return self.columns.labels[indices if self._rows is None else self._rows[indices]]
@@ -209,11 +226,35 @@ class SampleTable(Sequence[Sample]):
         Raises:
             OSError: the file is gone, or shorter than it was.
         """
+        place = self.place(index)
+        if place.container == _OWN_FILE:
+            return read_file(f"{self.root}/{self.name(index)}")
+        return read_range(self.files[place.container], place.offset, place.size)
+
+    def place(self, index: int) -> Place:
+        """Return where a photo lies."""
         row, columns = self._row(index), self.columns
-        container = int(columns.containers[row]) if len(columns.containers) else _OWN_FILE
-        if container == _OWN_FILE:
-            return read_file(f"{self.root}/{columns.names[row]}")
-        return read_range(self.files[container], int(columns.offsets[row]), int(columns.sizes[row]))
+        if not len(columns.containers):
+            return Place(_OWN_FILE, 0, 0)
+        return Place(int(columns.containers[row]), int(columns.offsets[row]), int(columns.sizes[row]))
+
+    @property
+    def shard_order(self) -> ShardOrder | None:
+        """How to read the photos of shards that are fetched anew whenever they are read; None for all others.
+
+        The photos have to be in the order of the shards, see :meth:`in_order_of_shards`.
+        """
+        if self._starts is None or not len(self):
+            return None
+        rows = np.arange(len(self)) if self._rows is None else self._rows
+        starts = np.searchsorted(rows, self._starts[self._starts <= rows[-1]])
+        return ShardOrder(np.unique(starts), self.columns.sizes[rows])
+
+    def in_order_of_shards(self) -> "SampleTable":
+        """Return the photos as their shards hold them, one after the other, if :attr:`shard_order` needs it."""
+        if self._starts is None or self._rows is None:
+            return self
+        return self.select(np.argsort(self._rows))
 
     def to_bytes(self) -> bytes:
         """Return the selected photos in a form that :meth:`from_buffer` uses where it lies."""
@@ -224,7 +265,8 @@ class SampleTable(Sequence[Sample]):
             **{item.name: getattr(columns, item.name) for item in fields(Columns) if item.name != "names"},
         }
         described = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
-        header = json.dumps({"root": str(self.root), "files": self.files, "columns": described}).encode()
+        files = [os.fspath(file) for file in self.files]
+        header = json.dumps({"root": str(self.root), "files": files, "columns": described}).encode()
         parts = [len(header).to_bytes(8, "little"), header]
         parts += [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
         return parts[0] + b"".join(part + b"\0" * (-len(part) % _ALIGNMENT) for part in parts[1:])
@@ -247,7 +289,7 @@ class SampleTable(Sequence[Sample]):
     def concatenate(cls, tables: Sequence["SampleTable"]) -> "SampleTable":
         """Return the photos of several tables of one channel, one after the other."""
         parts = [table.columns if table._rows is None else _take(table.columns, table._rows) for table in tables]
-        files: list[str] = []
+        files: list[str | os.PathLike[str]] = []
         located: list[Columns] = []
         for table, part in zip(tables, parts, strict=True):
             located.append(_shift(part, len(files)) if any(len(one.containers) for one in parts) else part)
@@ -301,7 +343,7 @@ def read_file(path: str) -> bytes:
         return file.readall()
 
 
-def read_range(path: str, offset: int, size: int) -> bytes:
+def read_range(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
     """Return a part of a file.
 
     Raises:
@@ -315,5 +357,5 @@ def read_range(path: str, offset: int, size: int) -> bytes:
     finally:
         os.close(descriptor)
     if len(data) < size:
-        raise OSError(f"{path} ends before byte {offset + size:,}")
+        raise OSError(f"{os.fspath(path)} ends before byte {offset + size:,}")
     return data

@@ -21,6 +21,7 @@ from classifier.errors import DataError, ImageError
 from classifier.training.folders import ChannelFolder
 from classifier.training.samples import DIGEST_SIZE, Columns, NamesBuilder, SampleTable, read_file
 from classifier.training.shards import ShardPhoto, ShardReader
+from classifier.training.streaming import LocalCopies
 from classifier.vision.images import decode
 
 _PHOTOS_A_TASK = 32
@@ -52,66 +53,79 @@ class ScanResult:
 
 
 class _Check(NamedTuple):
-    """A photo's digest, or the reason why it can't be read."""
+    """A photo's digest, or the reason why it can't be read; ``copied_to`` is its offset in the local copies, or -1."""
 
-    digest: bytes
+    digest: bytes = b""
     problem: str = ""
+    size: int = 0
+    copied_to: int = -1
 
 
-def scan_channel(folder: ChannelFolder, executor: Executor, advance: Callable[[], object]) -> ScanResult:
+def scan_channel(
+    folder: ChannelFolder, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None = None
+) -> ScanResult:
     """Read and decode every file of a channel.
 
     A file that is neither an image nor named like one is unexpected, not a bad photo.
 
     Args:
         advance: called after each file.
+        copies: keep the photos, to be read there from now on.
 
     Raises:
         DataError: a shard is no tar, or damaged.
     """
     scan = _scan_shards if folder.shards else _scan_files
-    return scan(folder, executor, advance)
+    return scan(folder, executor, advance, copies)
 
 
-def _scan_files(folder: ChannelFolder, executor: Executor, advance: Callable[[], object]) -> ScanResult:
+def _scan_files(
+    folder: ChannelFolder, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None
+) -> ScanResult:
     count = len(folder.files)
+    offsets, sizes = (np.full(count if copies else 0, value, kind) for value, kind in ((-1, np.int64), (0, np.uint32)))
     digests = np.zeros((count, DIGEST_SIZE), np.uint8)
     is_readable = np.zeros(count, bool)
     bad, unexpected = [], list(folder.unexpected_files)
 
-    def check(start: int) -> list[_Check]:
-        return [_check_file(f"{folder.root}/{name}") for name in folder.files[start : start + _PHOTOS_A_TASK]]
+    def check_files(start: int) -> list[_Check]:
+        return [_check_file(f"{folder.root}/{name}", copies) for name in folder.files[start : start + _PHOTOS_A_TASK]]
 
-    checks = (one for task in map_ahead(executor, check, range(0, count, _PHOTOS_A_TASK)) for one in task)
-    for row, (digest, problem) in enumerate(checks):
+    checks = (one for task in map_ahead(executor, check_files, range(0, count, _PHOTOS_A_TASK)) for one in task)
+    for row, check in enumerate(checks):
         advance()
-        if not problem:
-            digests[row] = np.frombuffer(digest, np.uint8)
+        if not check.problem:
+            digests[row] = np.frombuffer(check.digest, np.uint8)
             is_readable[row] = True
+            if copies is not None:
+                offsets[row], sizes[row] = check.copied_to, check.size
         elif has_image_extension(name := folder.files[row]):
-            bad.append(BadImage(folder.name, name, problem))
+            bad.append(BadImage(folder.name, name, check.problem))
         else:
             unexpected.append(folder.root / name)
     labels = np.repeat(np.arange(len(folder.counts), dtype=np.int32), folder.counts)
-    table = SampleTable(folder.root, Columns.of_files(folder.files, labels, digests))
+    containers = np.where(offsets < 0, -1, 0).astype(np.int32)
+    columns = Columns(folder.files, labels, digests, containers, offsets, sizes)
+    table = SampleTable(folder.root, columns, [copies] if copies else [])
     samples = table if is_readable.all() else table.select(np.flatnonzero(is_readable))
     return ScanResult(folder.name, folder.classes, samples, bad, unexpected)
 
 
-def _check_file(path: str) -> _Check:
+def _check_file(path: str, copies: LocalCopies | None) -> _Check:
     try:
         data = read_file(path)
     except OSError as error:
-        return _Check(b"", f"can't be read: {error.strerror or error}")
-    return _check(data)
+        return _Check(problem=f"can't be read: {error.strerror or error}")
+    return _check(data, copies)
 
 
-def _check(data: bytes) -> _Check:
+def _check(data: bytes, copies: LocalCopies | None) -> _Check:
     try:
         decode(data, cover=1)
     except ImageError as error:
-        return _Check(b"", str(error))
-    return _Check(blake2b(data, digest_size=DIGEST_SIZE).digest())
+        return _Check(problem=str(error))
+    digest = blake2b(data, digest_size=DIGEST_SIZE).digest()
+    return _Check(digest, size=len(data), copied_to=copies.add(data) if copies else -1)
 
 
 @dataclass
@@ -125,13 +139,13 @@ class _ShardColumns:
     offsets: array = field(default_factory=lambda: array("q"))
     sizes: array = field(default_factory=lambda: array("I"))
 
-    def add(self, shard: int, photo: ShardPhoto, size: int, digest: bytes) -> None:
+    def add(self, shard: int, photo: ShardPhoto, offset: int, check: _Check) -> None:
         self.names.extend([photo.name])
         self.labels.append(photo.label)
-        self.digests += digest
+        self.digests += check.digest
         self.shards.append(shard)
-        self.offsets.append(photo.offset)
-        self.sizes.append(size)
+        self.offsets.append(offset)
+        self.sizes.append(check.size)
 
     def build(self) -> Columns:
         digests = np.frombuffer(self.digests, np.uint8).reshape(-1, DIGEST_SIZE)
@@ -140,17 +154,32 @@ class _ShardColumns:
         return Columns(self.names.build(), labels, digests, *places)
 
 
-def _scan_shards(folder: ChannelFolder, executor: Executor, advance: Callable[[], object]) -> ScanResult:
-    columns, bad = _ShardColumns(), []
-    for task in map_ahead(executor, _check_photos, _tasks(_read_shards(folder))):
-        for shard, photo, size, check in task:
+def _scan_shards(
+    folder: ChannelFolder, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None
+) -> ScanResult:
+    columns, bad, starts = _ShardColumns(), [], np.zeros(len(folder.shards), np.int64)
+
+    def check_photos(task: list[tuple[int, ShardPhoto]]) -> list[tuple[int, ShardPhoto, _Check]]:
+        return [(shard, photo._replace(data=b""), _check_entry(photo, copies)) for shard, photo in task]
+
+    for task in map_ahead(executor, check_photos, _tasks(_read_shards(folder))):
+        for shard, photo, check in task:
             advance()
             if check.problem:
                 bad.append(BadImage(folder.name, photo.name, check.problem))
+            elif check.copied_to < 0:
+                columns.add(shard, photo, photo.offset, check)
             else:
-                columns.add(shard, photo, size, check.digest)
-    table = SampleTable(folder.root, columns.build(), [f"{folder.root}/{name}" for name in folder.shards])
-    return ScanResult(folder.name, folder.classes, _in_order_of_files(table), bad, list(folder.unexpected_files))
+                columns.add(len(folder.shards), photo, check.copied_to, check)
+            starts[shard + 1 :] = len(columns.labels)
+    files = [*(f"{folder.root}/{name}" for name in folder.shards), *([copies] if copies else [])]
+    table = SampleTable(folder.root, columns.build(), files, starts=starts if folder.streamed else None)
+    samples = table if folder.streamed else _in_order_of_files(table)
+    return ScanResult(folder.name, folder.classes, samples, bad, list(folder.unexpected_files))
+
+
+def _check_entry(photo: ShardPhoto, copies: LocalCopies | None) -> _Check:
+    return _Check(problem=photo.problem) if photo.problem else _check(photo.data, copies)
 
 
 def _read_shards(folder: ChannelFolder) -> Iterator[tuple[int, ShardPhoto]]:
@@ -166,14 +195,6 @@ def _tasks(photos: Iterable[tuple[int, ShardPhoto]]) -> Iterator[list[tuple[int,
             yield task
             task = []
     yield task
-
-
-def _check_photos(task: list[tuple[int, ShardPhoto]]) -> list[tuple[int, ShardPhoto, int, _Check]]:
-    checked = []
-    for shard, photo in task:
-        check = _Check(b"", photo.problem) if photo.problem else _check(photo.data)
-        checked.append((shard, photo._replace(data=b""), len(photo.data), check))
-    return checked
 
 
 def _in_order_of_files(table: SampleTable) -> SampleTable:

@@ -17,10 +17,10 @@ from support.drawing import draw_photo, encode, write_classes
 PHOTO, OTHER = encode(draw_photo(40, 30)), encode(draw_photo(40, 30, shape="cross"))
 
 
-def write_shard(path: Path, entries: Mapping[str, bytes | str], **options: int) -> Path:
+def write_shard(path: Path, entries: Mapping[str, bytes | str], format: int = tarfile.DEFAULT_FORMAT) -> Path:
     """Write a tar; an entry of text is a link to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", **options) as tar:
+    with tarfile.open(path, "w", format=format) as tar:
         for name, content in entries.items():
             info = tarfile.TarInfo(name)
             if isinstance(content, str):
