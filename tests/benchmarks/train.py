@@ -7,8 +7,8 @@ ResNet-18 from scratch at 224 pixels, 32 photos a step, SGD, random crops and mi
 Each side is a process of two epochs with validation; its second epoch is compared, and the time from start to end.
 The recipe has the better of no worker process and one a core. Ours is also measured in fp32, as the recipe computes.
 So are one and two ranks of one thread each, to be compared with one rank of two threads: the arithmetic is the same,
-and the difference is what the ranks exchange. A ratio is the median of the rounds' ratios, since a machine's speed drifts.
-Then comes what checkpoints cost (checkpoint_cost.py). Written to .bench/train.json, too.
+and the difference is what the ranks exchange. A ratio is the median of the rounds' ratios, since a machine's speed
+drifts. Then comes what checkpoints cost (checkpoint_cost.py). Written to .bench/train.json, too.
 """
 
 import argparse

@@ -105,7 +105,7 @@ def test_two_hosts_of_two_ranks_equal_one_rank(clusters: Clusters) -> None:
     assert_same(found, expected)
     log = clusters.all[-1].hosts["algo-1"].log
     assert re.search("^device +4 ranks on 2 hosts, each: CPU, 1 threads, fp32$", log, re.MULTILINE)
-    assert "warning: 4 ranks share batches of 6 photos, 1 or 2 each" in log
+    assert "warning: 4 ranks share batches of 6 photos and spend" in log
     assert "epoch   1/2" not in clusters.all[-1].hosts["algo-2"].log
     assert not any(Paths(clusters.all[-1].base("algo-2")).model.glob("*"))
 
