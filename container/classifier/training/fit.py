@@ -85,7 +85,7 @@ def _fit(
         with stop.agreement():
             prepared = _prepare(config, paths, device, executor, progress) if group.is_main else None
         start, data = _share(prepared, parameters, paths, group)
-        _check_shares(parameters, data, group, console)
+        check_shares(parameters, data, group, console)
         loading = LoaderConfig(
             preprocessing=preprocessing,
             batch_size=parameters.batch_size,
@@ -146,25 +146,26 @@ def _share(
     return start, data
 
 
-def _check_shares(parameters: Hyperparameters, data: Data, group: Group, console: Console) -> None:
+def check_shares(parameters: Hyperparameters, data: Data, group: Group, console: Console) -> None:
     """Check that a rank's share of a batch is not too small.
 
     Raises:
         ConfigError: a rank would normalize batches of one photo by themselves.
     """
     plan = EpochPlan(len(data.train), parameters.batch_size, parameters.seed)
-    smallest = plan.num_samples // plan.steps // group.world_size
-    if group.is_alone or smallest >= _FEW_PHOTOS:
+    # Batches differ in size by one at most, and so do the ranks' shares of a batch.
+    smallest, largest = plan.num_samples // plan.steps, -(-plan.num_samples // plan.steps)
+    if group.is_alone or largest // group.world_size >= _FEW_PHOTOS:
         return
-    shares = f"{group.world_size} ranks share batches of {plan.num_samples // plan.steps} photos"
-    if smallest < 2 and not parameters.sync_batchnorm and parameters.freeze == "none":
+    shares = f"{group.world_size} ranks share batches of {largest} photos"
+    if smallest // group.world_size < 2 and not parameters.sync_batchnorm and parameters.freeze == "none":
         raise ConfigError(
             f"{shares}, so that some get fewer than the two that sync_batchnorm=false needs: raise batch_size (now "
             f"{parameters.batch_size}), or set sync_batchnorm=true"
         )
     console.warn(
-        f"{shares}, {smallest} or {smallest + 1} each, and spend much of their time waiting for each other: raise "
-        f"batch_size, the number of photos per step of all ranks together, or use fewer ranks"
+        f"{shares} and spend much of their time waiting for each other: raise batch_size, the number of photos per "
+        "step of all ranks together, or use fewer ranks"
     )
 
 
@@ -257,7 +258,7 @@ def _describe_device(precision: Precision, group: Group) -> str:
     if group.is_alone:
         return f"{name}, {precision.name}"
     hosts = "one host" if group.num_hosts == 1 else f"{group.num_hosts} hosts"
-    return f"{name}, {precision.name}; {group.world_size} ranks on {hosts}, each with as much"
+    return f"{group.world_size} ranks on {hosts}, each: {name}, {precision.name}"
 
 
 def _describe_size(network: nn.Module, parameters: Hyperparameters) -> str:
