@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[STARTED_BY] = str(os.getpid())
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(_threads(int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
-    elif len(specs := config.getoption("tx", [])) > 1 and set(specs) == {"popen"}:
+    elif len(specs := config.getoption("tx", None) or []) > 1 and set(specs) == {"popen"}:
         source = WorkerSource(_threads(len(specs)))
         config.add_cleanup(source.close)
         config.option.tx = [source.spec] * len(specs)
