@@ -55,7 +55,9 @@ def main() -> None:
     before = checkout_from_environment()
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
-        report = export(write_artifact(base / "model", side=SIDE), *drawn_pixels(NUM_PHOTOS, SIDE))
+        report = export(
+            write_artifact(base / "model", side=SIDE, architecture="resnet18"), *drawn_pixels(NUM_PHOTOS, SIDE)
+        )
         print("\n".join(report.lines()))
         photo = make_photo()
         print(f"{num_cores()} cores; a photo of {len(photo):,} bytes", flush=True)

@@ -55,7 +55,7 @@ def main() -> None:
     options = _parse()
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
-        export_artifact(write_artifact(base / "model"))
+        export_artifact(write_artifact(base / "model", architecture="resnet18"))
         with running(base, base / "log") as server:
             problems = _run(server, options.count, options.seed)
     sys.exit("\n".join(problems[:20]) or None)
