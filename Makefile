@@ -1,4 +1,4 @@
-.PHONY: setup check test test-gate test-all image test-docker mutations measures bench-train bench-serve fuzz-serve \
+.PHONY: setup check test test-gate test-all image test-docker test-gpu mutations measures bench-train bench-serve fuzz-serve \
 	soak-serve bench-debugger bench-profiler fix lock readme
 bin := .venv/bin
 # One more than there are cores: a third of a run is spent waiting for processes that the tests start.
@@ -34,6 +34,9 @@ image:  ## the image, with pretrained weights; BAKED_WEIGHTS= builds it without 
 
 test-docker: setup  ## the image in a real Docker engine; IMAGE names an existing one
 	$(bin)/pytest -m docker tests/docker
+
+test-gpu: setup  ## the checks on a GPU, which skip without one; tests/gpu/prepare.py serves a machine without .venv
+	PYTHON=$(bin)/python tests/gpu/run.sh
 
 mutations: .venv/compiled  ## the faults of tests/mutations/*.json, each of which the tests must notice
 	PYTHONPATH=tests $(bin)/python -m mutations

@@ -43,7 +43,7 @@ from launch.endpoint.options import (
 )
 from launch.endpoint.request import Capture, Serverless, Update
 from launch.endpoint.scaling import EndpointScaling
-from launch.local.servers import LOOPBACK
+from launch.local.processes import LOOPBACK
 from launch.platform.autoscaling import Autoscaling
 from launch.platform.clients import Platform
 from launch.platform.models import artifact_version, resolve_artifact

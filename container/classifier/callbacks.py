@@ -34,6 +34,7 @@ class TrainingContext:
         module: turns a batch's inputs into logits; the head alone where a frozen backbone's features are cached.
         trained: the part of ``network`` whose parameters are trained.
         class_names: in the order of the logits.
+        photos: numbers of photos by channel and class, classes in the order of the logits.
         state: what :meth:`Callback.state` returned at the position where a training resumes; empty at the start of one.
     """
 
@@ -46,6 +47,7 @@ class TrainingContext:
     num_epochs: int
     steps_per_epoch: int
     class_names: Sequence[str] = ()
+    photos: Mapping[str, Sequence[int]] = field(default_factory=dict)
     state: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -100,6 +102,9 @@ class Callback:
     def on_backward_end(self) -> None:
         """Called after the backward pass and before the optimizer's step; gradients are unscaled."""
 
+    def on_step_disturbed(self) -> None:
+        """Called during a step that another callback makes longer, as by saving tensors."""
+
     def on_step_end(self) -> None:
         """Called after each training step and after each evaluated batch."""
 
@@ -146,6 +151,9 @@ class CallbackList(Callback):
 
     def on_backward_end(self) -> None:
         self._dispatch("on_backward_end")
+
+    def on_step_disturbed(self) -> None:
+        self._dispatch("on_step_disturbed")
 
     def on_step_end(self) -> None:
         self._dispatch("on_step_end")

@@ -18,11 +18,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _LARGE_BLOCK = 1 << 20
 
 
-def num_cores() -> int:
-    """Return the number of usable cores: the CPU affinity, limited by the cgroup's quota (``docker --cpus``)."""
+def num_cores(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the number of usable cores: the CPU affinity, limited by the cgroup's quota (``docker --cpus``).
+
+    Of several ranks on a host, each has its share.
+    """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
-    return available if quota is None else max(1, min(available, round(quota)))
+    cores = available if quota is None else min(available, round(quota))
+    return max(1, cores // int(environment.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _cgroup_quota() -> float | None:
@@ -90,11 +94,14 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether an NVIDIA GPU is visible, by its device file, since torch takes seconds to import.
+    """Whether an NVIDIA GPU is visible, by its device files, since torch takes seconds to import.
 
-    An empty ``CUDA_VISIBLE_DEVICES`` hides all GPUs.
+    ``/proc/driver/nvidia`` does not count: a container that was given no GPU sees it, too. An empty
+    ``CUDA_VISIBLE_DEVICES`` hides all GPUs.
     """
-    return environment.get("CUDA_VISIBLE_DEVICES") != "" and GPU_DEVICE.exists()
+    if environment.get("CUDA_VISIBLE_DEVICES") == "":
+        return False
+    return GPU_DEVICE.exists() or any(GPU_DEVICE.parent.glob("nvidia[0-9]*"))
 
 
 def tune_malloc(workload: Literal["training", "serving"]) -> None:
@@ -116,3 +123,20 @@ def tune_malloc(workload: Literal["training", "serving"]) -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
         mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK)
         mallopt(_M_ARENA_MAX, max(num_cores(), 2))
+
+
+def num_gpus(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the number of visible NVIDIA GPUs, by their device files, since torch takes seconds to import."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    found = sum(1 for path in GPU_DEVICE.parent.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit())
+    return found if visible is None else min(found, sum(1 for one in visible.split(",") if one.strip()))
+
+
+def trim_malloc() -> None:
+    """Return the free pages of glibc's heaps to the system. Does nothing with another C library.
+
+    A heap shrinks by itself only at its end, where one small block that is still used keeps all that lies before it.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

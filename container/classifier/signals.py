@@ -4,11 +4,15 @@ The kernel drops a signal to process 1 that has no handler, and SIG_DFL is none.
 with these signals blocked, which keeps one that arrives early, and unblock them once there is a handler.
 """
 
+import ctypes
 import os
 import signal
+from collections.abc import Mapping
 from typing import NoReturn
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SUPERVISOR = "CLASSIFIER_SUPERVISOR"  # variable of a rank: the process ID of its host's program
+_PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 def end_process(number: int, _frame: object = None) -> NoReturn:
@@ -21,3 +25,14 @@ def end_process_on_stop() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, end_process)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def end_with_supervisor(environment: Mapping[str, str] = os.environ) -> None:
+    """Have the kernel kill this process when the one that started and watches it ends, if there is one."""
+    supervisor = environment.get(SUPERVISOR)
+    if supervisor is None:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have ended before.
+    if os.getppid() != int(supervisor):
+        end_process(signal.SIGKILL)

@@ -3,15 +3,19 @@
 Exit codes: 0 completed, or stopped on request; 1 the user can fix it; 2 a bug. The reason is in ``output/failure``,
 message first, of which the platform shows 1,024 characters.
 
+On a host with several GPUs, or with several hosts, the platform's process starts the ranks and watches them
+(:mod:`classifier.ranks`); each is this program as well, with torchrun's environment variables.
+
 Torch takes seconds to import, so everything that can fail without it is checked before.
 """
 
 import argparse
+import os
 import sys
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classifier.callbacks import Callback, CallbackList
@@ -20,8 +24,12 @@ from classifier.contract.driver import check_driver, read_host
 from classifier.contract.hyperparameters import Hyperparameters, describe
 from classifier.contract.paths import Paths
 from classifier.debugging import open_debugger
-from classifier.errors import ConfigError, DataError, Stopped, UserError, failure_as_warning
+from classifier.errors import DataError, Stopped, describe_failure, failure_as_warning
 from classifier.pipes import has_lost_reader, leave_closed_pipe
+from classifier.ranks.processes import FAILURE_FILE as RANK_FAILURE_FILE
+from classifier.ranks.processes import count_ranks, rank_number
+from classifier.ranks.rendezvous import Failure
+from classifier.ranks.supervisor import Supervisor
 from classifier.reporting.summary import (
     FAILURE_FILE,
     HISTORY_FILE,
@@ -32,7 +40,8 @@ from classifier.reporting.summary import (
     display_names,
     has_record,
 )
-from classifier.training.console import Console, Progress, StopSignal
+from classifier.signals import end_with_supervisor
+from classifier.training.console import Console, Progress, SilentConsole, StopSignal
 
 if TYPE_CHECKING:
     from classifier.reporting.results import Predictions
@@ -47,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.describe or options.models:
             print(describe() if options.describe else _list_models(), flush=True)
             return 0
-        return _run_job(paths)
+        return _run_job(paths) if rank_number() is None else _run_rank(paths)
     except BrokenPipeError:
         if not has_lost_reader():
             raise
@@ -62,10 +71,24 @@ def _run_job(paths: Paths) -> int:
     code, reason = _run(paths, console, stop)
     if reason:
         _write_failure(paths, reason)
-    if has_record(paths.output_data):
+    # Rank 0 writes that of a job in several ranks, so that the other hosts don't end before.
+    if has_record(paths.output_data) and (reason or not (paths.output_data / PAGE_FILE).exists()):
         _write_page(paths, console)
     if reason:
         print(f"train failed: {reason}", file=sys.stderr, flush=True)
+    return code
+
+
+def _run_rank(paths: Paths) -> int:
+    """Run one of several ranks. The supervisor writes the failure; of a job that fails, the report, too."""
+    end_with_supervisor()
+    console, stop = SilentConsole() if rank_number() else Console(), StopSignal()
+    stop.listen()
+    code, reason = _attempt(lambda: _run_here(read_training_config(paths), paths, console, stop), console)
+    if reason:
+        _write_failure(paths, reason)
+    elif not rank_number() and has_record(paths.output_data):
+        _write_page(paths, console)
     return code
 
 
@@ -85,38 +108,53 @@ def _list_models() -> str:
 
 
 def _run(paths: Paths, console: Console, stop: StopSignal) -> tuple[int, str]:
-    """Run the job, and return the exit code and the reason of a failure."""
-    try:
-        _remove_earlier_outputs(paths)
-        config = read_training_config(paths)
-        check_driver(read_host(config.cluster.current_instance_type), "training")
-        _check(config, paths)
-        from classifier.profiling.profiler import profiled  # noqa: PLC0415
+    """Run the job, here or in several ranks, and return the exit code and the reason of a failure."""
+    return _attempt(lambda: _run_here_or_in_ranks(paths, console, stop), console)
 
-        with profiled(config, paths, console) as callbacks:
-            _train(config, paths, Progress(console, stop), callbacks)
+
+def _attempt(run: Callable[[], Failure | None], console: Console) -> tuple[int, str]:
+    """Return the exit code of what runs, and the reason of a failure."""
+    try:
+        if failure := run():
+            return failure.code, failure.reason
     except Stopped as stopped:
         console.log(f"stopped     by {stopped} before the first step: there is no model")
-    except UserError as error:
-        return 1, f"{type(error).__name__}: {error}"
     except Exception as error:
         if isinstance(error, BrokenPipeError) and has_lost_reader():
             raise
-        reason = f"internal error, please report it: {type(error).__name__}: {error}"
-        return 2, f"{reason}\n\n{traceback.format_exc()}"
+        return describe_failure(error)
     return 0, ""
 
 
+def _run_here_or_in_ranks(paths: Paths, console: Console, stop: StopSignal) -> Failure | None:
+    _remove_earlier_outputs(paths)
+    config = read_training_config(paths)
+    num_ranks = count_ranks(config.hyperparameters.ranks_per_host)
+    if num_ranks * len(config.cluster.hosts) > 1:
+        return Supervisor(config.cluster, num_ranks, stop, console.log).run(lambda: _check(config, paths))
+    _check(config, paths)
+    return _run_here(config, paths, console, stop)
+
+
+def _run_here(config: TrainingConfig, paths: Paths, console: Console, stop: StopSignal) -> None:
+    """Train in this process. Only rank 0 records and writes."""
+    if rank_number():
+        _train_with_others(config, paths, Progress(console, stop))
+        return
+    from classifier.profiling.profiler import profiled  # noqa: PLC0415
+
+    with profiled(config, paths, console) as callbacks:
+        _train(config, paths, Progress(console, stop), callbacks)
+
+
 def _check(config: TrainingConfig, paths: Paths) -> None:
-    """Check the hosts and the channels' folders.
+    """Check the host's driver and the channels' folders.
 
     Raises:
-        ConfigError: the job has several hosts.
+        ConfigError: there is no driver for the host's GPU, or an old one.
         DataError: a channel has no folder.
     """
-    num_hosts = len(config.cluster.hosts)
-    if num_hosts > 1:
-        raise ConfigError(f"the job has {num_hosts} instances, and training runs on one: set InstanceCount to 1")
+    check_driver(read_host(config.cluster.current_instance_type), "training")
     for name in config.channels:
         folder = paths.channel(name)
         if not folder.is_dir():
@@ -137,7 +175,7 @@ def _train(config: TrainingConfig, paths: Paths, progress: Progress, callbacks: 
     from classifier.training.fit import convert_for_cpu, fit  # noqa: PLC0415
 
     recorder = Recorder(paths.output_data, paths.tensorboard, console.warn)
-    debugger = open_debugger(config, paths, console)
+    debugger = open_debugger(config, paths, console, callbacks)
     callback = CallbackList([recorder, *callbacks, *([debugger] if debugger else [])], console.warn)
     with truncation_policy(config.hyperparameters):
         result = fit(config, paths, progress, callback)
@@ -151,6 +189,15 @@ def _train(config: TrainingConfig, paths: Paths, progress: Progress, callbacks: 
                 engines=engines,
             )
     console.log(f"artifact    {paths.model}")
+
+
+def _train_with_others(config: TrainingConfig, paths: Paths, progress: Progress) -> None:
+    """Take part in a training of which rank 0 keeps the results."""
+    from classifier.training.data import truncation_policy  # noqa: PLC0415 - these import torch
+    from classifier.training.fit import fit  # noqa: PLC0415
+
+    with truncation_policy(config.hyperparameters):
+        fit(config, paths, progress, CallbackList([], progress.console.warn))
 
 
 def _predictions(result: "TrainingResult") -> "Predictions | None":
@@ -190,13 +237,15 @@ def _summarize(config: TrainingConfig, result: "TrainingResult", started_s: floa
 
 
 def _write_failure(paths: Paths, reason: str) -> None:
+    """Write ``output/failure`` and the report's, or as a rank the file that the supervisor reads."""
+    path = Path(os.environ.get(RANK_FAILURE_FILE, paths.failure))
     try:
-        paths.failure.parent.mkdir(parents=True, exist_ok=True)
-        paths.failure.write_text(reason + "\n", encoding="utf-8")
-        if has_record(paths.output_data):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(reason + "\n", encoding="utf-8")
+        if path == paths.failure and has_record(paths.output_data):
             (paths.output_data / FAILURE_FILE).write_text(reason.partition("\n")[0] + "\n", encoding="utf-8")
     except OSError as error:
-        print(f"train: {paths.failure} can't be written: {error.strerror}", file=sys.stderr, flush=True)
+        print(f"train: {path} can't be written: {error.strerror}; the reason: {reason}", file=sys.stderr, flush=True)
 
 
 def _write_page(paths: Paths, console: Console) -> None:

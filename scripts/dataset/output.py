@@ -13,7 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+from classifier.contract.channels import CLASSES_FILE, has_image_extension
 from classifier.errors import ConfigError
 from dataset.defects import Actions
 from dataset.inspection import staging_path
@@ -138,30 +140,46 @@ def write_shards(
 ) -> None:
     """Write ``shards/<split>/<split>-000000.tar`` and so on, each with shuffled photos of all classes.
 
-    A photo's ``.cls`` file holds the index of its class among the lines of ``shards/classes.txt``.
+    A photo's ``.cls`` file holds the index of its class among the lines of ``classes.txt``, beside the shards. Its name
+    is its number in the order in which training reads class folders, so training on either gives the same model.
 
     Args:
         paths: where the photos were written, relative to ``work``.
     """
     classes = sorted({item.photo.label for item in photos})
-    indices = {label: index for index, label in enumerate(classes)}
-    folder = work / "shards"
-    folder.mkdir()
-    (folder / "classes.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
-    shuffled = sorted(zip(photos, paths, strict=True), key=lambda pair: shuffle_key(pair[0], seed))
     for split in SPLITS:
-        files = [(work / path, indices[item.photo.label]) for item, path in shuffled if item.photo.split == split]
-        for start in range(0, len(files), photos_per_shard):
-            path = folder / split / f"{split}-{start // photos_per_shard:06}.tar"
-            _write_shard(path, files[start : start + photos_per_shard], start)
+        found = [(item, path) for item, path in zip(photos, paths, strict=True) if item.photo.split == split]
+        if not found:
+            continue
+        found.sort(key=lambda pair: pair[1].split("/"))
+        numbered = [
+            _ShardPhoto(f"{number:09}", work / path, classes.index(item.photo.label), shuffle_key(item, seed))
+            for number, (item, path) in enumerate(found)
+        ]
+        numbered.sort(key=lambda photo: photo.position)
+        folder = work / "shards" / split
+        folder.mkdir(parents=True)
+        (folder / CLASSES_FILE).write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
+        for number, start in enumerate(range(0, len(numbered), photos_per_shard)):
+            _write_shard(folder / f"{split}-{number:06}.tar", numbered[start : start + photos_per_shard])
 
 
-def _write_shard(path: Path, photos: Sequence[tuple[Path, int]], start: int) -> None:
-    path.parent.mkdir(exist_ok=True)
+class _ShardPhoto(NamedTuple):
+    """A photo to be written to a shard; ``position`` determines its place among the others of its split."""
+
+    key: str
+    path: Path
+    label: int
+    position: tuple[bytes, str]
+
+
+def _write_shard(path: Path, photos: Sequence[_ShardPhoto]) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, (photo, label) in enumerate(photos, start):
-            _add(tar, f"{number:09}{photo.suffix.lower()}", photo.read_bytes())
-            _add(tar, f"{number:09}.cls", str(label).encode())
+        for photo in photos:
+            # Readers of shards go by the extension, and the content is what decides how a photo is decoded.
+            extension = photo.path.suffix.lower() if has_image_extension(photo.path) else ".jpg"
+            _add(tar, f"{photo.key}{extension}", photo.path.read_bytes())
+            _add(tar, f"{photo.key}.cls", str(photo.label).encode())
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

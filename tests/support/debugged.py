@@ -146,7 +146,12 @@ def judge(run: Run, rule: str, **parameters: Any) -> Finding:
 def record(folder: Path, steps: Sequence[tuple[Mode, dict[str, Any]]]) -> Run:
     """Save given tensors: for each step its mode, and values by smdebug's tensor names."""
     names = {"losses": {}, "weights": {}, "gradients": {}}
-    additions = {"update_ratios": "^update_ratio/", "activity": "^activity/", "logits": "Loss_input_"}
+    additions = {
+        "update_ratios": "^update_ratio/",
+        "activity": "^activity/",
+        "logits": "Loss_input_",
+        "inputs": "input_statistics/|hybridsequential",
+    }
     names |= {name: {"include_regex": regex} for name, regex in additions.items()}
     collections = [
         {"CollectionName": name, "CollectionParameters": {"save_interval": "1", **values}}

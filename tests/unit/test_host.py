@@ -61,6 +61,31 @@ def test_all_cores_are_used_without_a_cgroup(cgroup: Path) -> None:
     assert host.num_cores() == 8
 
 
+def test_each_rank_of_a_host_has_its_share_of_the_cores(cgroup: Path) -> None:
+    (cgroup / "cpu.max").write_text("500000 100000\n")
+    assert [host.num_cores({"LOCAL_WORLD_SIZE": text}) for text in ("1", "2", "8")] == [5, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "visible", "expected"),
+    [
+        (["nvidiactl", "nvidia0", "nvidia1", "nvidia10", "nvidia-uvm", "nvidia-caps"], None, 3),
+        (["nvidiactl", "nvidia0", "nvidia1"], "", 0),
+        (["nvidiactl", "nvidia0", "nvidia1"], "1", 1),
+        (["nvidiactl", "nvidia0"], "0,1", 1),
+        ([], None, 0),
+        ([], "0", 0),
+    ],
+)
+def test_gpus_are_counted_by_their_device_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], visible: str | None, expected: int
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(host, "GPU_DEVICE", tmp_path / "nvidiactl")
+    assert host.num_gpus({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}) == expected
+
+
 @pytest.mark.parametrize(("num_workers", "expected"), [("auto", 3), ("0", 0), ("5", 5)])
 def test_decoding_threads_follow_the_quota_unless_configured(cgroup: Path, num_workers: str, expected: int) -> None:
     (cgroup / "cpu.max").write_text("300000 100000\n")

@@ -20,6 +20,7 @@ _PHOTO_CHANNEL_BY_NAME = {
     "test": "test",
     "testing": "test",
 }
+CLASSES_FILE = "classes.txt"  # of a channel of tar shards
 # Folders that scripts/prepare_data.py writes beside the channels.
 _PREPARED = ("report", "shards")
 
@@ -53,6 +54,12 @@ def has_image_extension(path: str | Path) -> bool:
     return os.path.splitext(path)[1].lower() in EXTENSIONS  # noqa: PTH122 (called a hundred thousand times)
 
 
+def is_shard(path: str | Path) -> bool:
+    """Whether a file is named like a tar shard of photos."""
+    name = os.path.basename(path)  # noqa: PTH119 (also of S3 keys)
+    return name.endswith(".tar") and not is_junk_file(name)
+
+
 def photo_channel(name: str) -> str | None:
     """Return the photo channel that a folder or split of this name is, such as ``val`` or ``Training``, or None."""
     return _PHOTO_CHANNEL_BY_NAME.get(name.lower())
@@ -77,7 +84,7 @@ def find_channels(folder: Path) -> dict[str, Path]:
 
 def _holds_photos_of_classes(entry: Path) -> bool:
     """Whether an entry of a channel is a class folder or a tar shard."""
-    return not is_junk_file(entry.name) and (entry.is_dir() or entry.suffix == ".tar")
+    return is_shard(entry) or (entry.is_dir() and not is_junk_file(entry.name))
 
 
 def select_channels(holds_classes: Mapping[str, bool], where: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Channel(_PlatformModel):
     """One entry of ``inputdataconfig.json``. Local mode may write an empty one."""
 
     training_input_mode: Literal["File", "FastFile", "Pipe"] = "File"
+    s3_distribution_type: str = "FullyReplicated"
 
 
 class Cluster(BaseModel):
@@ -39,6 +40,7 @@ class Cluster(BaseModel):
     current_host: str = "algo-1"
     hosts: Annotated[tuple[str, ...], Field(min_length=1)] = ("algo-1",)
     current_instance_type: str | None = None
+    network_interface_name: str | None = None
 
     @property
     def rank(self) -> int:
@@ -152,14 +154,17 @@ def read_training_config(paths: Paths, environment: Mapping[str, str] = os.envir
     """Read and validate the files of ``input/config``.
 
     Raises:
-        ConfigError: a file is not JSON, a value has the wrong type, or a channel is missing, misspelt or in Pipe mode.
+        ConfigError: a file is not JSON, a value has the wrong type, or a channel is missing, misspelt, in Pipe mode or
+            divided among several hosts.
     """
     channels = _read_channels(paths.config / "inputdataconfig.json")
+    cluster = _read_cluster(paths.config / "resourceconfig.json")
+    _check_distribution(channels, cluster)
     return TrainingConfig(
         hyperparameters=Hyperparameters.parse(_read_json(paths.config / "hyperparameters.json") or {}),
         channels={name: channel for name, channel in channels.items() if name in CHANNELS},
         ignored_channels=tuple(name for name in channels if name not in CHANNELS),
-        cluster=_read_cluster(paths.config / "resourceconfig.json"),
+        cluster=cluster,
         checkpoint=_read_optional(paths.config / "checkpointconfig.json", CheckpointConfig),
         hook=_read_optional(paths.config / "debughookconfig.json", HookConfig),
         profiler=_read_optional(paths.config / "profilerconfig.json", ProfilerConfig),
@@ -193,6 +198,16 @@ def _check_channel(name: str, channel: Channel) -> None:
             f"channel {name!r} uses Pipe mode, and a folder of photos can't be read from a pipe: "
             "set TrainingInputMode to File or FastFile"
         )
+
+
+def _check_distribution(channels: Mapping[str, Channel], cluster: Cluster) -> None:
+    """Check that all hosts have all files, of which each step takes some at random."""
+    for name, channel in channels.items():
+        if len(cluster.hosts) > 1 and name in CHANNELS and channel.s3_distribution_type == "ShardedByS3Key":
+            raise ConfigError(
+                f"channel {name!r} is divided among {len(cluster.hosts)} hosts (ShardedByS3Key), and a class may lie "
+                "on one of them alone: set S3DataDistributionType to FullyReplicated"
+            )
 
 
 def _read_cluster(path: Path) -> Cluster:

@@ -6,7 +6,7 @@ too old would go unnoticed and training would run slowly on the CPU, or fail wit
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,15 +50,40 @@ class HostDriver:
     is_batch: bool = False
 
 
-def read_host(instance_type: str | None = None, environment: Mapping[str, str] = os.environ) -> HostDriver:
-    """Read this host's driver. CUDA is wanted if the instance type has a GPU or NVIDIA's device file exists.
+def nvml_driver() -> str | None:
+    """Return the driver's version by the NVIDIA Management Library; None without the library or without a driver."""
+    try:
+        import pynvml  # noqa: PLC0415 - the scripts have no need of it
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            return str(pynvml.nvmlSystemGetDriverVersion())
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+
+
+def read_host(
+    instance_type: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    ask_nvml: Callable[[], str | None] = nvml_driver,
+) -> HostDriver:
+    """Read this host's driver. CUDA is wanted if the instance type has a GPU or NVIDIA's device files exist.
 
     An empty ``CUDA_VISIBLE_DEVICES`` opts out of CUDA.
+
+    Args:
+        ask_nvml: the second source of the version where CUDA is wanted, since some sandboxes hide the first, a file.
     """
     is_hidden = environment.get("CUDA_VISIBLE_DEVICES") == ""
     wants_cuda = has_gpu(environment) or (not is_hidden and _GPU_INSTANCE.match(instance_type or "") is not None)
     is_batch = environment.get("SAGEMAKER_BATCH", "").lower() == "true"
-    return HostDriver(_read_driver(), wants_cuda, instance_type, is_batch)
+    version = _read_driver() or (ask_nvml() if wants_cuda else None)
+    return HostDriver(version, wants_cuda, instance_type, is_batch)
 
 
 def _read_driver() -> str | None:

@@ -15,6 +15,12 @@ from classifier.errors import ConfigError, did_you_mean
 
 ALIASES = {"learning_rate": "lr", "mini_batch_size": "batch_size"}
 
+_NUMBERS_OR_AUTO = {"num_workers": ("0", "256"), "ranks_per_host": ("1", "64")}
+_SHOWN_VALUES = {
+    "debug_stop": "rule names",
+    **{name: f"`auto`, {' … '.join(bounds)}" for name, bounds in _NUMBERS_OR_AUTO.items()},
+}
+
 Scale = Literal["Linear", "Logarithmic", "Categorical"]
 
 _BOOLEANS = {
@@ -51,6 +57,7 @@ def _known_rules(names: str) -> str:
 Boolean = Annotated[bool, BeforeValidator(_parse_boolean)]
 ValidationMetric = Annotated[str, AfterValidator(_known_metric)]
 RuleNames = Annotated[str, AfterValidator(_known_rules)]
+Ranks = Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
 Workers = Literal["auto"] | Annotated[int, Field(ge=0, le=256)]
 
 
@@ -92,6 +99,11 @@ class Hyperparameters(BaseModel):
         0.01, "Weight decay; not applied to biases and normalization layers.", scale="Logarithmic", ge=0, le=1
     )
     eps: float = _row(1e-8, "Constant added to the denominator in `adam` and `adamw`.", scale="Logarithmic", gt=0, le=1)
+    sync_batchnorm: Boolean = _row(
+        True,
+        "Of several ranks: normalize batches over the photos of all of them, as one rank does, or each over its own, "
+        "which is faster.",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _row(
         "auto", "Arithmetic of the model; `auto` is `bf16` where the hardware supports it, else `fp32`."
     )
@@ -125,6 +137,11 @@ class Hyperparameters(BaseModel):
     max_bad_images: float = _row(0.05, "Share of unreadable photos in a channel above which the job fails.", ge=0, le=1)
     num_workers: Workers = _row(
         "auto", "Threads that read and decode photos; `auto` is one per core, 0 decodes between steps."
+    )
+    ranks_per_host: Ranks = _row(
+        "auto",
+        "Processes of each host that train together; `auto` is one per GPU, and one without a GPU. `batch_size` "
+        "counts the photos of all.",
     )
     optimize_for_cpu: Boolean = _row(
         True, "After training, convert the model for serving on CPUs and measure its speed and accuracy."
@@ -204,8 +221,8 @@ def _explain(detail: ErrorDetails) -> str:
     if not detail["loc"]:
         return f"hyperparameters: {message}"
     name = str(detail["loc"][0])
-    if name == "num_workers":
-        message = "should be 'auto' or a whole number from 0 to 256"
+    if name in _NUMBERS_OR_AUTO:
+        message = f"should be 'auto' or a whole number from {' to '.join(_NUMBERS_OR_AUTO[name])}"
     return f"hyperparameter {name}={detail['input']!r}: {message}"
 
 
@@ -229,10 +246,8 @@ def _describe_values(name: str, field: FieldInfo) -> str:
     annotation: Any = field.annotation
     if name == "best_metric":
         return ", ".join(f"`{metric}`" for metric in VALIDATION_METRICS)
-    if name == "debug_stop":
-        return "rule names"
-    if name == "num_workers":
-        return "`auto`, 0 … 256"
+    if name in _SHOWN_VALUES:
+        return _SHOWN_VALUES[name]
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(annotation))
     if annotation is bool:

@@ -4,7 +4,7 @@ The rules look for spikes, noise, plateaus, divergence of training and validatio
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import isfinite
 from statistics import fmean, median
@@ -21,6 +21,8 @@ Points = list[tuple[int, float]]
 @dataclass
 class Curves:
     """Losses and other values of a training as (training step, value).
+
+    The rules on these curves give hints: what they see also happens in trainings that end well.
 
     ``training`` has the losses of the saved steps, ``validation`` the mean loss of each evaluation. The dictionaries
     have a curve for each layer.
@@ -40,34 +42,52 @@ class Curves:
         }
 
 
-def read_curves(tensors: Tensors) -> Curves:
-    """Read the curves in one pass over all saved steps."""
-    curves, ratios = Curves(), WeightUpdateRatio(tensors.trial)
-    evaluation, began = Mean(), 0
-    for step in tensors.steps():
+class CurveReader:
+    """Reader of the curves, one saved step after the other."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self._tensors, self._ratios = tensors, WeightUpdateRatio(tensors.trial)
+        self._curves, self._evaluation, self._began = Curves(), Mean(), 0
+
+    def curves(self) -> Curves:
+        """Return the curves so far; an evaluation that may not have ended yet counts as it is."""
+        validation = list(self._curves.validation)
+        if self._evaluation.weight:
+            validation.append((self._began, self._evaluation.value))
+        return replace(self._curves, validation=validation)
+
+    def add(self, step: int) -> None:
+        """Read a step."""
+        tensors = self._tensors
         mode, loss = tensors.mode(step), loss_at(tensors, step)
         if mode == ModeKeys.EVAL:
             if loss is not None:
-                began = began if evaluation.weight else tensors.training_step(step)
-                evaluation.add(loss, num_photos_at(tensors, step))
-            continue
-        if evaluation.weight:
-            curves.validation.append((began, evaluation.value))
-            evaluation = Mean()
+                self._began = self._began if self._evaluation.weight else tensors.training_step(step)
+                self._evaluation.add(loss, num_photos_at(tensors, step))
+            return
+        self._curves, self._evaluation = self.curves(), Mean()
         if mode == ModeKeys.PREDICT:
-            continue
+            return
         now = tensors.training_step(step)
         if loss is not None:
-            curves.training.append((now, loss))
-        for name in tensors.names(step, regex=r"^gradient/.*weight$"):
-            norm = tensors.reduction(name, step, "l2")
+            self._curves.training.append((now, loss))
+        self._add_layers(step, now)
+
+    def _add_layers(self, step: int, now: int) -> None:
+        for name in self._tensors.names(step, regex=r"^gradient/.*weight$"):
+            norm = self._tensors.reduction(name, step, "l2")
             if norm is not None:
-                curves.gradient_norm.setdefault(_layer(name), []).append((now, norm))
-        for name, ratio in ratios.ratios(step).items():
-            curves.update_ratio.setdefault(_layer(name), []).append((now, ratio))
-    if evaluation.weight:
-        curves.validation.append((began, evaluation.value))
-    return curves
+                self._curves.gradient_norm.setdefault(_layer(name), []).append((now, norm))
+        for name, ratio in self._ratios.ratios(step).items():
+            self._curves.update_ratio.setdefault(_layer(name), []).append((now, ratio))
+
+
+def read_curves(tensors: Tensors) -> Curves:
+    """Read the curves of all saved steps."""
+    reader = CurveReader(tensors)
+    for step in tensors.steps():
+        reader.add(step)
+    return reader.curves()
 
 
 def _layer(name: str) -> str:
@@ -99,7 +119,8 @@ def _judge(rule: _CurveRule, curves: Curves) -> Finding:
     if found is None:
         return quiet(rule)
     step, seen = found
-    return fired(rule, seen, meaning=rule.meaning, advice=rule.advice, step=step)
+    finding = fired(rule, seen, meaning=rule.meaning, advice=rule.advice, step=step)
+    return finding.model_copy(update={"severity": "hint"})
 
 
 def _spike(curves: Curves) -> tuple[int, str] | None:
@@ -171,7 +192,7 @@ _RULES = (
         _spike,
         _has_training,
         "One batch set the model back: the step was too large, or its photos are outliers.",
-        "a smaller lr; warmup_epochs=1 if it occurs early; check for photos that do not belong",
+        "a smaller lr; warmup_epochs=1; check for photos that do not belong",
     ),
     _CurveRule(
         "NoisyLoss",
@@ -187,7 +208,7 @@ _RULES = (
         _plateau,
         _has_epochs,
         "Further epochs with these settings do not improve the model.",
-        "early_stopping_patience=3; a larger model or image_size; freeze=none; a larger lr if the loss is still high",
+        "early_stopping_patience=3; a larger model or image_size; freeze=none",
     ),
     _CurveRule(
         "LossDivergence",
@@ -195,7 +216,7 @@ _RULES = (
         _divergence,
         _has_epochs,
         "From this step on, the model overfits: it memorizes its training photos.",
-        "augmentation=strong, more weight_decay, label_smoothing=0.1, or early_stopping_patience=3",
+        "augmentation=strong; label_smoothing=0.1; early_stopping_patience=3; more photos",
     ),
     _CurveRule(
         "Underfit",
@@ -203,6 +224,6 @@ _RULES = (
         _underfit,
         _has_training,
         "The model has hardly learned: it needs more steps, larger steps, or more trainable layers.",
-        "more epochs; a larger lr; freeze=none; pretrained=true; less augmentation or weight_decay",
+        "more epochs; freeze=none; pretrained=true; less augmentation or weight_decay",
     ),
 )

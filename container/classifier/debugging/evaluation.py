@@ -1,11 +1,14 @@
-"""AWS's 16 built-in rules on saved tensors, evaluated on the steps of a trial as they are saved."""
+"""AWS's 17 built-in rules on saved tensors and one more, evaluated on the steps of a trial as they are saved."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from classifier.contract.findings import Finding, guarded
-from classifier.debugging.curves import judge_losses, read_curves
+from classifier.contract.findings import OUTCOMES, Diagnosis, Finding, applicable, guarded
+from classifier.debugging.curves import CurveReader, Curves, judge_losses
+from classifier.debugging.diagnosis import diagnose
 from classifier.debugging.rules.base import PlainRule
+from classifier.debugging.rules.epochs import Overfit, Overtraining, ValidationAtChance
+from classifier.debugging.rules.inputs import CheckInputImages
 from classifier.debugging.rules.layers import (
     DeadRelu,
     PoorWeightInitialization,
@@ -13,7 +16,7 @@ from classifier.debugging.rules.layers import (
     VanishingGradient,
     WeightUpdateRatio,
 )
-from classifier.debugging.rules.losses import LossNotDecreasing, Overfit, Overtraining
+from classifier.debugging.rules.losses import LossNotDecreasing
 from classifier.debugging.rules.predictions import ClassImbalance, Confusion
 from classifier.debugging.rules.values import (
     AllZero,
@@ -42,6 +45,8 @@ RULES: dict[str, type[PlainRule]] = {
         SaturatedActivation,
         ClassImbalance,
         Confusion,
+        CheckInputImages,
+        ValidationAtChance,
         SimilarAcrossRuns,
         StalledTrainingRule,
     )
@@ -61,25 +66,41 @@ class RuleEvaluator:
         self._rules: list[PlainRule] = [rule(trial, **given.get(name, {})) for name, rule in RULES.items()]
         self._failed: dict[str, Finding] = {}
         self._last = -1
+        self._curves = CurveReader(self.tensors)
+
+    @property
+    def curves(self) -> Curves:
+        """The curves of the steps evaluated so far."""
+        return self._curves.curves()
 
     def advance(self) -> Sequence[Finding]:
-        """Evaluate the steps saved since the last call; return the findings of rules that fired anew."""
+        """Evaluate the steps saved since the last call; return the findings of rules that fired for the first time."""
         return self._advance(ended=False)
 
     def finish(self) -> list[Finding]:
         """Evaluate the remaining steps; return the findings of all rules and of the loss curve, fired ones first."""
         self._advance(ended=True)
-        findings = [self._finding(rule) for rule in self._rules]
-        findings += judge_losses(read_curves(self.tensors))
-        return sorted(findings, key=lambda finding: ("fired", "quiet", "skipped").index(finding.outcome))
+        return self.findings()
+
+    def findings(self) -> list[Finding]:
+        """Return the findings of all rules and of the loss curve so far, fired ones first, then by severity."""
+        findings = [self._finding(rule) for rule in self._rules] + judge_losses(self.curves)
+        given = self.tensors.facts.settings
+        findings = [one.model_copy(update={"advice": applicable(one.advice, given)}) for one in findings]
+        return sorted(findings, key=lambda one: (OUTCOMES.index(one.outcome), one.severity == "hint"))
+
+    def diagnose(self, findings: Sequence[Finding]) -> Diagnosis | None:
+        """Return the cause of the findings; None if none of them is an alarm."""
+        return diagnose(findings, self.tensors.facts, self.curves)
 
     def _advance(self, *, ended: bool) -> list[Finding]:
-        self.trial.refresh_data()
+        self.tensors.refresh()
         fired_before = {rule.name for rule in self._rules if rule.fired_at is not None}
         for step in self.tensors.steps():
             if step > self._last:
                 for rule in self._rules:
                     self._guard(rule, lambda rule=rule, step=step: rule.invoke_at_step(step))
+                self._curves.add(step)
                 self._last = step
         for rule in self._rules:
             self._guard(rule, lambda rule=rule: rule.close(ended=ended))

@@ -6,7 +6,7 @@ From ``debughookconfig.json``, or default collections that depend on the trainin
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from classifier.contract.paths import Paths
 
 MAX_LOSSES = 400  # saves of the loss in one training
 MAX_TENSORS = 25  # saves of weights and gradients
+MAX_PREDICTIONS = 100  # saves of the logits of training steps
 _MAX_BYTES = 200 * 1024**2  # up to this size, weights and gradients are saved in full; above, as reductions
 _REDUCTIONS = "mean,variance,abs_mean,abs_max,l2_norm"
 _NEVER = {"start_step": "1000000000"}
@@ -36,6 +37,7 @@ class DebuggerSettings:
         own_collections: save :func:`default_collections` if the configuration has none. Otherwise smdebug saves only
             the losses, every 500 steps.
         stop: rules that end the training when they fire.
+        hyperparameters: of the job; the rules' advice leaves out what they set.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class DebuggerSettings:
     hook: HookConfig | None = None
     own_collections: bool = True
     stop: tuple[str, ...] = ()
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self, context: TrainingContext) -> dict[str, Any]:
         """Return the hook's configuration for a training, in the format of ``debughookconfig.json``."""
@@ -67,6 +70,7 @@ def read_settings(config: TrainingConfig, paths: Paths) -> DebuggerSettings:
         hook=hook,
         stop=tuple(parameters.debug_stop.split(",")) if parameters.debug_stop else (),
         own_collections=hook is None or parameters.debug,
+        hyperparameters=parameters.model_dump(),
     )
 
 
@@ -92,11 +96,11 @@ def _typed(parameters: Mapping[str, str]) -> dict[str, Any]:
 def default_collections(context: TrainingContext) -> list[dict[str, Any]]:
     """Return collections with what the rules need, in the format of ``debughookconfig.json``.
 
-    Losses are saved at up to 400 steps of the training; weights, biases and gradients at about 25, in full if they are
-    small, else as reductions; predictions and labels at every evaluation.
+    Losses are saved at up to 400 steps of the training; weights, biases and gradients at up to 25, in full if they are
+    small, else as reductions; logits and labels at up to 100 and at every evaluation.
     """
     total = context.steps_per_epoch * context.num_epochs
-    loss_interval, tensor_interval = max(1, total // MAX_LOSSES), str(max(1, total // MAX_TENSORS))
+    loss_interval, tensor_interval = -(-total // MAX_LOSSES), str(-(-total // MAX_TENSORS))
     # Validation has about a quarter as many batches as training; at least ten of them are saved.
     evaluations = {
         "eval.save_interval": str(max(1, context.steps_per_epoch // 40)),
@@ -105,6 +109,7 @@ def default_collections(context: TrainingContext) -> list[dict[str, Any]]:
     }
     sparse = {**_NEVER, "train.start_step": "0", "train.save_interval": tensor_interval}
     in_full = _num_bytes(context.trained.parameters()) * 2 * MAX_TENSORS <= _MAX_BYTES
+    predictions = {"train.start_step": "0", "train.save_interval": str(-(-total // MAX_PREDICTIONS))}
     tensors = {**sparse, "reductions": _REDUCTIONS, "save_raw_tensor": in_full}
     collections = {
         "losses": {"train.save_interval": str(loss_interval), "predict.save_interval": "1", **evaluations},
@@ -113,8 +118,9 @@ def default_collections(context: TrainingContext) -> list[dict[str, Any]]:
         "gradients": tensors,
         "update_ratios": {**sparse, "include_regex": "^update_ratio/"},
         "activity": {**sparse, "include_regex": "^activity/"},
-        "predictions": {**_NEVER, **evaluations, "include_regex": "Loss_input_0$"},
-        "labels": {**_NEVER, **evaluations, "include_regex": "Loss_input_1$"},
+        "input_statistics": {**sparse, "include_regex": "^input_statistics/"},
+        "predictions": {**_NEVER, **evaluations, **predictions, "include_regex": "Loss_input_0$"},
+        "labels": {**_NEVER, **evaluations, **predictions, "include_regex": "Loss_input_1$"},
     }
     for name, kinds in _ACTIVATIONS.items():
         regex = _input_regex(context.network, kinds)

@@ -18,6 +18,9 @@ from classifier.vision.manifest import read_document
 GRAPH_FILE = "openvino.xml"
 QUANTIZED_FILE = "openvino_int8.xml"
 CHOICE_FILE = "engine.json"
+# One batch that OpenVINO's stream runs and one that it takes next; otherwise its core idles while threads hand over the
+# next (ResNet-18 in int8, two cores, eight clients: idle for 7 % of the time with one slot, 1 % with two).
+SLOTS_PER_STREAM = 2
 EnginePrecision = Literal["f32", "bf16", "int8"]
 
 

@@ -1,24 +1,29 @@
 """Selection of the engine that serves an artifact on this machine, and the memory that it will take."""
 
+from __future__ import annotations
+
 import logging
 import sys
 from pathlib import Path
-
-import openvino
+from typing import TYPE_CHECKING
 
 from classifier.engine.base import (
     CHOICE_FILE,
     GRAPH_FILE,
     QUANTIZED_FILE,
+    SLOTS_PER_STREAM,
     Engine,
     EngineChoice,
     EnginePrecision,
     file_hash,
 )
-from classifier.engine.openvino import SLOTS_PER_STREAM, compile_graph, openvino_core
 from classifier.errors import ArtifactError
 from classifier.host import has_gpu, num_cores
 from classifier.vision.manifest import WEIGHTS_FILE, ModelManifest
+
+# OpenVINO is imported only where it runs: not on a GPU.
+if TYPE_CHECKING:
+    import openvino
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +36,9 @@ CONVERSION_FACTOR = 4
 SLOT_BYTES, GRAPH_BYTES = 10 << 20, 24 << 20
 # Importing torch and torchvision, once in a process.
 TORCH_BYTES = 680 << 20
+# On a GPU: fp32 weights while their fp16 copy is made, and the activations of a batch at 224 × 224 pixels. They are
+# not measured, but low enough to refuse only what can't fit; a model that does not fit after all is reported, too.
+GPU_FACTOR, GPU_BATCH_BYTES = 1.5, 512 << 20
 
 
 def open_engine(folder: Path, manifest: ModelManifest) -> Engine:
@@ -45,6 +53,12 @@ def open_engine(folder: Path, manifest: ModelManifest) -> Engine:
         from classifier.engine.cuda import TorchEngine  # noqa: PLC0415 - imports torch
 
         return TorchEngine.open(folder, manifest)
+    return _open_on_cpu(folder, manifest)
+
+
+def _open_on_cpu(folder: Path, manifest: ModelManifest) -> Engine:
+    from classifier.engine.openvino import compile_graph  # noqa: PLC0415 - imports OpenVINO
+
     choice = _read_choice(folder)
     precisions = _precisions(choice)
     for precision in precisions:
@@ -71,6 +85,11 @@ def memory_needed(folder: Path, manifest: ModelManifest) -> int:
         return activations + int(GRAPH_FACTOR * _size(path.with_suffix(".bin")))
     torch_bytes = 0 if "torch" in sys.modules else TORCH_BYTES
     return activations + torch_bytes + CONVERSION_FACTOR * _size(folder / WEIGHTS_FILE)
+
+
+def gpu_memory_needed(folder: Path, manifest: ModelManifest) -> int:
+    """Estimate the bytes of the GPU's memory that ``open_engine`` takes for an artifact."""
+    return int(GPU_FACTOR * _size(folder / WEIGHTS_FILE)) + GPU_BATCH_BYTES * manifest.preprocessing.crop**2 // 224**2
 
 
 def _read_choice(folder: Path) -> EngineChoice:
@@ -102,6 +121,8 @@ def _read_graph(path: Path, manifest: ModelManifest, choice: EngineChoice) -> op
     Raises:
         ArtifactError: the graph is damaged, was not completed or does not match the manifest.
     """
+    from classifier.engine.openvino import openvino_core  # noqa: PLC0415 - imports OpenVINO
+
     files = (path, path.with_suffix(".bin"))
     if path.name not in choice.sha256:
         if not path.exists():

@@ -6,15 +6,12 @@ from functools import cache
 import numpy as np
 import openvino
 
-from classifier.engine.base import EnginePrecision
+from classifier.engine.base import SLOTS_PER_STREAM, EnginePrecision
 from classifier.host import num_cores
 
 # With one stream per core, larger batches only make the first photo wait for the last (ResNet-18 in int8, two cores,
 # eight clients: 277 photos a second one by one, 236 in batches of up to four).
 MAX_BATCH = 1
-# One batch that the stream runs and one that it takes next; otherwise its core idles while threads hand over the next
-# (ResNet-18 in int8, two cores, eight clients: idle for 7 % of the time with one slot, 1 % with two).
-SLOTS_PER_STREAM = 2
 
 
 class OpenVinoEngine:

@@ -32,6 +32,8 @@ class Profile:
     Attributes:
         passes_s: total seconds of the passes over each channel.
         checkpoint_s: total seconds of writing checkpoints.
+        num_disturbed: steps in which the debugger saved tensors, which ``steps`` and ``passes_s`` leave out.
+        disturbed_s: total seconds of these.
         num_images: images trained on, summed over the epochs.
         num_workers: decoding threads; 0 if images are decoded between the steps.
     """
@@ -47,6 +49,15 @@ class Profile:
     operators: Sequence[Operator]
     num_images: int
     num_workers: int
+    num_disturbed: int = 0
+    disturbed_s: float = 0.0
+
+    @property
+    def overhead_s(self) -> float:
+        """Seconds that saving tensors took: of its steps, beyond those of as many usual ones."""
+        table = self.steps.of("train")
+        usual_s = float(np.median(table.seconds)) if len(table) else 0.0
+        return max(0.0, self.disturbed_s - self.num_disturbed * usual_s)
 
     @property
     def initialization_s(self) -> float:
@@ -88,6 +99,7 @@ def write_profile(path: Path, profile: Profile, trace: Path | None) -> None:
         "initialization_s": round(profile.initialization_s, 3),
         "total_s": round(profile.total_s, 3),
         "images_per_s": round(profile.images_per_s, 1),
+        "debugger": {"num_steps": profile.num_disturbed, "overhead_s": round(profile.overhead_s, 3)},
         "steps": _steps(profile.steps.of("train")),
         "utilisation": _utilization(downsample(profile.samples, _MAX_SAMPLES), profile.began_s),
         "operators": [_rounded(asdict(operator)) for operator in profile.operators],
@@ -105,6 +117,8 @@ def summary_lines(profile: Profile, findings: Sequence[Finding]) -> Iterator[str
         yield f"{' · '.join(shares)} of training; {profile.images_per_s:,.0f} photos/s"
         passes = [f"{mode} {seconds:.1f} s" for mode, seconds in profile.passes_s.items() if seconds]
         yield f"before the first step {profile.initialization_s:.1f} s, {', '.join(passes)}"
+    if profile.num_disturbed:
+        yield f"{profile.num_disturbed} steps left out, in which saving tensors took {profile.overhead_s:.1f} s more"
     for finding in findings:
         if finding.outcome == "fired":
             yield f"{finding.rule}: {finding.seen}. {finding.meaning} {finding.advice}"

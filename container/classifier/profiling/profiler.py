@@ -110,8 +110,12 @@ class Profiler(Callback):
 
     def on_forward_end(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:  # noqa: ARG002 - a callback's
         """Count the images of a training batch."""
-        if self._mode == "train":
+        if self._mode == "train" and not self._timed.is_disturbed:
             self._num_images += len(labels)
+
+    def on_step_disturbed(self) -> None:
+        """Leave the current step out of the profile: its duration is not the training's own."""
+        self._timed.disturb()
 
     def on_step_end(self) -> None:
         """End a step; recording of operators stops after the last of its steps."""
@@ -162,6 +166,8 @@ class Profiler(Callback):
             steps=timer.table(),
             passes_s=timer.passes_s,
             checkpoint_s=timer.checkpoint_s,
+            num_disturbed=timer.num_disturbed,
+            disturbed_s=timer.disturbed_s,
             operators=self._operators.operators,
             num_images=self._num_images,
             num_workers=num_cores() if workers == "auto" else workers,

@@ -139,11 +139,14 @@ class _PendingStep(NamedTuple):
 class StepTimer:
     """Timer of passes, steps and phases, in the order in which a training calls it.
 
-    ``passes_s`` and ``checkpoint_s`` are total seconds; checkpoints belong to no pass.
+    ``passes_s`` and ``checkpoint_s`` are total seconds; checkpoints belong to no pass. Steps that another callback
+    disturbed are left out, of the passes' time too: there were ``num_disturbed``, of ``disturbed_s`` seconds.
     """
 
     def __init__(self, clock: Clock, timeline: Timeline) -> None:
         self.checkpoint_s = 0.0
+        self.num_disturbed, self.disturbed_s = 0, 0.0
+        self._step_began_s, self._is_disturbed = 0.0, False
         self.passes_s: dict[Mode, float] = dict.fromkeys(MODES, 0.0)
         self._clock, self._timeline = clock, timeline
         self._rows = array("d")
@@ -173,6 +176,7 @@ class StepTimer:
         """End the pass, if there is one, and read the times of all its steps."""
         if self._pass_began is not None:
             self._clock.synchronize()
+            self._leave_out_disturbed()
             self.passes_s[self._mode] += time.perf_counter() - self._pass_began
             self._pass_began = None
         self._read(0)
@@ -185,8 +189,29 @@ class StepTimer:
 
     def begin_step(self) -> None:
         """Begin a step. It is counted only when it ends."""
-        self._phases = []
+        self._leave_out_disturbed()
+        self._phases, self._step_began_s = [], time.perf_counter()
         self._begin = self._clock.mark()
+
+    def disturb(self) -> None:
+        """Leave the current step out, and the time until the next one begins."""
+        self._is_disturbed = True
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the current step is left out."""
+        return self._is_disturbed
+
+    def _leave_out_disturbed(self) -> None:
+        if not self._is_disturbed:
+            return
+        seconds = time.perf_counter() - self._step_began_s
+        self.exclude(seconds)
+        self.num_disturbed, self.disturbed_s, self._is_disturbed = (
+            self.num_disturbed + 1,
+            self.disturbed_s + seconds,
+            False,
+        )
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -214,9 +239,9 @@ class StepTimer:
         """End and count the current step. The first step of a pass is never usual."""
         mark = self._clock.mark()
         is_usual = is_usual and not self._first
-        self._pending.append(
-            _PendingStep(self._mode, self._epoch, self.number, is_usual, self._begin, mark, self._phases, self._anchor)
-        )
+        step = (self._mode, self._epoch, self.number, is_usual, self._begin, mark, self._phases, self._anchor)
+        if not self._is_disturbed:
+            self._pending.append(_PendingStep(*step))
         self._numbers[self._mode] += 1
         self._first = False
         self._read(_NUM_PENDING)

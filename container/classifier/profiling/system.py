@@ -5,7 +5,6 @@ The files are those of SageMaker's profiler: ``system/incremental/YYYYMMDDHH/<mi
 
 from __future__ import annotations
 
-import ctypes
 import json
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import psutil
+import pynvml
 
 _MAX_SAMPLES = 20_000
 
@@ -193,55 +193,33 @@ def _records(sample: SystemSample) -> Iterator[tuple[str, str, str, float]]:
         yield "gpu", f"gpu{index}", "GPUMemoryUtilization", full
 
 
-class _Utilization(ctypes.Structure):
-    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
-
-
-class _Memory(ctypes.Structure):
-    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
-
-
 class Gpus:
     """All GPUs that the driver reports through the NVIDIA Management Library (NVML)."""
 
     def __init__(self) -> None:
         """
         Raises:
-            OSError: the library is missing, or a call to it failed.
+            NVMLError: the library is missing, or a call to it failed.
         """
-        self._library = ctypes.CDLL("libnvidia-ml.so.1")
-        self._call("nvmlInit_v2")
-        count = ctypes.c_uint()
-        self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
-        self._handles = [self._handle(index) for index in range(count.value)]
+        pynvml.nvmlInit()
+        self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
 
     def read(self) -> Sequence[tuple[float, float]]:
         """Return utilization and used memory of each GPU, in percent.
 
         Raises:
-            OSError: a call to NVML failed.
+            NVMLError: a call to NVML failed.
         """
-        return [(self._utilization(handle), self._memory(handle)) for handle in self._handles]
+        return [(_utilization(handle), _used_memory(handle)) for handle in self._handles]
 
-    def _handle(self, index: int) -> ctypes.c_void_p:
-        handle = ctypes.c_void_p()
-        self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
-        return handle
 
-    def _utilization(self, handle: ctypes.c_void_p) -> float:
-        value = _Utilization()
-        self._call("nvmlDeviceGetUtilizationRates", handle, ctypes.byref(value))
-        return float(value.gpu)
+def _utilization(handle: Any) -> float:
+    return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
-    def _memory(self, handle: ctypes.c_void_p) -> float:
-        value = _Memory()
-        self._call("nvmlDeviceGetMemoryInfo", handle, ctypes.byref(value))
-        return 100 * value.used / value.total
 
-    def _call(self, name: str, *arguments: object) -> None:
-        code = getattr(self._library, name)(*arguments)
-        if code:
-            raise OSError(f"{name} returned {code}")
+def _used_memory(handle: Any) -> float:
+    memory: Any = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return 100 * memory.used / memory.total
 
 
 def open_gpus() -> Gpus | None:
@@ -249,5 +227,5 @@ def open_gpus() -> Gpus | None:
     try:
         gpus = Gpus()
         return gpus if gpus.read() else None
-    except (OSError, AttributeError, ZeroDivisionError):
+    except (pynvml.NVMLError, ZeroDivisionError):
         return None

@@ -105,13 +105,12 @@ class Predictions:
 
 
 class PhotoFile(Protocol):
-    """A photo on disk: its path, and its name relative to the channel."""
-
-    @property
-    def path(self) -> Path: ...
+    """A photo: its name relative to the channel, and its encoded bytes."""
 
     @property
     def name(self) -> str: ...
+
+    def read(self) -> bytes: ...
 
 
 class Examples(NamedTuple):
@@ -152,7 +151,7 @@ def write_mistakes(
                 "predicted": names[predictions.predicted[index]],
                 "confidence": round(float(predictions.confidence[index]), 4),
                 "right": index in examples.right,
-                "thumbnail": thumbnail if _write_thumbnail(photos[index].path, folder / thumbnail) else None,
+                "thumbnail": thumbnail if _write_thumbnail(photos[index], folder / thumbnail) else None,
             }
         )
     num_wrong = int((predictions.labels != predictions.predicted).sum())
@@ -160,9 +159,9 @@ def write_mistakes(
     write_json(folder / "mistakes.json", content)
 
 
-def _write_thumbnail(source: Path, target: Path) -> bool:
+def _write_thumbnail(photo: PhotoFile, target: Path) -> bool:
     try:
-        image = decode(source.read_bytes(), cover=_THUMBNAIL_SIDE)
+        image = decode(photo.read(), cover=_THUMBNAIL_SIDE)
     except (OSError, ImageError):
         return False
     image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)

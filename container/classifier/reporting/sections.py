@@ -8,12 +8,13 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from classifier.contract.channels import PHOTO_CHANNELS
-from classifier.contract.findings import Finding
+from classifier.contract.findings import OUTCOMES, Diagnosis, Finding
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.reporting.charts.debugger import debugger_figures
 from classifier.reporting.charts.profiler import PHASES, profiler_figures
@@ -130,13 +131,24 @@ def debugger(folder: OutputFolder) -> Section:
     findings, series = folder.findings("debugger_findings.json"), folder.json("debugger_series.json")
     if findings is None and series is None:
         return None
-    return {"rules": _by_outcome(findings or []), "figures": debugger_figures(series or {})}
+    summary = folder.json("debugger.json") or {}
+    return {
+        "rules": _by_outcome(findings or []),
+        "diagnosis": diagnosis(folder),
+        "alarms": [finding for finding in findings or [] if finding.is_alarm],
+        "damaged": len(summary.get("damaged", ())),
+        "figures": debugger_figures(series or {}),
+    }
+
+
+def diagnosis(folder: OutputFolder) -> Diagnosis | None:
+    """The debugger's diagnosis; None without one."""
+    found = (folder.json("debugger.json") or {}).get("diagnosis")
+    return None if found is None else Diagnosis.model_validate(found)
 
 
 def _by_outcome(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
-    return {
-        name: [finding for finding in findings if finding.outcome == name] for name in ("fired", "quiet", "skipped")
-    }
+    return {name: [finding for finding in findings if finding.outcome == name] for name in OUTCOMES}
 
 
 def profiler(folder: OutputFolder) -> Section:
@@ -152,6 +164,7 @@ def profiler(folder: OutputFolder) -> Section:
         "shares": _phase_shares(profile.get("phases", {}).get("train", {})),
         "steps": _step_times([step[2] for step in profile.get("steps") or []]),
         "total_s": profile.get("total_s"),
+        "left_out": profile.get("debugger") or {},
         "initialization_s": profile.get("initialization_s"),
         "images_per_s": profile.get("images_per_s"),
         "operators": operators,
@@ -223,22 +236,31 @@ def _command(summary: Summary) -> str:
     return " \\\n    ".join(parts[:1] + [" ".join(parts[start : start + 4]) for start in range(1, len(parts), 4)])
 
 
-def notices(folder: OutputFolder) -> list[dict[str, str]]:
-    """Return the most important findings, each with a title, an observation and advice; hints last."""
-    summary, found = folder.summary(), []
+def notices(folder: OutputFolder) -> list[dict[str, Any]]:
+    """Return the most important findings, each with a title, an observation and advice; hints last.
+
+    The diagnosis comes first, and stands for the debugger's rules.
+    """
+    summary, found, diagnosed = folder.summary(), [], diagnosis(folder)
+    if diagnosed is not None:
+        title = f"{sentence(diagnosed.title).rstrip('.')}"
+        found.append(
+            {**_notice(title, "", diagnosed.advice), "evidence": [sentence(one) for one in diagnosed.evidence]}
+        )
     if summary is not None:
-        found += _training_notices(summary)
-    found += _data_notices(folder)
-    for name in ("debugger_findings.json", "profiler_findings.json"):
-        for finding in folder.findings(name) or []:
-            if finding.outcome == "fired":
-                title = finding.rule if finding.step is None else f"{finding.rule}, at step {finding.step:,}"
-                seen = f"{sentence(finding.seen)} {sentence(finding.meaning)}".strip()
-                found.append(_notice(title, seen, finding.advice))
+        found += _training_notices(summary, _to_floats(folder.rows(HISTORY_FILE)), diagnosed)
+    found += _data_notices(folder, diagnosed)
+    for finding in folder.findings("profiler_findings.json") or []:
+        if finding.outcome == "fired":
+            title = finding.rule if finding.step is None else f"{finding.rule}, at step {finding.step:,}"
+            seen = f"{sentence(finding.seen)} {sentence(finding.meaning)}".strip()
+            found.append(_notice(title, seen, finding.advice))
     return sorted(found, key=lambda notice: notice["kind"] == "hint")
 
 
-def _training_notices(summary: Summary) -> list[dict[str, str]]:
+def _training_notices(
+    summary: Summary, history: Sequence[Mapping[str, float]], diagnosed: Diagnosis | None
+) -> list[dict[str, Any]]:
     found = []
     if summary.best_epoch is None:
         seen = "The training ended before its first epoch was complete, so the model has learned next to nothing."
@@ -250,13 +272,24 @@ def _training_notices(summary: Summary) -> list[dict[str, str]]:
             "The metrics are those of the validation photos, which also selected the best epoch: slightly optimistic."
         )
         found.append(_notice("There is no test channel", seen, "Hold out some photos in a channel “test”.", "hint"))
-    if summary.best_epoch is not None and summary.best_epoch == summary.num_epochs >= 3 and not summary.ended:
-        seen = f"Epoch {summary.best_epoch} of {summary.num_epochs} was the best so far."
+    if (
+        summary.best_epoch == summary.num_epochs
+        and not summary.ended
+        and diagnosed is None
+        and _still_improves(history)
+    ):
+        seen = f"Epoch {summary.best_epoch} of {summary.num_epochs} was the best, and the validation loss still falls."
         found.append(_notice("The last epoch was the best", seen, "More epochs may help: raise epochs.", "hint"))
     return found
 
 
-def _data_notices(folder: OutputFolder) -> list[dict[str, str]]:
+def _still_improves(history: Sequence[Mapping[str, float]]) -> bool:
+    """Whether more epochs may help: the last two each lowered a validation loss above 0.1 by 2 %."""
+    losses = [row["validation:loss"] for row in history[-3:] if "validation:loss" in row]
+    return len(losses) == 3 and losses[-1] > 0.1 and all(now < 0.98 * before for before, now in pairwise(losses))
+
+
+def _data_notices(folder: OutputFolder, diagnosed: Diagnosis | None) -> list[dict[str, Any]]:
     found = []
     bad, leaks = folder.rows("bad_images.csv"), folder.rows("leaks.csv")
     if bad:
@@ -268,12 +301,12 @@ def _data_notices(folder: OutputFolder) -> list[dict[str, str]]:
     if conflicts := folder.rows("conflicts.csv"):
         seen = f"{len(conflicts):,} photos have the same bytes as one in another class, so not all labels are right."
         found.append(_notice("Photos are in two classes", seen, "Keep each in its right class: see Photos, below."))
-    if leaks:
+    if leaks and (diagnosed is None or diagnosed.cause != "leak"):
         seen = f"{len(leaks):,} photos have the same bytes as one in another channel."
         advice = "The metrics are too optimistic. Keep each photo in one channel only: see Photos, below."
         found.append(_notice("Photos are in two channels", seen, advice))
     return found
 
 
-def _notice(title: str, seen: str, advice: str, kind: str = "warning") -> dict[str, str]:
+def _notice(title: str, seen: str, advice: str, kind: str = "warning") -> dict[str, Any]:
     return {"title": title, "seen": seen, "advice": advice, "kind": kind}

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from classifier.engine.opening import memory_needed
+from classifier.engine.opening import gpu_memory_needed, memory_needed
+from classifier.errors import is_out_of_memory
 from classifier.serving.errors import ModelExistsError, OutOfMemoryError, RequestError, UnknownModelError
 from classifier.serving.predictor import Predictor
 from classifier.vision.manifest import ModelManifest
@@ -34,12 +35,20 @@ class ModelManager:
         root: the only folder whose models may be loaded.
         open_model: loads a model by its name and the folder of its artifact.
         available: returns the bytes of memory that are free now.
+        gpu_available: returns those of the GPU's memory; None without a GPU.
     """
 
-    def __init__(self, root: Path, open_model: Callable[[str, Path], Predictor], available: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        open_model: Callable[[str, Path], Predictor],
+        available: Callable[[], int],
+        gpu_available: Callable[[], int] | None = None,
+    ) -> None:
         self._root = root
         self._open = open_model
         self._available = available
+        self._gpu_available = gpu_available
         self._models: dict[str, LoadedModel] = {}
         # Guards the models and their numbers of pending requests.
         self._changed = threading.Condition()
@@ -65,7 +74,9 @@ class ModelManager:
             self._check_memory(name, folder)
             try:
                 model = LoadedModel(name, url, self._open(name, folder))
-            except MemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 raise OutOfMemoryError(f"{_shown(name)} did not fit into memory; unload other models first") from None
             with self._changed:
                 self._models[name] = model
@@ -145,12 +156,17 @@ class ModelManager:
                 raise ModelExistsError(f"a model {_shown(name)} is already loaded")
 
     def _check_memory(self, name: str, folder: Path) -> None:
-        needed, free = memory_needed(folder, ModelManifest.read(folder)), self._available()
-        if free < needed:
-            raise OutOfMemoryError(
-                f"{_shown(name)} needs about {needed // MIB:,} MiB of memory and {free // MIB:,} are free; "
-                "unload other models first"
-            )
+        manifest = ModelManifest.read(folder)
+        kinds = [("memory", memory_needed(folder, manifest), self._available)]
+        if self._gpu_available is not None:
+            kinds.append(("GPU memory", gpu_memory_needed(folder, manifest), self._gpu_available))
+        for kind, needed, available in kinds:
+            free = available()
+            if free < needed:
+                raise OutOfMemoryError(
+                    f"{_shown(name)} needs about {needed // MIB:,} MiB of {kind} and {free // MIB:,} are free; "
+                    "unload other models first"
+                )
 
 
 def _shown(text: str) -> str:

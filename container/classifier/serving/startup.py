@@ -52,5 +52,13 @@ def _versions() -> dict[str, str]:
     return {
         "classifier": classifier.__version__,
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in packages},
+        **{name: version for name in packages if (version := _version(name))},
     }
+
+
+def _version(package: str) -> str | None:
+    """The version of a package; None where it is not installed, as OpenVINO where only GPUs serve."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

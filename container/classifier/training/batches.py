@@ -6,7 +6,7 @@ in many containers), no copies between processes and no start-up time.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -17,9 +17,12 @@ from torch import Tensor
 
 from classifier.errors import DataError, ImageError
 from classifier.training.augmentation import PRESETS, Augmentation, random_crop
-from classifier.training.plan import draws, in_order
-from classifier.training.scan import Sample
+from classifier.training.plan import draws, in_order, nth_part
+from classifier.training.samples import SampleTable
+from classifier.training.streaming import WindowReader
 from classifier.vision.preprocessing import Preprocessing
+
+_PHOTOS_A_TASK = 8
 
 
 class Batch(NamedTuple):
@@ -49,9 +52,9 @@ class BatchLoader(Protocol):
         ...
 
 
-def load_in_order(loader: BatchLoader, batch_size: int) -> Iterator[Batch]:
-    """Yield every sample once, in the data set's own order."""
-    return loader.iterate(in_order(len(loader), batch_size), seed=0, epoch=0)
+def load_in_order(loader: BatchLoader, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+    """Yield every sample of a rank's share once, in the data set's own order."""
+    return loader.iterate(in_order(len(loader), batch_size, rank, world_size), seed=0, epoch=0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class ImageLoader:
         pin: allocate batches in page-locked memory, from which a GPU copies asynchronously.
     """
 
-    samples: Sequence[Sample]
+    samples: SampleTable
     preprocessing: Preprocessing
     augmentation: Augmentation = PRESETS["none"]
     executor: Executor | None = None
@@ -81,10 +84,13 @@ class ImageLoader:
         Raises:
             DataError: a photo that was readable when the job began no longer is.
         """
+        order = self.samples.shard_order
+        reader = None if order is None else WindowReader(self.samples, order, self.executor, seed=seed, epoch=epoch)
         pending: deque[tuple[Batch, list[Future[None]]]] = deque()
         try:
             for indices in batches:
-                pending.append(self._start(indices, seed, epoch))
+                read = reader.prepare(indices) if reader else self.samples.read
+                pending.append(self._start(indices, seed, epoch, read))
                 if len(pending) > self._num_ahead(len(indices)):
                     yield _finish(*pending.popleft())
             while pending:
@@ -93,18 +99,29 @@ class ImageLoader:
             for _, tasks in pending:
                 for task in tasks:
                     task.cancel()
+            if reader:
+                reader.close()
+
+    def _num_tasks(self, batch_size: int) -> int:
+        """Return the number of tasks of a batch: one a photo would cost the interpreter more than it gains."""
+        return max(1, -(-batch_size // _PHOTOS_A_TASK), min(batch_size, self.num_workers))
 
     def _num_ahead(self, batch_size: int) -> int:
         """Return the number of batches to decode ahead of the one that the caller has."""
-        return 1 + math.ceil(2 * self.num_workers / max(1, batch_size)) if self.executor else 0
+        return 1 + math.ceil(2 * self.num_workers / self._num_tasks(batch_size)) if self.executor else 0
 
-    def _start(self, indices: np.ndarray, seed: int, epoch: int) -> tuple[Batch, list[Future[None]]]:
+    def _start(
+        self, indices: np.ndarray, seed: int, epoch: int, read: Callable[[int], bytes]
+    ) -> tuple[Batch, list[Future[None]]]:
         count, side = len(indices), self.preprocessing.crop
         pixels = torch.empty(count, side, side, 3, dtype=torch.uint8, pin_memory=self.pin)
-        labels = self._copy(np.array([self.samples[index].label for index in indices], dtype=np.int64))
+        labels = self._copy(self.samples.labels_of(indices).astype(np.int64))
         drawn = draws(seed, epoch, indices)
-        rows = pixels.numpy()
-        tasks = [self._submit(self._read_into, rows[row], index, drawn[row]) for row, index in enumerate(indices)]
+        rows, num_tasks = pixels.numpy(), self._num_tasks(count)
+        tasks = [
+            self._submit(self._read_into, *(nth_part(one, number, num_tasks) for one in (rows, indices, drawn)), read)
+            for number in range(num_tasks)
+        ]
         on_device = self._copy(drawn) if self.augmentation.changes_batches else None
         return Batch(pixels.permute(0, 3, 1, 2), labels, on_device), tasks
 
@@ -119,19 +136,21 @@ class ImageLoader:
         done.set_result(function(*arguments))
         return done
 
-    def _read_into(self, row: np.ndarray, index: int, drawn: np.ndarray) -> None:
-        sample = self.samples[index]
-        try:
-            data = sample.path.read_bytes()
-            if self.augmentation.min_area < 1:
-                row[:] = random_crop(data, self.preprocessing, self.augmentation.min_area, drawn)
-            else:
-                row[:] = self.preprocessing.pixels_of(data)
-        except (OSError, ImageError) as error:
-            raise DataError(
-                f"{sample.path} was readable when the job began and no longer is: {error}; "
-                "do not change a channel while a job reads it"
-            ) from None
+    def _read_into(
+        self, rows: np.ndarray, indices: np.ndarray, drawn: np.ndarray, read: Callable[[int], bytes]
+    ) -> None:
+        for row, index, draw in zip(rows, indices.tolist(), drawn, strict=True):
+            try:
+                data = read(index)
+                if self.augmentation.min_area < 1:
+                    row[:] = random_crop(data, self.preprocessing, self.augmentation.min_area, draw)
+                else:
+                    row[:] = self.preprocessing.pixels_of(data)
+            except (OSError, ImageError) as error:
+                raise DataError(
+                    f"{self.samples[index].path} was readable when the job began and no longer is: {error}; "
+                    "do not change a channel while a job reads it"
+                ) from None
 
 
 def _finish(batch: Batch, tasks: list[Future[None]]) -> Batch:

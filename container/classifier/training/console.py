@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -30,6 +31,35 @@ class Console:
             yield bar.update
 
 
+class SilentConsole(Console):
+    """The console of a rank other than 0, whose lines and warnings rank 0 prints as well."""
+
+    def log(self, line: str) -> None:
+        """Print nothing."""
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Callable[[], object]]:
+        """Show nothing."""
+        del description, total
+        yield lambda: None
+
+
+class StopCheck(Protocol):
+    """What may stop long work."""
+
+    @property
+    def received(self) -> str | None:
+        """The name of the signal that this process received."""
+        ...
+
+    def check(self) -> None:
+        """Raise if a stop was requested.
+
+        Raises:
+            Stopped: with the reason.
+        """
+
+
 class StopSignal:
     """SIGTERM, which the platform sends 120 s before SIGKILL, or Ctrl-C. A second signal ends the process at once."""
 
@@ -37,9 +67,10 @@ class StopSignal:
         self.received: str | None = None
 
     def listen(self) -> None:
-        """Install the signal handlers."""
+        """Install the signal handlers, and unblock the signals, with which a rank starts blocked."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._receive)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self.received:
@@ -60,9 +91,9 @@ class StopSignal:
 class Progress:
     """Progress of long work: shown on the console, and interrupted between two items when a stop is requested."""
 
-    def __init__(self, console: Console, stop: StopSignal) -> None:
+    def __init__(self, console: Console, stop: StopCheck) -> None:
         self.console = console
-        self._stop = stop
+        self.stop = stop
 
     def check(self) -> None:
         """Raise if a stop was requested.
@@ -70,7 +101,7 @@ class Progress:
         Raises:
             Stopped: with the signal's name.
         """
-        self._stop.check()
+        self.stop.check()
 
     @contextmanager
     def track(self, description: str, total: int) -> Iterator[Callable[[], None]]:
@@ -79,11 +110,11 @@ class Progress:
         Raises:
             Stopped: from this method or from the function, if a stop was requested.
         """
-        self._stop.check()
+        self.stop.check()
         with self.console.progress(description, total) as advance:
 
             def step() -> None:
                 advance()
-                self._stop.check()
+                self.stop.check()
 
             yield step

@@ -1,12 +1,13 @@
 """Training, validation and test photos of a job."""
 
 import random
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from classifier.contract.channels import PHOTO_CHANNELS, suggest_nested_data
 from classifier.contract.config import TrainingConfig
@@ -14,21 +15,21 @@ from classifier.contract.hyperparameters import Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import DataError
 from classifier.training.console import Console, Progress
-from classifier.training.folders import ChannelFolder, check_same_classes, class_labels, list_channel, nested_classes
-from classifier.training.scan import (
+from classifier.training.duplicates import (
     Conflict,
     Leak,
-    Sample,
-    ScanResult,
-    check_bad_share,
     find_conflicts,
     find_leaks,
     fingerprint,
-    scan_channel,
-    write_bad_images,
+    group_by_digest,
+    in_several_classes,
     write_conflicts,
     write_leaks,
 )
+from classifier.training.folders import ChannelFolder, check_same_classes, class_labels, list_channel, nested_classes
+from classifier.training.samples import SampleTable
+from classifier.training.scan import ScanResult, check_bad_share, scan_channel, write_bad_images
+from classifier.training.streaming import LocalCopies
 from classifier.vision.images import tolerate_truncated_images
 from classifier.vision.manifest import ClassLabel
 
@@ -40,17 +41,25 @@ class Data:
     """The photos of a job; ``classes`` is in the order of the logits."""
 
     classes: tuple[ClassLabel, ...]
-    train: list[Sample]
-    validation: list[Sample]
-    test: list[Sample]
+    train: SampleTable
+    validation: SampleTable
+    test: SampleTable
     fingerprint: str
 
     @property
     def counts(self) -> dict[str, tuple[int, ...]]:
         """Numbers of photos by channel and class, in the order of ``classes``; empty channels are left out."""
         channels = {"train": self.train, "validation": self.validation, "test": self.test}
-        numbers = {name: Counter(sample.label for sample in samples) for name, samples in channels.items() if samples}
-        return {name: tuple(counter[label] for label in range(len(self.classes))) for name, counter in numbers.items()}
+        return {
+            name: tuple(np.bincount(samples.labels, minlength=len(self.classes)).tolist())
+            for name, samples in channels.items()
+            if samples
+        }
+
+    def moved(self, base: Path, to: Path) -> "Data":
+        """Return the same photos on another host, where what is below ``base`` here is below ``to``."""
+        train, validation, test = (one.moved(base, to) for one in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, ...]:
@@ -59,17 +68,20 @@ def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, 
     Raises:
         DataError: a channel's folder is empty, has one class, or other classes than ``train``.
     """
-    folders = tuple(list_channel(name, paths.channel(name)) for name in PHOTO_CHANNELS if name in config.channels)
+    folders = [
+        list_channel(name, paths.channel(name), streamed=config.channels[name].training_input_mode == "FastFile")
+        for name in PHOTO_CHANNELS
+        if name in config.channels
+    ]
     train, *others = folders
-    if len(train.files) < 2:
-        only = next(iter(train.files))
+    if len(train.classes) < 2:
         raise DataError(
-            f"channel 'train': its only class is {only!r}; add a folder for each further class"
+            f"channel 'train': its only class is {''.join(train.classes)!r}; add a folder for each further class"
             f"{suggest_nested_data(train.root)}"
         )
     for other in others:
         check_same_classes(train, other)
-    return folders
+    return tuple(folders)
 
 
 @contextmanager
@@ -86,35 +98,49 @@ def truncation_policy(parameters: Hyperparameters) -> Iterator[None]:
 
 
 def load_data(
-    folders: Sequence[ChannelFolder], parameters: Hyperparameters, output: Path, executor: Executor, progress: Progress
+    folders: Sequence[ChannelFolder],
+    parameters: Hyperparameters,
+    output: Path,
+    executor: Executor,
+    progress: Progress,
+    copies: LocalCopies | None = None,
 ) -> Data:
     """Scan all photos of all channels, report what was found, and split ``train`` if there is no validation channel.
 
     Args:
         output: the folder for ``bad_images.csv``, ``conflicts.csv`` and ``leaks.csv``.
+        copies: for the photos of channels in FastFile mode; a file on the local disk unless given.
 
     Raises:
         DataError: too many photos of a channel, or all of a class, can't be read.
         Stopped: a stop was requested.
     """
     _warn_of_nested_classes(folders[0], progress.console)
-    results = {result.channel: result for result in _scan(folders, executor, progress)}
+    results = {result.channel: result for result in _scan(folders, executor, progress, copies)}
     _report(results, parameters.max_bad_images, output, progress.console)
-    classes = class_labels(list(folders[0].files))
+    classes = class_labels(folders[0].classes)
     _check_every_class_has_photos(classes, results["train"])
     train = results["train"].samples
     if "validation" in results:
         validation = results["validation"].samples
     else:
         train, validation = split(train, parameters.validation_split, parameters.seed)
-    test = results["test"].samples if "test" in results else []
+    test = results["test"].samples if "test" in results else train[:0]
+    train, validation, test = (samples.in_order_of_shards() for samples in (train, validation, test))
     return Data(classes, train, validation, test, fingerprint(results.values()))
 
 
-def _scan(folders: Sequence[ChannelFolder], executor: Executor, progress: Progress) -> list[ScanResult]:
-    total = sum(len(files) for folder in folders for files in folder.files.values())
+def _scan(
+    folders: Sequence[ChannelFolder], executor: Executor, progress: Progress, copies: LocalCopies | None
+) -> list[ScanResult]:
+    total = sum(len(folder.files) for folder in folders)
+    if copies is None and any(folder.streamed for folder in folders):
+        copies = LocalCopies()
     with progress.track("checking photos", total) as advance:
-        return [scan_channel(folder, executor, advance) for folder in folders]
+        results = [scan_channel(one, executor, advance, copies if one.streamed else None) for one in folders]
+    if copies is not None:
+        progress.console.log(f"fastfile    {copies}")
+    return results
 
 
 def _warn_of_nested_classes(train: ChannelFolder, console: Console) -> None:
@@ -169,15 +195,15 @@ def _join_examples(items: list[str]) -> str:
 
 
 def _check_every_class_has_photos(classes: Sequence[ClassLabel], train: ScanResult) -> None:
-    present = {sample.label for sample in train.samples}
-    empty = [item.folder for label, item in enumerate(classes) if label not in present]
+    counts = np.bincount(train.samples.labels, minlength=len(classes))
+    empty = [item.folder for item, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise DataError(
             f"channel 'train': no readable photo in {', '.join(map(repr, empty))}; add some or remove the folder"
         )
 
 
-def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+def split(samples: SampleTable, share: float, seed: int) -> tuple[SampleTable, SampleTable]:
     """Split samples into training and validation, stratified by class and determined by the seed.
 
     Photos with the same bytes stay on the same side. If they are in several classes, that is train: no label of theirs
@@ -189,24 +215,22 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
     Raises:
         DataError: no class has two different photos.
     """
-    labels: dict[bytes, set[int]] = defaultdict(set)
-    for sample in samples:
-        labels[sample.digest].add(sample.label)
-    train = sorted((item for item in samples if len(labels[item.digest]) > 1), key=lambda item: item.name)
-    by_class: dict[int, dict[bytes, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        if len(labels[sample.digest]) == 1:
-            by_class[sample.label][sample.digest].append(sample)
+    labels, digests = samples.labels, samples.digests
+    is_doubtful = in_several_classes(group_by_digest(digests), labels)
+    train = [np.array(sorted(np.flatnonzero(is_doubtful).tolist(), key=samples.name), np.int64)]
+    validation: list[np.ndarray] = [train[0][:0]]
     generator = random.Random(seed)
-    validation: list[Sample] = []
-    for label in sorted(by_class):
-        groups = [by_class[label][digest] for digest in sorted(by_class[label])]
-        generator.shuffle(groups)
-        num_validation = min(max(1, round(share * len(groups))), len(groups) - 1)
-        for group in groups[:num_validation]:
-            validation += group
-        for group in groups[num_validation:]:
-            train += group
-    if not validation:
+    for label in range(int(labels.max()) + 1):
+        rows = np.flatnonzero((labels == label) & ~is_doubtful)
+        if not len(rows):
+            continue
+        groups = group_by_digest(digests[rows])
+        order = list(range(len(groups.starts)))
+        generator.shuffle(order)
+        num_validation = min(max(1, round(share * len(order))), len(order) - 1)
+        validation.append(rows[groups.rows_of(np.array(order[:num_validation], np.int64))])
+        train.append(rows[groups.rows_of(np.array(order[num_validation:], np.int64))])
+    for_train, for_validation = map(np.concatenate, (train, validation))
+    if not len(for_validation):
         raise DataError("channel 'train': one photo per class leaves none for validation; add photos")
-    return train, validation
+    return samples.select(for_train), samples.select(for_validation)

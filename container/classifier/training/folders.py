@@ -1,13 +1,15 @@
-"""Listing of a channel's folder: its classes and the files of each."""
+"""Listing of a channel's folder: its classes, and the files of each or tar shards."""
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from classifier.contract.channels import has_image_extension, is_junk_file, photo_channel
+from classifier.contract.channels import CLASSES_FILE, has_image_extension, is_junk_file, is_shard, photo_channel
 from classifier.errors import DataError
+from classifier.training.samples import Names, NamesBuilder
+from classifier.training.shards import read_classes
 from classifier.vision.manifest import ClassLabel
 
 # 069.French_bulldog; n02085620-Chihuahua (a WordNet ID). Any other name is both label and class name.
@@ -17,46 +19,88 @@ _NUM_NAMED = 5  # class folders that an error message names
 
 @dataclass(frozen=True)
 class ChannelFolder:
-    """The files of a channel.
+    """The files of a channel: photos in class folders, or tar shards.
 
     Attributes:
         name: the channel.
-        files: by class folder, sorted.
+        classes: names of the class folders, sorted.
+        files: paths below ``root``, class by class, sorted within each; empty if there are shards.
+        counts: number of files of each class.
         unexpected_files: those outside of class folders, and junk files.
+        shards: names of the tar files, sorted.
+        order: of the classes in the shards' labels, which are indices into it.
+        streamed: whether a file is fetched when it is read (FastFile mode), so that reading it again costs as much.
     """
 
     name: str
     root: Path
-    files: dict[str, list[Path]]
+    classes: tuple[str, ...]
+    files: Names
+    counts: tuple[int, ...]
     unexpected_files: list[Path]
+    shards: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    streamed: bool = False
+
+    def files_of(self, label: int) -> Iterator[str]:
+        """Yield the files of a class."""
+        start = sum(self.counts[:label])
+        return (self.files[index] for index in range(start, start + self.counts[label]))
 
 
-def list_channel(name: str, root: Path) -> ChannelFolder:
-    """List a channel's class folders. Each folder is listed once, since listing is slow in FastFile mode.
+def list_channel(name: str, root: Path, *, streamed: bool = False) -> ChannelFolder:
+    """List a channel, each folder once. No file is opened but ``classes.txt``: in FastFile mode both are slow.
+
+    Args:
+        streamed: whether the channel is in FastFile mode.
 
     Raises:
-        DataError: the folder is empty, holds no class folders, or holds the folders of several channels.
+        DataError: the folder holds neither class folders nor shards, or both, or the folders of several channels.
     """
     with os.scandir(root) as entries:
         top = sorted(entries, key=lambda entry: entry.name)
-    folders = [entry for entry in top if entry.is_dir() and not is_junk_file(entry.name)]
-    unexpected = [Path(entry.path) for entry in top if entry not in folders]
+    is_class = [entry.is_dir() and not is_junk_file(entry.name) for entry in top]
+    folders = [entry for entry, is_one in zip(top, is_class, strict=True) if is_one]
+    others = [Path(entry.path) for entry, is_one in zip(top, is_class, strict=True) if not is_one]
+    shards = [path for path in others if is_shard(path)]
+    if shards and folders:
+        raise DataError(
+            f"channel {name!r}: {root} holds tar shards ({shards[0].name}, …) and folders beside them "
+            f"({folders[0].name}, …): keep the shards or the class folders, and move the others elsewhere"
+        )
+    if shards:
+        order = read_classes(name, root)
+        names = tuple(path.name for path in shards)
+        unexpected = [path for path in others if path.name not in (*names, CLASSES_FILE)]
+        nothing = Names.pack(())
+        return ChannelFolder(name, root, tuple(sorted(order)), nothing, (), unexpected, names, order, streamed)
     if not folders:
-        raise DataError(f"channel {name!r}: {_explain_no_folders(root, unexpected)}")
-    files: dict[str, list[Path]] = {}
-    for folder in folders:
-        found = sorted(_walk(folder.path))
-        files[folder.name] = [path for path in found if not is_junk_file(path.name)]
-        unexpected += [path for path in found if is_junk_file(path.name)]
-    channel = ChannelFolder(name, root, files, unexpected)
+        raise DataError(f"channel {name!r}: {_explain_no_folders(root, others)}")
+    channel = _list_classes(name, root, [folder.name for folder in folders], others, streamed=streamed)
     _check_no_channels(channel)
     return channel
 
 
-def _walk(folder: str) -> Iterable[Path]:
+def _list_classes(
+    name: str, root: Path, classes: Sequence[str], unexpected: list[Path], *, streamed: bool
+) -> ChannelFolder:
+    files, counts = NamesBuilder(), []
+    for folder in classes:
+        # In the order of the paths' parts: the files of "a" come before those of "a-b".
+        found = sorted(_walk(os.path.join(root, folder)), key=lambda path: path.replace("/", "\0"))  # noqa: PTH118
+        photos = [path for path in found if not is_junk_file(path.rpartition("/")[2])]
+        unexpected += [root / folder / path for path in found if is_junk_file(path.rpartition("/")[2])]
+        counts.append(len(photos))
+        files.extend(f"{folder}/{path}" for path in photos)
+    return ChannelFolder(name, root, tuple(classes), files.build(), tuple(counts), unexpected, streamed=streamed)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yield the paths of all files below a folder, relative to it."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not is_junk_file(name) and not _is_link_to_parent(Path(parent, name))]
-        yield from (Path(parent, name) for name in names)
+        prefix = f"{parent[len(folder) + 1 :]}/" if parent != folder else ""
+        yield from (f"{prefix}{name}" for name in names)
 
 
 def _is_link_to_parent(folder: Path) -> bool:
@@ -66,17 +110,16 @@ def _is_link_to_parent(folder: Path) -> bool:
 
 def nested_classes(channel: ChannelFolder) -> list[str]:
     """Return the classes whose photos all are in subfolders of the class folder, sorted."""
-    return [label for label, depth in _photo_depths(channel).items() if depth > 1]
+    return [name for label, name in enumerate(channel.classes[: len(channel.counts)]) if _is_nested(channel, label)]
 
 
-def _photo_depths(channel: ChannelFolder) -> dict[str, int]:
-    """Return how far below the channel's folder the uppermost photo of each class is; 1 in the class folder itself."""
-    num_parts = len(channel.root.parts) + 1
-    depths = {
-        label: [len(path.parts) - num_parts for path in files if has_image_extension(path)]
-        for label, files in channel.files.items()
-    }
-    return {label: min(found) for label, found in sorted(depths.items()) if found}
+def _is_nested(channel: ChannelFolder, label: int) -> bool:
+    has_photos = False
+    for path in filter(has_image_extension, channel.files_of(label)):
+        if path.count("/") == 1:
+            return False
+        has_photos = True
+    return has_photos
 
 
 def _check_no_channels(channel: ChannelFolder) -> None:
@@ -123,8 +166,8 @@ def check_same_classes(first: ChannelFolder, second: ChannelFolder) -> None:
     differences = [
         f"{', '.join(map(repr, sorted(only)[:_NUM_NAMED]))}{' …' if len(only) > _NUM_NAMED else ''} only in {name!r}"
         for name, only in (
-            (first.name, first.files.keys() - second.files.keys()),
-            (second.name, second.files.keys() - first.files.keys()),
+            (first.name, set(first.classes) - set(second.classes)),
+            (second.name, set(second.classes) - set(first.classes)),
         )
         if only
     ]

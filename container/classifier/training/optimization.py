@@ -1,9 +1,10 @@
 """Optimizer, learning rate schedule and class weights."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -83,7 +84,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def class_weights(labels: Iterable[int], num_classes: int) -> torch.Tensor:
+def class_weights(labels: Sequence[int] | np.ndarray, num_classes: int) -> torch.Tensor:
     """Return the inverse frequency of each class, scaled to a mean of 1 over the samples; float32 (num_classes,)."""
-    counts = torch.bincount(torch.tensor(list(labels)), minlength=num_classes).float()
+    counts = torch.bincount(torch.as_tensor(labels), minlength=num_classes).float()
     return counts.sum() / (num_classes * counts.clamp(min=1))

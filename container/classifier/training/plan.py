@@ -14,7 +14,8 @@ import numpy as np
 # Columns of the draws of a sample.
 CROP, MIRROR, JITTER, ERASE = slice(0, 4), 4, slice(5, 8), slice(8, 12)
 NUM_DRAWS = 12
-_ORDER = 1 << 32  # a column of its own, beyond those of the draws
+_ORDER, _SHARDS = 1 << 32, (1 << 32) + 1  # columns of their own, beyond those of the draws
+WINDOW_BYTES = 256 << 20  # of encoded photos; two windows are in memory
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -60,15 +61,52 @@ def nth_part(indices: np.ndarray, number: int, count: int) -> np.ndarray:
     return indices[number * len(indices) // count : (number + 1) * len(indices) // count]
 
 
-def in_order(num_samples: int, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield the indices of all samples in their own order, in batches of nearly equal sizes."""
-    count, indices = num_batches(num_samples, batch_size), np.arange(num_samples)
+def in_order(num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[np.ndarray]:
+    """Yield the indices of a rank's share of all samples in their own order, in batches of nearly equal sizes."""
+    indices = EpochPlan.share(np.arange(num_samples), rank, world_size)
+    count = num_batches(len(indices), batch_size)
     return (nth_part(indices, number, count) for number in range(count))
 
 
 def num_batches(num_samples: int, batch_size: int) -> int:
-    """Return the number of batches of :func:`in_order`."""
+    """Return the number of batches of at most this size."""
     return -(-num_samples // batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class ShardOrder:
+    """Order of samples that are read shard by shard: shards are permuted, and samples are shuffled within windows.
+
+    Attributes:
+        starts: the first sample of each shard, the first of all being 0; integers (num_shards,).
+        sizes: of the samples in bytes, integers (N,).
+        window_bytes: a window ends with the sample that fills it.
+    """
+
+    starts: np.ndarray
+    sizes: np.ndarray
+    window_bytes: int = WINDOW_BYTES
+
+    def reading(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the samples in the order in which they are read, and where in it each window ends.
+
+        Epoch 0, an evaluation, reads the shards in their own order.
+        """
+        permuted = np.arange(len(self.starts))
+        if epoch:
+            keys = _random_bits(seed, epoch, permuted, np.array([_SHARDS], dtype=np.uint64))[:, 0]
+            permuted = np.argsort(keys, kind="stable")
+        lengths = np.diff(self.starts, append=len(self.sizes))[permuted]
+        begins = self.starts[permuted] - (lengths.cumsum() - lengths)
+        samples = np.arange(len(self.sizes)) + np.repeat(begins, lengths)
+        windows = (self.sizes[samples].cumsum(dtype=np.int64) - 1) // self.window_bytes
+        return samples, np.append(np.flatnonzero(np.diff(windows)) + 1, len(samples))
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """Return the order of an epoch's samples, int64 (N,): that of reading, shuffled within each window."""
+        samples, ends = self.reading(seed, epoch)
+        windows = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        return samples[np.lexsort((_order_keys(samples, seed, epoch), windows))]
 
 
 @dataclass(frozen=True)
@@ -78,11 +116,13 @@ class EpochPlan:
     Attributes:
         batch_size: of all ranks together. Batches have nearly equal sizes: at most this, and never a single sample,
             which batch normalization can't process; three samples in batches of two are one batch.
+        shards: for samples that are read shard by shard; the others are in any order.
     """
 
     num_samples: int
     batch_size: int
     seed: int
+    shards: ShardOrder | None = None
 
     @property
     def steps(self) -> int:
@@ -91,7 +131,7 @@ class EpochPlan:
 
     def batch(self, epoch: int, step: int) -> np.ndarray:
         """Return the indices of the samples of a step, int64 (N,); an epoch has every sample once."""
-        return nth_part(_order(self.num_samples, self.seed, epoch), step, self.steps)
+        return nth_part(_order(self.num_samples, self.seed, epoch, self.shards), step, self.steps)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
         """Yield the batches of an epoch, from the step ``start`` on."""
@@ -102,11 +142,22 @@ class EpochPlan:
         """Return a rank's contiguous share of a batch, empty if there are fewer samples than ranks."""
         return nth_part(indices, rank, world_size)
 
+    @staticmethod
+    def share_sizes(num_samples: int, world_size: int) -> list[int]:
+        """Return the sizes of the shares of all ranks."""
+        return [(rank + 1) * num_samples // world_size - rank * num_samples // world_size for rank in range(world_size)]
+
 
 @lru_cache(maxsize=2)
-def _order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+def _order(num_samples: int, seed: int, epoch: int, shards: ShardOrder | None) -> np.ndarray:
     """Return the order of an epoch's samples, int64 (num_samples,): sorted by random keys, not drawn in sequence."""
-    keys = _random_bits(seed, epoch, np.arange(num_samples), np.array([_ORDER], dtype=np.uint64))[:, 0]
-    order = np.argsort(keys, kind="stable")
+    if shards is not None:
+        order = shards.order(seed, epoch)
+    else:
+        order = np.argsort(_order_keys(np.arange(num_samples), seed, epoch), kind="stable")
     order.flags.writeable = False
     return order
+
+
+def _order_keys(samples: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    return _random_bits(seed, epoch, samples, np.array([_ORDER], dtype=np.uint64))[:, 0]

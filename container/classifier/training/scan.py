@@ -1,37 +1,35 @@
-"""Scan of the channels before the first step: readable photos, unreadable ones, and copies in several channels.
+"""Scan of the channels before the first step: readable photos and unreadable ones.
 
-Each file is read once and decoded at the smallest scale of JPEG, which finds the same faults as a full decoding.
+Each file is read once and decoded at the smallest scale of JPEG, which finds the same faults as a full decoding. At no
+time are more photos in memory than the threads will work on next.
 """
 
 import csv
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from classifier.contract.channels import has_image_extension
 from classifier.errors import DataError, ImageError
 from classifier.training.folders import ChannelFolder
+from classifier.training.samples import DIGEST_SIZE, Columns, NamesBuilder, SampleTable, read_file
+from classifier.training.shards import ShardPhoto, ShardReader
+from classifier.training.streaming import LocalCopies
 from classifier.vision.images import decode
 
+_PHOTOS_A_TASK = 32
+_BYTES_A_TASK = 4 << 20  # about; a photo may be larger
+_TASKS_AHEAD = 32
 
-@dataclass(frozen=True)
-class Sample:
-    """A readable photo.
-
-    Attributes:
-        name: its path within the channel.
-        label: the index of its class.
-        digest: of its bytes.
-    """
-
-    path: Path
-    name: str
-    label: int
-    digest: bytes
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -48,44 +46,183 @@ class ScanResult:
     """The files of a channel: readable photos, unreadable photos, and files that are not photos."""
 
     channel: str
-    samples: list[Sample]
+    classes: tuple[str, ...]
+    samples: SampleTable
     bad: list[BadImage]
     unexpected_files: list[Path]
 
 
-def scan_channel(folder: ChannelFolder, executor: Executor, advance: Callable[[], object]) -> ScanResult:
+class _Check(NamedTuple):
+    """A photo's digest, or the reason why it can't be read; ``copied_to`` is its offset in the local copies, or -1."""
+
+    digest: bytes = b""
+    problem: str = ""
+    size: int = 0
+    copied_to: int = -1
+
+
+def scan_channel(
+    folder: ChannelFolder, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None = None
+) -> ScanResult:
     """Read and decode every file of a channel.
 
     A file that is neither an image nor named like one is unexpected, not a bad photo.
 
     Args:
         advance: called after each file.
+        copies: keep the photos, to be read there from now on.
+
+    Raises:
+        DataError: a shard is no tar, or damaged.
     """
-    result = ScanResult(folder.name, [], [], list(folder.unexpected_files))
-    files = [(path, label) for label, name in enumerate(sorted(folder.files)) for path in folder.files[name]]
-    checks = executor.map(_check_photo, (path for path, _ in files))
-    for (path, label), check in zip(files, checks, strict=True):
+    scan = _scan_shards if folder.shards else _scan_files
+    return scan(folder, executor, advance, copies)
+
+
+def _scan_files(
+    folder: ChannelFolder, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None
+) -> ScanResult:
+    count = len(folder.files)
+    offsets, sizes = (np.full(count if copies else 0, value, kind) for value, kind in ((-1, np.int64), (0, np.uint32)))
+    digests = np.zeros((count, DIGEST_SIZE), np.uint8)
+    is_readable = np.zeros(count, bool)
+    bad, unexpected = [], list(folder.unexpected_files)
+
+    def check_files(start: int) -> list[_Check]:
+        return [_check_file(f"{folder.root}/{name}", copies) for name in folder.files[start : start + _PHOTOS_A_TASK]]
+
+    checks = (one for task in map_ahead(executor, check_files, range(0, count, _PHOTOS_A_TASK)) for one in task)
+    for row, check in enumerate(checks):
         advance()
-        name = path.relative_to(folder.root).as_posix()
-        if isinstance(check, bytes):
-            result.samples.append(Sample(path, name, label, check))
-        elif has_image_extension(path):
-            result.bad.append(BadImage(folder.name, name, check))
+        if not check.problem:
+            digests[row] = np.frombuffer(check.digest, np.uint8)
+            is_readable[row] = True
+            if copies is not None:
+                offsets[row], sizes[row] = check.copied_to, check.size
+        elif has_image_extension(name := folder.files[row]):
+            bad.append(BadImage(folder.name, name, check.problem))
         else:
-            result.unexpected_files.append(path)
-    return result
+            unexpected.append(folder.root / name)
+    labels = np.repeat(np.arange(len(folder.counts), dtype=np.int32), folder.counts)
+    containers = np.where(offsets < 0, -1, 0).astype(np.int32)
+    columns = Columns(folder.files, labels, digests, containers, offsets, sizes)
+    table = SampleTable(folder.root, columns, [copies] if copies else [])
+    samples = table if is_readable.all() else table.select(np.flatnonzero(is_readable))
+    return ScanResult(folder.name, folder.classes, samples, bad, unexpected)
 
 
-def _check_photo(path: Path) -> bytes | str:
-    """Return the digest of a readable photo, or the reason why it can't be read."""
+def _check_file(path: str, copies: LocalCopies | None) -> _Check:
     try:
-        data = path.read_bytes()
-        decode(data, cover=1)
+        data = read_file(path)
     except OSError as error:
-        return f"can't be read: {error.strerror or error}"
+        return _Check(problem=f"can't be read: {error.strerror or error}")
+    return _check(data, copies)
+
+
+def _check(data: bytes, copies: LocalCopies | None) -> _Check:
+    try:
+        decode(data, cover=1)
     except ImageError as error:
-        return str(error)
-    return blake2b(data, digest_size=16).digest()
+        return _Check(problem=str(error))
+    digest = blake2b(data, digest_size=DIGEST_SIZE).digest()
+    return _Check(digest, size=len(data), copied_to=copies.add(data) if copies else -1)
+
+
+@dataclass
+class _ShardColumns:
+    """Columns of the photos of shards, which grow photo by photo."""
+
+    names: NamesBuilder = field(default_factory=NamesBuilder)
+    labels: array = field(default_factory=lambda: array("i"))
+    digests: bytearray = field(default_factory=bytearray)
+    shards: array = field(default_factory=lambda: array("i"))
+    offsets: array = field(default_factory=lambda: array("q"))
+    sizes: array = field(default_factory=lambda: array("I"))
+
+    def add(self, shard: int, photo: ShardPhoto, offset: int, check: _Check) -> None:
+        self.names.extend([photo.name])
+        self.labels.append(photo.label)
+        self.digests += check.digest
+        self.shards.append(shard)
+        self.offsets.append(offset)
+        self.sizes.append(check.size)
+
+    def build(self) -> Columns:
+        digests = np.frombuffer(self.digests, np.uint8).reshape(-1, DIGEST_SIZE)
+        numbers = (np.array(values) for values in (self.labels, self.shards, self.offsets, self.sizes))
+        labels, *places = numbers
+        return Columns(self.names.build(), labels, digests, *places)
+
+
+def _scan_shards(
+    folder: ChannelFolder, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None
+) -> ScanResult:
+    columns, bad, starts = _ShardColumns(), [], np.zeros(len(folder.shards), np.int64)
+
+    def check_photos(task: list[tuple[int, ShardPhoto]]) -> list[tuple[int, ShardPhoto, _Check]]:
+        return [(shard, photo._replace(data=b""), _check_entry(photo, copies)) for shard, photo in task]
+
+    for task in map_ahead(executor, check_photos, _tasks(_read_shards(folder))):
+        for shard, photo, check in task:
+            advance()
+            if check.problem:
+                bad.append(BadImage(folder.name, photo.name, check.problem))
+            elif check.copied_to < 0:
+                columns.add(shard, photo, photo.offset, check)
+            else:
+                columns.add(len(folder.shards), photo, check.copied_to, check)
+            starts[shard + 1 :] = len(columns.labels)
+    files = [*(f"{folder.root}/{name}" for name in folder.shards), *([copies] if copies else [])]
+    table = SampleTable(folder.root, columns.build(), files, starts=starts if folder.streamed else None)
+    samples = table if folder.streamed else _in_order_of_files(table)
+    return ScanResult(folder.name, folder.classes, samples, bad, list(folder.unexpected_files))
+
+
+def _check_entry(photo: ShardPhoto, copies: LocalCopies | None) -> _Check:
+    return _Check(problem=photo.problem) if photo.problem else _check(photo.data, copies)
+
+
+def _read_shards(folder: ChannelFolder) -> Iterator[tuple[int, ShardPhoto]]:
+    reader = ShardReader(folder.name, folder.root, folder.order)
+    return ((number, photo) for number, shard in enumerate(folder.shards) for photo in reader.read(shard))
+
+
+def _tasks(photos: Iterable[tuple[int, ShardPhoto]]) -> Iterator[list[tuple[int, ShardPhoto]]]:
+    task: list[tuple[int, ShardPhoto]] = []
+    for item in photos:
+        task.append(item)
+        if len(task) == _PHOTOS_A_TASK or sum(len(photo.data) for _, photo in task) >= _BYTES_A_TASK:
+            yield task
+            task = []
+    yield task
+
+
+def _in_order_of_files(table: SampleTable) -> SampleTable:
+    """Return the photos in the order of a channel of class folders: by class, then by name.
+
+    It does not depend on how the photos are divided among the shards.
+    """
+    labels, names = table.labels, table.columns.names
+    order = np.argsort(labels, kind="stable")
+    classes = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    keys = ((rows, [names[row].partition("/")[2].replace("/", "\0") for row in rows]) for rows in classes)
+    by_name = [rows[sorted(range(len(rows)), key=found.__getitem__)] for rows, found in keys if len(rows)]
+    return table.select(np.concatenate(by_name)) if by_name else table
+
+
+def map_ahead(executor: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the function's results in the order of the items, of which only a few are taken before they are needed."""
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(executor.submit(function, item))
+            if len(pending) > _TASKS_AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for task in pending:
+            task.cancel()
 
 
 def check_bad_share(result: ScanResult, max_share: float, listing: Path) -> None:
@@ -114,84 +251,11 @@ def check_bad_share(result: ScanResult, max_share: float, listing: Path) -> None
 def write_bad_images(path: Path, results: Iterable[ScanResult]) -> None:
     """Write ``bad_images.csv``: channel, path within it, reason."""
     rows = [(bad.channel, bad.name, bad.reason) for result in results for bad in result.bad]
-    _write_csv(path, ("channel", "path", "reason"), rows)
+    write_csv(path, ("channel", "path", "reason"), rows)
 
 
-@dataclass(frozen=True)
-class Leak:
-    """A photo whose bytes are in two channels, which inflates the metrics of the second; the paths are within them."""
-
-    first_channel: str
-    first: str
-    second_channel: str
-    second: str
-
-
-def find_leaks(results: Sequence[ScanResult]) -> list[Leak]:
-    """Return the photos whose bytes also are in an earlier channel, in the order of the channels."""
-    leaks: list[Leak] = []
-    seen: dict[bytes, tuple[str, str]] = {}
-    for result in results:
-        for sample in result.samples:
-            if sample.digest in seen:
-                leaks.append(Leak(*seen[sample.digest], result.channel, sample.name))
-        for sample in result.samples:
-            seen.setdefault(sample.digest, (result.channel, sample.name))
-    return leaks
-
-
-def write_leaks(path: Path, leaks: Sequence[Leak]) -> None:
-    """Write ``leaks.csv``: both paths of each photo that is in two channels."""
-    rows = [(leak.second_channel, leak.second, leak.first_channel, leak.first) for leak in leaks]
-    _write_csv(path, ("channel", "path", "also_in_channel", "also_in_path"), rows)
-
-
-class Conflict(NamedTuple):
-    """A photo whose bytes are also in another class.
-
-    Attributes:
-        name: its path within the channel.
-        folder: its class folder.
-        digest: of its bytes, the same for all photos that contradict each other.
-    """
-
-    channel: str
-    name: str
-    folder: str
-    digest: bytes
-
-
-def find_conflicts(results: Sequence[ScanResult]) -> list[Conflict]:
-    """Return the photos whose bytes are in several classes, of one channel or of several, next to each other."""
-    labels: dict[bytes, set[int]] = defaultdict(set)
-    for result in results:
-        for sample in result.samples:
-            labels[sample.digest].add(sample.label)
-    groups: dict[bytes, list[Conflict]] = defaultdict(list)
-    for result in results:
-        for sample in result.samples:
-            if len(labels[sample.digest]) > 1:
-                folder = sample.name.partition("/")[0]
-                groups[sample.digest].append(Conflict(result.channel, sample.name, folder, sample.digest))
-    return [conflict for group in groups.values() for conflict in group]
-
-
-def write_conflicts(path: Path, conflicts: Sequence[Conflict]) -> None:
-    """Write ``conflicts.csv``: photos of the same bytes in different classes; ``group`` numbers the different bytes."""
-    numbers = {digest: str(number) for number, digest in enumerate(dict.fromkeys(item.digest for item in conflicts), 1)}
-    rows = [(numbers[item.digest], item.channel, item.name, item.folder) for item in conflicts]
-    _write_csv(path, ("group", "channel", "path", "class"), rows)
-
-
-def fingerprint(results: Iterable[ScanResult]) -> str:
-    """Return a digest of every photo's bytes, class and channel, independent of file names."""
-    lines = sorted(
-        f"{result.channel} {sample.label} {sample.digest.hex()}" for result in results for sample in result.samples
-    )
-    return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
-
-
-def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Write a table, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])

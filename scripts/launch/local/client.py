@@ -7,8 +7,8 @@ from typing import Any
 from launch.local.disk import JobOnDisk
 from launch.local.endpoints import Endpoints, invoke, invoke_async
 from launch.local.errors import api_error, invalid
+from launch.local.processes import LOOPBACK
 from launch.local.records import Record, Records, check_name, select_fields
-from launch.local.servers import LOOPBACK
 from launch.local.training import TrainingJobs
 from launch.local.transform import TransformJobs
 from launch.local.tuning import TuningJobs

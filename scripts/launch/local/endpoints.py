@@ -13,8 +13,9 @@ from botocore.exceptions import ClientError
 
 from classifier.errors import UserError
 from launch.local.errors import api_error, check_request, in_use, invalid
+from launch.local.processes import LOOPBACK
 from launch.local.records import Record, Records, now
-from launch.local.servers import LOOPBACK, LocalServer, remove_server, start_server, unpack_model
+from launch.local.servers import LocalServer, remove_server, start_server, unpack_model
 from launch.local.storage import local_path, write_file
 
 _START_LIMIT = timedelta(minutes=8)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from classifier.contract.paths import OPT_ML, Paths
+from classifier.host import num_cores
 from launch.local.docker import Mount, find_engine, run_command
 from launch.local.opt_ml import CHECKPOINTS, NO_IMAGE, TENSORS, lay_out, resource_config
-from launch.local.processes import exit_code, running_pid, signal_group, start_process
+from launch.local.processes import LOOPBACK, exit_code, free_port, running_pid, signal_group, start_process
 from launch.local.storage import local_path
 
 _PROFILES = OPT_ML / "output" / "profiler"
@@ -82,8 +83,12 @@ def start_hosts(
         ConfigError: the request names an image, and there is no Docker engine or no such image.
     """
     (folder / "logs").mkdir(exist_ok=True)
+    environment = {**_share_of_cores(len(layout.bases)), **environment}
     if _uses_image(request):
         return _start_containers(request, layout, folder, environment)
+    if len(layout.bases) > 1:
+        # The hosts' names do not resolve here.
+        environment = {**environment, "MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(free_port(LOOPBACK))}
     return [_start_process(request, host, base, folder, environment) for host, base in layout.bases.items()]
 
 
@@ -97,6 +102,11 @@ def remove_leftovers(request: Mapping[str, Any], folder: Path) -> None:
         for path in locks:
             _docker("rm", "--force", f"{request['TrainingJobName']}-{path.stem}")
         _docker("network", "rm", _network(request))
+
+
+def _share_of_cores(num_hosts: int) -> dict[str, str]:
+    """Return the variable that limits a host to its share of this machine's cores; none for a single host."""
+    return {"OMP_NUM_THREADS": str(max(1, num_cores() // num_hosts))} if num_hosts > 1 else {}
 
 
 def _uses_image(request: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ killed.
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+LOOPBACK = "127.0.0.1"
 _SCRIPTS = Path(__file__).resolve().parents[2]
 _LOCK_DESCRIPTOR = 3
 _POLL_S = 0.01
@@ -154,3 +156,14 @@ def has_lost_supervisor(folder: Path) -> bool:
     if text := pid_file.read_text(encoding="ascii").strip():
         reap(int(text))
     return True
+
+
+def free_port(host: str) -> int:
+    """Return a port of an address on which nothing listens.
+
+    Raises:
+        OSError: it is no address of this machine.
+    """
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]

@@ -4,7 +4,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,14 +18,13 @@ from classifier.errors import ConfigError
 from launch.local.docker import Mount, find_engine, run_command
 from launch.local.errors import invalid
 from launch.local.opt_ml import NO_IMAGE
-from launch.local.processes import is_alive, reap, running_pid, signal_group, start_process
+from launch.local.processes import LOOPBACK, free_port, is_alive, reap, running_pid, signal_group, start_process
 from launch.local.storage import download_object, is_local, local_path
 
 # In a server's folder: the lock file and, if it runs in an image, the container's name.
 _LOCK, _CONTAINER = "server.lock", "container"
 _PING_TIMEOUT_S = 2.0
 _TERM_S = 30.0  # between SIGTERM and SIGKILL, as on the platform
-LOOPBACK = "127.0.0.1"
 _ALL_INTERFACES = "0.0.0.0"
 
 
@@ -191,9 +189,7 @@ def unpack_model(url: str, folder: Path) -> None:
 
 
 def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError:
-            raise ConfigError(f"--bind {host}: not an address of this machine; 0.0.0.0 means all of them") from None
-        return probe.getsockname()[1]
+    try:
+        return free_port(host)
+    except OSError:
+        raise ConfigError(f"--bind {host}: not an address of this machine; 0.0.0.0 means all of them") from None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from aws.clients import client
 from aws.errors import UnreachableError
 from launch.local.client import DEFAULT_FOLDER, LocalClient, LocalLogs
-from launch.local.servers import LOOPBACK
+from launch.local.processes import LOOPBACK
 from launch.terminal import print_status
 
 T = TypeVar("T")

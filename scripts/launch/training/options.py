@@ -9,7 +9,7 @@ from aws.clients import client
 from aws.errors import translate_errors
 from aws.request_check import check
 from classifier.contract.architectures import check_name
-from classifier.contract.channels import find_channels, is_junk_file, photo_channel, select_channels
+from classifier.contract.channels import find_channels, is_junk_file, is_shard, photo_channel, select_channels
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError, DataError
 from launch.platform.clients import PlatformOptions
@@ -175,12 +175,13 @@ def _channels_in_s3(place: str, region: str | None) -> dict[str, str]:
     start = f"{prefix}/" if prefix else ""
     with translate_errors(place):
         s3 = client("s3", region=region)
+        children = list(_list_in_s3(s3, bucket, start))
         holds_folders = {
             name: photo_channel(name) is not None
-            and any(not is_junk_file(child) for child in _folders_in_s3(s3, bucket, f"{start}{name}/"))
-            for name in _folders_in_s3(s3, bucket, start)
+            and any(map(_holds_classes, _list_in_s3(s3, bucket, f"{start}{name}/")))
+            for name in (child.rstrip("/") for child in children if child.endswith("/"))
         }
-    if not holds_folders:
+    if not holds_folders and not any(map(is_shard, children)):
         raise DataError(f"{place} contains no folders; upload_data creates train/, validation/ and test/ there")
     names = select_channels(holds_folders, place)
     return {channel: f"s3://{bucket}/{start}{name}/" for channel, name in names.items()} or {
@@ -188,10 +189,18 @@ def _channels_in_s3(place: str, region: str | None) -> dict[str, str]:
     }
 
 
-def _folders_in_s3(s3: Any, bucket: str, start: str) -> Iterator[str]:
+def _holds_classes(child: str) -> bool:
+    """Whether a name below a channel is a class folder or a tar shard."""
+    return is_shard(child) or (child.endswith("/") and not is_junk_file(child))
+
+
+def _list_in_s3(s3: Any, bucket: str, start: str) -> Iterator[str]:
+    """Yield the names below a prefix; those of folders end in a slash."""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start, Delimiter="/"):
         for item in page.get("CommonPrefixes", ()):
-            yield item["Prefix"][len(start) :].rstrip("/")
+            yield item["Prefix"][len(start) :]
+        for item in page.get("Contents", ()):
+            yield item["Key"][len(start) :]
 
 
 def _output_uri(text: str | None, platform: PlatformOptions) -> str:

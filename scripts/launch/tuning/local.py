@@ -263,7 +263,8 @@ def trial_request(
         definition: the tuning job's ``TrainingJobDefinition``.
         parameters: the sampled hyperparameters.
     """
-    cores = str(cores_per_trial(spec.parallel))
+    hosts = definition.get("ResourceConfig", {}).get("InstanceCount", 1)
+    cores = str(cores_per_host(spec.parallel * hosts))
     given = {**definition.get("StaticHyperParameters", {}), **parameters}
     # Only the objective of a trial matters; converting the model for serving can take longer than a short training.
     extra = {"num_workers": cores, "optimize_for_cpu": "false", "_tuning_objective_metric": spec.objective}
@@ -276,9 +277,9 @@ def trial_request(
     }
 
 
-def cores_per_trial(parallel: int) -> int:
-    """Return each trial's share of the cores; oversubscribed OpenMP thread pools stall each other."""
-    return max(1, num_cores() // parallel)
+def cores_per_host(num_hosts: int) -> int:
+    """Return the share of the cores of each host of all running trials; too many OpenMP threads stall each other."""
+    return max(1, num_cores() // num_hosts)
 
 
 def main() -> None:

@@ -122,6 +122,8 @@ def put(shell: Any, bucket: str, *keys: str) -> list[str]:
             {"train": "train", "test": "test", "pretrained": "pretrained"},
         ),
         (["Train/a/1.jpg", "val/a/1.jpg"], {"train": "Train", "validation": "val"}),
+        (["train/0.tar", "train/classes.txt", "test/0.tar"], {"train": "train", "test": "test"}),
+        (["0.tar", "1.tar", "classes.txt"], None),
         # A folder named like a channel that holds photos alone is a class.
         (["train/1.jpg", "bus/1.jpg", "car/1.jpg"], None),
         (["train/1.jpg", "train/.thumbnails/1.jpg", "bus/1.jpg"], None),

@@ -1,22 +1,23 @@
 """The prepare_data command: the contents of OUT, and the messages."""
 
 import csv
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from classifier.training.folders import list_channel
+from classifier.training.scan import scan_channel
 from dataset.output import stage_output
 from prepare_data import main
 from support.drawing import draw_photo, draw_scene, encode, write_classes
@@ -182,25 +183,33 @@ def test_an_archive_larger_than_max_size_is_an_error(
     )
 
 
-def test_shards_hold_every_photo_with_its_class(source: Path, out: Path) -> None:
-    main([str(source), str(out), "--shards", "10"])
+def test_shards_hold_the_photos_of_the_class_folders_in_the_same_order(source: Path, out: Path) -> None:
+    (source / "disc" / "photo.data").write_bytes((source / "disc" / "0.jpg").read_bytes() + b"\0")
+    main([str(source), str(out), "--shards", "10", "--on", "extension=keep"])
     assert sorted(path.relative_to(out / "shards").as_posix() for path in (out / "shards").rglob("*.*")) == [
-        "classes.txt",
+        "test/classes.txt",
         "test/test-000000.tar",
+        "train/classes.txt",
         "train/train-000000.tar",
         "train/train-000001.tar",
+        "validation/classes.txt",
         "validation/validation-000000.tar",
     ]
-    classes = (out / "shards" / "classes.txt").read_text().split()
-    labels: Counter[str] = Counter()
-    for shard in (out / "shards" / "train").iterdir():
-        with tarfile.open(shard) as tar:
-            files = {member.name: tar.extractfile(member).read() for member in tar}  # pyright: ignore[reportOptionalMemberAccess]
-        for name, data in files.items():
-            if name.endswith(".jpg"):
-                Image.open(io.BytesIO(data)).close()
-                labels[classes[int(files[name.replace(".jpg", ".cls")])]] += 1
-    assert labels == {"cross": 6, "disc": 6, "square": 6}
+    with ThreadPoolExecutor(1) as executor:
+        for split in ("train", "validation", "test"):
+            channels = [list_channel(split, root / split) for root in (out, out / "shards")]
+            folders, shards = (scan_channel(channel, executor, lambda: None) for channel in channels)
+            assert (shards.classes, shards.bad, shards.unexpected_files) == (folders.classes, [], [])
+            assert [(item.label, item.read()) for item in shards.samples] == [
+                (item.label, item.read()) for item in folders.samples
+            ]
+
+
+def test_shards_are_the_same_bytes_each_time(source: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        main([str(source), str(tmp_path / name), "--shards", "10"])
+    for shard in (tmp_path / "first" / "shards").rglob("*.tar"):
+        assert shard.read_bytes() == (tmp_path / "second" / shard.relative_to(tmp_path / "first")).read_bytes()
 
 
 def test_links_share_space_and_scaled_photos_do_not(source: Path, tmp_path: Path) -> None:

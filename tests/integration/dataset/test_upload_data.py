@@ -70,6 +70,18 @@ def test_a_prepared_folder_is_uploaded_without_its_report_and_shards(s3: Any, bu
     assert {key.split("/")[0] for key in uploaded} == {"train", "validation", "test"}
 
 
+def test_shards_are_uploaded_with_their_class_lists(s3: Any, bucket: str, tmp_path: Path) -> None:
+    source = write_classes(tmp_path / "photos")
+    assert prepare([str(source), str(tmp_path / "prepared"), "--shards", "10", "--jobs", "1"]) == 0
+    assert main([str(tmp_path / "prepared" / "shards"), f"s3://{bucket}"]) == 0
+    assert list(keys(s3, bucket)) == [
+        *("test/classes.txt", "test/test-000000.tar", "train/classes.txt", "train/train-000000.tar"),
+        *("train/train-000001.tar", "validation/classes.txt", "validation/validation-000000.tar"),
+    ]
+    found = s3.head_object(Bucket=bucket, Key="train/train-000000.tar")
+    assert found["ContentType"] == "application/x-tar"
+
+
 def test_pretrained_weights_are_a_channel(
     s3: Any, bucket: str, prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

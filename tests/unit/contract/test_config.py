@@ -197,12 +197,32 @@ def test_rank_is_the_index_in_the_sorted_hosts(paths: Paths, host: str, rank: in
     write(paths, "resourceconfig", resources)
     cluster = read(paths).cluster
     assert cluster.rank == rank
+    assert cluster.network_interface_name == "eth0"
     assert cluster.current_instance_type == "ml.g5.xlarge"
 
 
 def test_current_host_missing_from_hosts_is_an_error(paths: Paths) -> None:
     write(paths, "resourceconfig", {"current_host": "algo-3", "hosts": ["algo-1", "algo-2"]})
     assert error_of(paths).endswith("current_host 'algo-3' is not one of hosts ['algo-1', 'algo-2']")
+
+
+@pytest.mark.parametrize(("hosts", "is_error"), [(["algo-1"], False), (["algo-1", "algo-2"], True)])
+def test_divided_channel_is_an_error_with_several_hosts(paths: Paths, hosts: list[str], is_error: bool) -> None:
+    write(paths, "resourceconfig", {"current_host": "algo-1", "hosts": hosts})
+    write(paths, "inputdataconfig", {"train": {**FILE, "S3DistributionType": "ShardedByS3Key"}})
+    if is_error:
+        assert error_of(paths) == (
+            "channel 'train' is divided among 2 hosts (ShardedByS3Key), and a class may lie on one of them alone: "
+            "set S3DataDistributionType to FullyReplicated"
+        )
+    else:
+        assert read(paths).channels["train"].s3_distribution_type == "ShardedByS3Key"
+
+
+def test_channel_that_is_not_used_may_be_divided(paths: Paths) -> None:
+    write(paths, "resourceconfig", {"current_host": "algo-1", "hosts": ["algo-1", "algo-2"]})
+    write(paths, "inputdataconfig", {"train": FILE, "other": {**FILE, "S3DistributionType": "ShardedByS3Key"}})
+    assert read(paths).ignored_channels == ("other",)
 
 
 def test_checkpoint_config_is_read(paths: Paths) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from classifier import host
 from classifier.contract import driver
-from classifier.contract.driver import HostDriver, check_driver, parse_version, read_host
+from classifier.contract.driver import HostDriver, check_driver, nvml_driver, parse_version, read_host
 from classifier.errors import ConfigError
 
 CLOSED = """NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13 16:14:05 UTC 2021
@@ -58,12 +59,12 @@ def test_missing_driver_is_an_error_that_names_the_instance_type() -> None:
 
 
 def test_message_fits_into_a_failure_reason() -> None:
-    for host in (
+    for one in (
         HostDriver(None, wants_cuda=True, instance_type="ml.p4de.24xlarge"),
         HostDriver("470.57.02", wants_cuda=True),
     ):
         with pytest.raises(ConfigError) as raised:
-            check_driver(host, "training")
+            check_driver(one, "training")
         assert len(str(raised.value)) < 600
 
 
@@ -93,6 +94,21 @@ def test_device_file_wants_cuda_unless_gpus_are_hidden(monkeypatch: pytest.Monke
     assert read_host(None, {}) == HostDriver("470.57.02", wants_cuda=True)
     for instance_type in (None, "ml.g5.xlarge"):
         assert not read_host(instance_type, {"CUDA_VISIBLE_DEVICES": ""}).wants_cuda
+
+
+def test_nvml_is_asked_where_the_file_is_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("classifier.host.GPU_DEVICE", tmp_path / "nvidiactl")
+    monkeypatch.setattr(driver, "_VERSION_FILE", tmp_path / "version")
+    assert read_host(None, {}, ask_nvml=lambda: "580.65.06") == HostDriver(None, wants_cuda=False)
+    (tmp_path / "nvidia0").touch()
+    assert read_host(None, {}, ask_nvml=lambda: "580.65.06") == HostDriver("580.65.06", wants_cuda=True)
+    (tmp_path / "version").write_text(CLOSED)
+    assert read_host(None, {}, ask_nvml=lambda: "580.65.06").version == "470.57.02"
+
+
+@pytest.mark.skipif(host.has_gpu(), reason="tests the behaviour without a driver")
+def test_nvml_without_a_driver_knows_no_version() -> None:
+    assert nvml_driver() is None
 
 
 @pytest.mark.parametrize(("value", "is_batch"), [("true", True), ("True", True), ("false", False), (None, False)])

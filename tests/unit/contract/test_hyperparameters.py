@@ -22,7 +22,10 @@ def of_type(kind: object) -> list[str]:
 
 
 INTEGERS, NUMBERS = of_type(int), [*of_type(int), *of_type(float)]
-CHOICES = [name for name, field in FIELDS.items() if get_origin(field.annotation) is not None and name != "num_workers"]
+NUMBERS_OR_AUTO = ("num_workers", "ranks_per_host")
+CHOICES = [
+    name for name, field in FIELDS.items() if get_origin(field.annotation) is not None and name not in NUMBERS_OR_AUTO
+]
 
 
 def bounds_of(name: str) -> dict[type, Any]:
@@ -133,6 +136,19 @@ def test_best_metric_must_be_a_validation_metric(metric: str) -> None:
 @pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0", 0), ("4", 4), ("256", 256), ('"3"', 3)])
 def test_num_workers_is_a_number_or_auto(text: str, value: object) -> None:
     assert parse(num_workers=text).num_workers == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("1", 1), ("64", 64)])
+def test_ranks_per_host_is_a_number_or_auto(text: str, value: object) -> None:
+    assert parse(ranks_per_host=text).ranks_per_host == value
+
+
+@pytest.mark.parametrize("text", ["0", "65", "all"])
+def test_invalid_ranks_per_host_is_reported_once(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(ranks_per_host=text)
+    expected = f"hyperparameter ranks_per_host='{text}': should be 'auto' or a whole number from 1 to 64"
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("text", ["-1", "257", "all", "1.5", "nan"])
@@ -304,6 +320,7 @@ DOCUMENTED = {
     "truncated_images": ("`skip`, `load`", "skip", ""),
     "max_bad_images": ("0 ≤ x ≤ 1", "0.05", ""),
     "num_workers": ("`auto`, 0 … 256", "auto", ""),
+    "ranks_per_host": ("`auto`, 1 … 64", "auto", ""),
     "optimize_for_cpu": ("`true`, `false`", "true", ""),
     "checkpoint_interval_s": ("0 ≤ x ≤ 86400", "600.0", ""),
     "debug": ("`true`, `false`", "false", ""),

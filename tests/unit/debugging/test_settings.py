@@ -31,7 +31,7 @@ def collections(num_epochs: int, steps_per_epoch: int, module: nn.Module | None 
 
 @pytest.mark.parametrize(
     ("num_epochs", "steps_per_epoch", "loss_interval", "tensor_interval", "evaluation_interval"),
-    [(1, 10, "1", "1", "1"), (4, 250, "2", "40", "6"), (10, 1000, "25", "400", "25")],
+    [(1, 10, "1", "1", "1"), (4, 250, "3", "40", "6"), (1, 49, "1", "2", "1"), (10, 1000, "25", "400", "25")],
 )
 def test_save_intervals_depend_on_the_number_of_steps(
     num_epochs: int, steps_per_epoch: int, loss_interval: str, tensor_interval: str, evaluation_interval: str

@@ -1,11 +1,13 @@
 """Contents of the report's sections, from hand-written output files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from classifier.contract.findings import Diagnosis, Finding, write_findings
 from classifier.errors import ConfigError
 from classifier.reporting import sections
 from classifier.reporting.summary import OutputFolder, Summary
@@ -27,6 +29,14 @@ SUMMARY = Summary(
 def folder_of(path: Path, **changes: Any) -> OutputFolder:
     SUMMARY.model_copy(update=changes).write(path / "training.json")
     return OutputFolder(path)
+
+
+FALLING = (0.9, 0.7, 0.5)
+
+
+def write_losses(folder: OutputFolder, losses: Sequence[float]) -> None:
+    rows = "".join(f"{number},{loss}\n" for number, loss in enumerate(losses, start=1))
+    (folder.path / "history.csv").write_text(f"epoch,validation:loss\n{rows}", encoding="utf-8")
 
 
 def titles(folder: OutputFolder) -> list[str]:
@@ -59,11 +69,50 @@ def test_accuracy_has_the_interval_of_the_photos_it_was_measured_on(tmp_path: Pa
 def test_hints_follow_warnings(tmp_path: Path) -> None:
     (tmp_path / "bad_images.csv").write_text("channel,path,reason\ntrain,a/1.jpg,truncated\n", encoding="utf-8")
     folder = folder_of(tmp_path)
+    write_losses(folder, FALLING)
     assert titles(folder) == [
         "Unreadable photos were left out",
         "There is no test channel",
         "The last epoch was the best",
     ]
+
+
+@pytest.mark.parametrize("losses", [(0.9, 0.5, 0.5), (0.5, 0.498, 0.496), (0.2, 0.08, 0.06), (0.5, 0.4)])
+def test_more_epochs_are_proposed_only_while_they_help(tmp_path: Path, losses: tuple[float, ...]) -> None:
+    folder = folder_of(tmp_path, judged_on="test")
+    write_losses(folder, losses)
+    assert titles(folder) == []
+
+
+FAULT = Diagnosis(
+    cause="lr too high", title="The learning rate is too high", evidence=("steps are large",), advice="a smaller lr"
+)
+
+
+def write_diagnosis(folder: OutputFolder, diagnosis: Diagnosis) -> None:
+    content = {"diagnosis": diagnosis.model_dump()}
+    (folder.path / "debugger.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_one_diagnosis_stands_for_all_rules_of_the_debugger(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, judged_on="test")
+    write_losses(folder, FALLING)
+    fired = [Finding(rule=name, outcome="fired", seen="x") for name in ("LossNotDecreasing", "ExplodingTensor")]
+    write_findings(tmp_path / "debugger_findings.json", fired)
+    write_diagnosis(folder, FAULT)
+    assert titles(folder) == ["The learning rate is too high"]
+    section = sections.debugger(folder)
+    assert section is not None
+    assert section["diagnosis"] == FAULT
+
+
+def test_leak_is_shown_once(tmp_path: Path) -> None:
+    rows = "channel,path,also_in_channel,also_in_path\nvalidation,a/1.jpg,train,a/1.jpg\n"
+    (tmp_path / "leaks.csv").write_text(rows, encoding="utf-8")
+    folder = folder_of(tmp_path, judged_on="test")
+    assert titles(folder) == ["Photos are in two channels"]
+    write_diagnosis(folder, FAULT.model_copy(update={"cause": "leak", "title": "leak"}))
+    assert titles(folder) == ["Leak"]
 
 
 def test_photos_in_two_classes_are_a_notice_and_a_table(tmp_path: Path) -> None:
@@ -81,13 +130,15 @@ def test_photos_in_two_classes_are_a_notice_and_a_table(tmp_path: Path) -> None:
     [
         ({"best_epoch": 4, "judged_on": "test"}, []),
         ({"judged_on": "test"}, ["The last epoch was the best"]),
-        ({"num_epochs": 2, "best_epoch": 2, "judged_on": "test"}, []),
+        ({"judged_on": "test", "ended": "by SIGTERM"}, ["Training ended before its last epoch"]),
         ({"best_epoch": None}, ["No epoch was completed"]),
         ({"ended": "by SIGTERM", "judged_on": "test"}, ["Training ended before its last epoch"]),
     ],
 )
 def test_notices_about_the_training(tmp_path: Path, changes: dict[str, Any], expected: list[str]) -> None:
-    assert titles(folder_of(tmp_path, **changes)) == expected
+    folder = folder_of(tmp_path, **changes)
+    write_losses(folder, FALLING)
+    assert titles(folder) == expected
 
 
 def test_command_repeats_the_changed_hyperparameters(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flask.testing import FlaskClient
 
 from classifier.serving.app import create_multi_model_app
@@ -161,6 +162,45 @@ def test_short_memory_is_reported_and_unloads_nothing(client: FlaskClient, model
     assert client.delete("/models/second").status_code == 200
     memory.free = 1 << 40
     assert load(client, "third", models / "third" / "model")[0] == 200
+
+
+def test_short_gpu_memory_is_reported(models: Path, settings: ServerSettings, memory: Memory) -> None:
+    gpu = Memory()
+    manager = ModelManager(
+        models, lambda _, folder: Predictor.open(folder, settings), lambda: memory.free, lambda: gpu.free
+    )
+    client = create_multi_model_app(manager, settings, Telemetry(), Admission()).test_client()
+    gpu.free = 7 << 20
+    status, document = load(client, "first", models / "first" / "model")
+    assert (status, document["error"]["type"]) == (507, "OutOfMemoryError")
+    assert re.search(r"'first' needs about \d+ MiB of GPU memory and 7 are free", document["error"]["message"])
+    gpu.free = 1 << 40
+    assert load(client, "first", models / "first" / "model")[0] == 200
+    manager.unload("first")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 98.00 MiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_model_that_did_not_fit_after_all_is_reported(
+    models: Path, settings: ServerSettings, memory: Memory, error: RuntimeError
+) -> None:
+    def open_model(name: str, folder: Path) -> Predictor:
+        if name == "large":
+            raise error
+        return Predictor.open(folder, settings)
+
+    manager = ModelManager(models, open_model, lambda: memory.free)
+    client = create_multi_model_app(manager, settings, Telemetry(), Admission()).test_client()
+    status, document = load(client, "large", models / "first" / "model")
+    assert (status, document["error"]["type"]) == (507, "OutOfMemoryError")
+    assert document["error"]["message"] == "'large' did not fit into memory; unload other models first"
+    assert load(client, "small", models / "first" / "model")[0] == 200
+    manager.unload("small")
 
 
 def test_second_of_two_concurrent_loads_conflicts(client: FlaskClient, models: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from classifier.training.folders import list_channel
-from classifier.training.scan import Sample, scan_channel
+from classifier.training.samples import SampleTable
+from classifier.training.scan import scan_channel
 
 
 @pytest.fixture
@@ -17,6 +18,6 @@ def executor() -> Iterator[Executor]:
 
 
 @pytest.fixture
-def samples(image_folder: Path, executor: Executor) -> list[Sample]:
+def samples(image_folder: Path, executor: Executor) -> SampleTable:
     """The 24 photos of ``image_folder``, class by class."""
     return scan_channel(list_channel("train", image_folder), executor, lambda: None).samples

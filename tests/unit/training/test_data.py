@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from concurrent.futures import Executor
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from classifier.contract.paths import Paths
 from classifier.errors import DataError
 from classifier.training.console import Console, Progress, StopSignal
 from classifier.training.data import Data, list_channels, load_data, split, truncation_policy
-from classifier.training.scan import Sample
+from classifier.training.samples import SampleTable
 from support.drawing import draw_photo, encode, write_classes
 
 
@@ -39,7 +40,7 @@ def load(paths: Paths, executor: Executor, **parameters: object) -> Data:
         return load_data(folders, config.hyperparameters, paths.output_data, executor, progress)
 
 
-def names(samples: list[Sample]) -> set[str]:
+def names(samples: SampleTable) -> set[str]:
     return {sample.name for sample in samples}
 
 
@@ -48,7 +49,7 @@ def test_train_is_split_if_there_is_no_validation_channel(paths: Paths, executor
     assert Counter(sample.label for sample in data.validation) == {0: 2, 1: 2, 2: 2}
     assert Counter(sample.label for sample in data.train) == {0: 6, 1: 6, 2: 6}
     assert [item.folder for item in data.classes] == ["cross", "disc", "square"]
-    assert data.test == []
+    assert len(data.test) == 0
 
 
 def test_existing_channels_are_used_whole(paths: Paths, executor: Executor) -> None:
@@ -162,59 +163,65 @@ def test_truncated_photos_are_skipped_or_loaded_as_configured(
     assert len(data.train) + len(data.validation) == num_photos
 
 
-def sample(label: int, number: int, digest: bytes | None = None) -> Sample:
+def sample(label: int, number: int, content: str | None = None) -> tuple[str, int, bytes]:
     name = f"{label}/{number}.jpg"
-    return Sample(Path(name), name, label, digest or name.encode())
+    return name, label, blake2b((content or name).encode(), digest_size=16).digest()
+
+
+def names_after_split(rows: list[tuple[str, int, bytes]], share: float, seed: int) -> list[list[str]]:
+    return [[item.name for item in part] for part in split(SampleTable.pack(Path("/"), rows), share, seed)]
 
 
 def test_split_is_stratified_complete_and_seeded() -> None:
     samples = [sample(label, number) for label, count in enumerate((10, 50, 5)) for number in range(count)]
-    train, validation = split(samples, 0.2, seed=3)
+    table = SampleTable.pack(Path("/"), samples)
+    train, validation = split(table, 0.2, seed=3)
     assert Counter(item.label for item in validation) == {0: 2, 1: 10, 2: 1}
-    assert names(train) | names(validation) == names(samples)
+    assert names(train) | names(validation) == names(table)
     assert not names(train) & names(validation)
-    assert split(samples[::-1], 0.2, seed=3) == (train, validation)
-    assert names(split(samples, 0.2, seed=4)[1]) != names(validation)
+    assert names_after_split(samples[::-1], 0.2, seed=3) == names_after_split(samples, 0.2, seed=3)
+    assert names(split(table, 0.2, seed=4)[1]) != names(validation)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_split_puts_each_class_of_two_photos_on_both_sides(share: float, count: int) -> None:
-    train, validation = split([sample(label, number) for label in range(3) for number in range(count)], share, seed=0)
+    rows = [sample(label, number) for label in range(3) for number in range(count)]
+    train, validation = split(SampleTable.pack(Path("/"), rows), share, seed=0)
     assert {item.label for item in train} == {item.label for item in validation} == {0, 1, 2}
 
 
 def test_split_trains_on_the_only_photo_of_a_class() -> None:
-    train, validation = split([sample(0, 0), sample(1, 0), sample(1, 1)], 0.5, seed=0)
+    train, validation = split(SampleTable.pack(Path("/"), [sample(0, 0), sample(1, 0), sample(1, 1)]), 0.5, seed=0)
     assert {item.label for item in train} == {0, 1}
     assert {item.label for item in validation} == {1}
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_split_keeps_copies_of_a_photo_on_one_side(seed: int) -> None:
-    samples = [sample(label, number, f"{label}{number // 3}".encode()) for label in range(2) for number in range(12)]
-    train, validation = split(samples, 0.25, seed)
+    samples = [sample(label, number, f"{label}{number // 3}") for label in range(2) for number in range(12)]
+    train, validation = split(SampleTable.pack(Path("/"), samples), 0.25, seed)
     assert not {item.digest for item in train} & {item.digest for item in validation}
     assert len(validation) == 6
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_split_trains_on_bytes_that_are_in_several_classes(seed: int) -> None:
-    placeholders = [sample(label, 90 + number, b"placeholder") for label in range(3) for number in range(4)]
+    placeholders = [sample(label, 90 + number, "placeholder") for label in range(3) for number in range(4)]
     samples = [*(sample(label, number) for label in range(3) for number in range(10)), *placeholders]
-    train, validation = split(samples, 0.3, seed)
-    assert {item.name for item in placeholders} <= names(train)
+    train, validation = split(SampleTable.pack(Path("/"), samples), 0.3, seed)
+    assert {name for name, _, _ in placeholders} <= names(train)
     assert Counter(item.label for item in validation) == {0: 3, 1: 3, 2: 3}
-    assert names(train) | names(validation) == names(samples)
-    assert split(samples[::-1], 0.3, seed) == (train, validation)
+    assert names(train) | names(validation) == {name for name, _, _ in samples}
+    assert names_after_split(samples[::-1], 0.3, seed) == names_after_split(samples, 0.3, seed)
 
 
 @pytest.mark.parametrize(
     "samples",
-    [[sample(0, 0), sample(1, 0)], [sample(label, number, bytes([label])) for label in (1, 2) for number in (1, 2)]],
+    [[sample(0, 0), sample(1, 0)], [sample(label, number, str(label)) for label in (1, 2) for number in (1, 2)]],
 )
-def test_split_of_one_photo_per_class_is_an_error(samples: list[Sample]) -> None:
+def test_split_of_one_photo_per_class_is_an_error(samples: list[tuple[str, int, bytes]]) -> None:
     with pytest.raises(
         DataError, match=r"^channel 'train': one photo per class leaves none for validation; add photos$"
     ):
-        split(samples, 0.5, seed=0)
+        split(SampleTable.pack(Path("/"), samples), 0.5, seed=0)

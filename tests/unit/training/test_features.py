@@ -8,7 +8,7 @@ from classifier.training.batches import Batch, ImageLoader, load_in_order
 from classifier.training.features import FeatureLoader, compute_features, freeze_backbone, is_head_last
 from classifier.training.plan import EpochPlan
 from classifier.training.precision import Precision
-from classifier.training.scan import Sample
+from classifier.training.samples import SampleTable
 from classifier.vision.artifact import Classifier
 from classifier.vision.models import build, head_name
 from classifier.vision.preprocessing import Preprocessing
@@ -33,7 +33,7 @@ def test_a_frozen_backbone_leaves_only_the_head_trainable(architecture: str) -> 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small"])
-def test_the_head_on_features_equals_the_network(architecture: str, mirrored: bool, samples: list[Sample]) -> None:
+def test_the_head_on_features_equals_the_network(architecture: str, mirrored: bool, samples: SampleTable) -> None:
     classifier = classifier_of(architecture)
     head = freeze_backbone(classifier.network)
     images = ImageLoader(samples, PREPROCESSING)
@@ -48,7 +48,7 @@ def test_the_head_on_features_equals_the_network(architecture: str, mirrored: bo
             torch.testing.assert_close(head(features[:, number]), classifier(view), atol=1e-5, rtol=1e-4)
 
 
-def test_features_can_take_part_in_a_backward_pass(samples: list[Sample]) -> None:
+def test_features_can_take_part_in_a_backward_pass(samples: SampleTable) -> None:
     classifier = classifier_of("mobilenet_v3_small")
     head = freeze_backbone(classifier.network)
     images = ImageLoader(samples[:4], PREPROCESSING)

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from classifier.errors import DataError
-from classifier.training.folders import check_same_classes, class_labels, list_channel, nested_classes
+from classifier.training.folders import ChannelFolder, check_same_classes, class_labels, list_channel, nested_classes
+
+
+def files_by_class(folder: ChannelFolder) -> dict[str, list[str]]:
+    return {name: list(folder.files_of(label)) for label, name in enumerate(folder.classes)}
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -49,8 +53,10 @@ def test_classes_are_in_the_order_of_the_sorted_folders() -> None:
 def test_files_are_listed_by_class_at_any_depth(tmp_path: Path) -> None:
     touch(tmp_path, "cat/2.jpg", "cat/1.jpg", "dog/deep/er/3.PNG", "dog/no_extension")
     folder = list_channel("train", tmp_path)
-    names = {label: [path.relative_to(tmp_path).as_posix() for path in paths] for label, paths in folder.files.items()}
-    assert names == {"cat": ["cat/1.jpg", "cat/2.jpg"], "dog": ["dog/deep/er/3.PNG", "dog/no_extension"]}
+    assert files_by_class(folder) == {
+        "cat": ["cat/1.jpg", "cat/2.jpg"],
+        "dog": ["dog/deep/er/3.PNG", "dog/no_extension"],
+    }
     assert (folder.name, folder.root, folder.unexpected_files) == ("train", tmp_path, [])
 
 
@@ -61,14 +67,14 @@ JUNK = (".DS_Store", "Thumbs.db", "desktop.ini", "._1.jpg", ".ipynb_checkpoints/
 def test_junk_files_are_not_listed_as_photos(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "cat/1.jpg", "cat/deep/2.jpg", f"cat/{name}", f"cat/deep/{name}")
     folder = list_channel("train", tmp_path)
-    assert [path.name for path in folder.files["cat"]] == ["1.jpg", "2.jpg"]
+    assert files_by_class(folder)["cat"] == ["cat/1.jpg", "cat/deep/2.jpg"]
 
 
 @pytest.mark.parametrize("name", [".git/config", "__MACOSX/cat/._1.jpg", ".ipynb_checkpoints/x.jpg", ".DS_Store"])
 def test_junk_folders_are_not_classes(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "cat/1.jpg", "dog/2.jpg", name)
     folder = list_channel("train", tmp_path)
-    assert list(folder.files) == ["cat", "dog"]
+    assert list(folder.classes) == ["cat", "dog"]
     assert [path.name for path in folder.unexpected_files] == [name.split("/", maxsplit=1)[0]]
 
 
@@ -77,9 +83,16 @@ def test_files_beside_class_folders_are_unexpected(tmp_path: Path) -> None:
     assert [path.name for path in list_channel("train", tmp_path).unexpected_files] == ["README.txt", "photo.jpg"]
 
 
+def test_files_are_in_the_order_of_their_paths_parts(tmp_path: Path) -> None:
+    touch(tmp_path, "a-b/1.jpg", "a/1.jpg", "a/x-y/1.jpg", "a/x/1.jpg", "a/x.jpg", "a/ä.jpg")
+    names = list(list_channel("train", tmp_path).files)
+    assert names == [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.jpg"))]
+    assert names.index("a/x/1.jpg") < names.index("a/x-y/1.jpg")
+
+
 def test_an_empty_class_folder_is_a_class(tmp_path: Path) -> None:
     (touch(tmp_path, "cat/1.jpg") / "dog").mkdir()
-    assert list_channel("train", tmp_path).files["dog"] == []
+    assert files_by_class(list_channel("train", tmp_path))["dog"] == []
 
 
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:
@@ -87,15 +100,14 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat").mkdir(parents=True)
     (tmp_path / "train" / "dog").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "train" / "cat" / "more").symlink_to(tmp_path / "elsewhere" / "deep")
-    files = list_channel("train", tmp_path / "train").files
-    assert [path.name for path in files["dog"]] == ["1.jpg", "2.jpg"]
-    assert [path.name for path in files["cat"]] == ["2.jpg"]
+    files = files_by_class(list_channel("train", tmp_path / "train"))
+    assert files == {"dog": ["dog/1.jpg", "dog/deep/2.jpg"], "cat": ["cat/more/2.jpg"]}
 
 
 def test_a_link_to_its_own_parent_is_not_followed(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.jpg")
     (tmp_path / "cat" / "loop").symlink_to(tmp_path / "cat")
-    assert [path.name for path in list_channel("train", tmp_path).files["cat"]] == ["1.jpg"]
+    assert files_by_class(list_channel("train", tmp_path)) == {"cat": ["cat/1.jpg"]}
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from classifier.training.features import freeze_backbone
 from classifier.training.loop import EvaluationResult, Trainer, evaluate
 from classifier.training.optimization import build_optimizer, build_schedule
 from classifier.training.precision import Precision
-from classifier.training.scan import Sample
+from classifier.training.samples import SampleTable
 from classifier.vision.artifact import Classifier
 from classifier.vision.models import build
 from classifier.vision.preprocessing import Preprocessing
@@ -55,11 +55,11 @@ def train(trainer: Trainer, batches: list[Batch], epochs: int) -> list[float]:
 
 
 def evaluate_all(module: nn.Module, batches: list[Batch], num_classes: int = 3) -> EvaluationResult:
-    return evaluate(module, batches, num_classes=num_classes, precision=FULL, advance=lambda: None)
+    return evaluate(module, batches, num_classes=num_classes, precision=FULL, advance=lambda: None).result()
 
 
 @pytest.fixture
-def batches(samples: list[Sample]) -> list[Batch]:
+def batches(samples: SampleTable) -> list[Batch]:
     """Eight photos of three classes, in two batches."""
     loader = ImageLoader(samples[::3], PREPROCESSING, PRESETS["strong"])
     return list(load_in_order(loader, 4))
@@ -77,7 +77,7 @@ def set_running_averages(module: nn.Module, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("name", ["fp32", pytest.param("bf16", marks=GATE)])
-def test_eight_images_can_be_memorized(samples: list[Sample], name: str) -> None:
+def test_eight_images_can_be_memorized(samples: SampleTable, name: str) -> None:
     classifier = classifier_of()
     batches = list(load_in_order(ImageLoader(samples[::3], PREPROCESSING), 8))
     losses = train(trainer_of(classifier, precision=Precision(FULL.device, name)), batches, 12)

@@ -1,7 +1,6 @@
 """Scan of a channel: photos, bad photos, unexpected files, leaks and the fingerprint."""
 
 import csv
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -10,19 +9,8 @@ import pytest
 
 from classifier.errors import DataError
 from classifier.training.folders import list_channel
-from classifier.training.scan import (
-    Leak,
-    ScanResult,
-    check_bad_share,
-    find_conflicts,
-    find_leaks,
-    fingerprint,
-    scan_channel,
-    write_bad_images,
-    write_conflicts,
-    write_leaks,
-)
-from support.drawing import draw_photo, encode, write_classes
+from classifier.training.scan import ScanResult, check_bad_share, scan_channel, write_bad_images
+from support.drawing import draw_photo, encode
 
 ScanFolder = Callable[..., ScanResult]
 
@@ -129,68 +117,3 @@ def test_a_channel_of_empty_class_folders_is_an_error(tmp_path: Path, scan: Scan
     (tmp_path / "b").mkdir()
     with pytest.raises(DataError, match=r"^channel 'train': no photos in its class folders; add photos to each$"):
         check_bad_share(scan(tmp_path), 1.0, Path("listing.csv"))
-
-
-def test_the_same_bytes_in_two_channels_are_a_leak(tmp_path: Path, scan: ScanFolder) -> None:
-    train = write_classes(tmp_path / "train", photos_per_class=2)
-    validation = write_classes(tmp_path / "validation", photos_per_class=2, seed=1)
-    test = write_classes(tmp_path / "test", photos_per_class=2, seed=2)
-    shutil.copy(train / "disc" / "0.jpg", validation / "cross" / "renamed.jpg")
-    shutil.copy(train / "disc" / "0.jpg", test / "disc" / "again.jpg")
-    shutil.copy(validation / "square" / "1.jpg", test / "square" / "late.jpg")
-    leaks = find_leaks([scan(train), scan(validation, "validation"), scan(test, "test")])
-    assert leaks == [
-        Leak("train", "disc/0.jpg", "validation", "cross/renamed.jpg"),
-        Leak("train", "disc/0.jpg", "test", "disc/again.jpg"),
-        Leak("validation", "square/1.jpg", "test", "square/late.jpg"),
-    ]
-    write_leaks(tmp_path / "leaks.csv", leaks)
-    header, first, *_ = read_csv(tmp_path / "leaks.csv")
-    assert header == ["channel", "path", "also_in_channel", "also_in_path"]
-    assert first == ["validation", "cross/renamed.jpg", "train", "disc/0.jpg"]
-
-
-def test_the_same_bytes_in_two_classes_are_a_conflict_within_and_across_channels(
-    tmp_path: Path, scan: ScanFolder
-) -> None:
-    train = write_classes(tmp_path / "train", photos_per_class=2)
-    validation = write_classes(tmp_path / "validation", photos_per_class=2, seed=1)
-    shutil.copy(train / "disc" / "0.jpg", train / "cross" / "x.jpg")
-    shutil.copy(train / "disc" / "0.jpg", train / "disc" / "y.jpg")
-    shutil.copy(train / "square" / "1.jpg", validation / "disc" / "z.jpg")
-    shutil.copy(train / "square" / "0.jpg", validation / "square" / "same.jpg")
-    conflicts = find_conflicts([scan(train), scan(validation, "validation")])
-    write_conflicts(tmp_path / "conflicts.csv", conflicts)
-    assert read_csv(tmp_path / "conflicts.csv") == [
-        ["group", "channel", "path", "class"],
-        ["1", "train", "cross/x.jpg", "cross"],
-        ["1", "train", "disc/0.jpg", "disc"],
-        ["1", "train", "disc/y.jpg", "disc"],
-        ["2", "train", "square/1.jpg", "square"],
-        ["2", "validation", "disc/z.jpg", "disc"],
-    ]
-
-
-def test_duplicates_within_a_channel_are_not_leaks(image_folder: Path, scan: ScanFolder) -> None:
-    shutil.copy(image_folder / "disc" / "0.jpg", image_folder / "disc" / "copy.jpg")
-    assert find_leaks([scan(image_folder)]) == []
-
-
-def test_the_fingerprint_ignores_file_names(image_folder: Path, scan: ScanFolder) -> None:
-    before = fingerprint([scan(image_folder)])
-    (image_folder / "disc" / "0.jpg").rename(image_folder / "disc" / "zzz.jpg")
-    (image_folder / "disc" / "README.txt").write_text("no photo", encoding="utf-8")
-    assert fingerprint([scan(image_folder)]) == before
-
-
-def test_the_fingerprint_depends_on_bytes_classes_channels_and_copies(image_folder: Path, scan: ScanFolder) -> None:
-    seen = [fingerprint([scan(image_folder)]), fingerprint([scan(image_folder, "test")])]
-    path = image_folder / "disc" / "0.jpg"
-    shutil.copy(path, image_folder / "disc" / "copy.jpg")
-    seen.append(fingerprint([scan(image_folder)]))
-    path.rename(image_folder / "cross" / "moved.jpg")
-    seen.append(fingerprint([scan(image_folder)]))
-    with (image_folder / "cross" / "moved.jpg").open("ab") as file:
-        file.write(b"\0")
-    seen.append(fingerprint([scan(image_folder)]))
-    assert len(set(seen)) == 5

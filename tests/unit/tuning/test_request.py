@@ -15,7 +15,7 @@ from classifier.contract.metrics import METRICS
 from classifier.errors import ConfigError
 from launch.platform.resources import Security
 from launch.training.request import Resources, TrainingSpec, training_definition
-from launch.tuning.local import cores_per_trial, trial_request
+from launch.tuning.local import cores_per_host, trial_request
 from launch.tuning.ranges import Ranges, read_ranges
 from launch.tuning.request import STRATEGIES, TuningSpec, fixed_hyperparameters, read_spec, tuning_request
 
@@ -188,9 +188,17 @@ def test_local_trial_gets_its_share_of_the_cores(ranges: Ranges, monkeypatch: py
     }
 
 
+def test_hosts_of_a_local_trial_share_its_cores(ranges: Ranges, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    definition = training_definition(replace(TRAINING, resources=Resources(num_instances=2)))
+    request = trial_request(TuningSpec(name="dogs", ranges=ranges, parallel=2), definition, "dogs-1", {})
+    assert request["Environment"] == {"OMP_NUM_THREADS": "2"}
+    assert request["HyperParameters"]["num_workers"] == "2"
+
+
 def test_more_trials_than_cores_get_one_core_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
-    assert [cores_per_trial(parallel) for parallel in (1, 2, 3)] == [2, 1, 1]
+    assert [cores_per_host(parallel) for parallel in (1, 2, 3)] == [2, 1, 1]
 
 
 def test_given_hyperparameters_override_a_trials_defaults(ranges: Ranges) -> None:

@@ -1,7 +1,7 @@
 """Base classes of the debugger's rules: rules of smdebug that describe what they found in words."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,6 +39,7 @@ class PlainRule(Rule):
     needs: ClassVar[str] = "tensors"  # what must have been saved
     meaning: ClassVar[str] = ""
     advice: ClassVar[str] = ""
+    severity: ClassVar[Literal["warning", "hint"]] = "warning"
 
     def __init__(self, base_trial: Trial, other_trials: Sequence[Trial] | None = None, **parameters: Any) -> None:
         """
@@ -49,45 +50,68 @@ class PlainRule(Rule):
         self.tensors = Tensors.of(base_trial)
         self.parameters = self._parse(parameters)
         self.evaluated = False
-        self.fired_at: int | None = None
         self.seen = ""
         self.shown_at: int | None = None  # the step that the rule judged, if that is not the current one
+        self._verdicts: list[tuple[int, bool]] = []
 
     @property
     def name(self) -> str:
         """AWS's name of the rule."""
         return type(self).__name__
 
+    @property
+    def fired_at(self) -> int | None:
+        """Global step at which the rule first fired."""
+        return next((step for step, is_fired in self._verdicts if is_fired), None)
+
     def invoke_at_step(self, step: int) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return whether the rule's condition is met at a global step."""
-        return self._note(step, self.check_step(step))
+        return self._note(step, lambda: self.check_step(step))
 
     def check_step(self, step: int) -> str | None:
         """Describe the problem at a global step; None if there is none.
 
-        Sets ``evaluated`` once the tensors that the rule needs have been found.
+        Sets ``evaluated`` whenever the tensors that the rule needs have been found.
         """
         raise NotImplementedError
 
     def close(self, *, ended: bool) -> bool:
         """Return whether all steps so far meet the condition. Called after each epoch; ``ended`` after the last."""
         steps = self.tensors.steps()
-        return bool(steps) and self._note(steps[-1], self.conclude(ended=ended))
+        return bool(steps) and self._note(steps[-1], lambda: self.conclude(ended=ended))
 
     def conclude(self, *, ended: bool) -> str | None:  # noqa: ARG002 - for overriding methods
         """Describe the problem of all steps so far; None if there is none. For rules that cannot judge single steps."""
         return None
 
     def finding(self) -> Finding:
-        """Return the finding so far, with the step at which the rule first fired."""
-        if self.fired_at is not None:
-            step = self.tensors.training_step(self.fired_at)
-            return fired(self, self.seen, meaning=self.meaning, advice=self.advice, step=step)
-        return quiet(self) if self.evaluated else skipped(self, f"needs {self.needs}")
+        """Return the finding so far, with the history of the rule's verdicts."""
+        times = [step for step, is_fired in self._verdicts if is_fired]
+        if not times:
+            return quiet(self) if self._verdicts else skipped(self, f"needs {self.needs}")
+        finding = fired(self, self.seen, meaning=self.meaning, advice=self.advice, step=self._training_step(times[0]))
+        resolved = next((step for step, is_fired in self._verdicts if not is_fired and step > times[-1]), None)
+        return finding.model_copy(
+            update={
+                "outcome": "fired" if self._verdicts[-1][1] else "resolved",
+                "severity": self.severity,
+                "last_step": self._training_step(times[-1]),
+                "resolved_step": None if resolved is None else self._training_step(resolved),
+                "num_fired": len(times),
+                "num_judged": len(self._verdicts),
+            }
+        )
 
-    def _note(self, step: int, seen: str | None) -> bool:
-        if seen and self.fired_at is None:
-            self.fired_at, self.seen = step if self.shown_at is None else self.shown_at, seen
+    def _training_step(self, step: int) -> int:
+        return self.tensors.training_step(step)
+
+    def _note(self, step: int, call: Callable[[], str | None]) -> bool:
+        """Call a part of the rule, and note its verdict if there was one; the latest description counts."""
+        self.evaluated = False
+        seen = call()
+        if seen or self.evaluated:
+            self._verdicts.append((step if self.shown_at is None else self.shown_at, seen is not None))
+            self.seen = seen or self.seen
         return seen is not None
 
     def _parse(self, parameters: dict[str, Any]) -> Any:

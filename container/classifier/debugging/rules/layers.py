@@ -11,53 +11,90 @@ from classifier.debugging.rules.losses import loss_at
 
 
 class PoorWeightInitialization(PlainRule):
-    """Unequal variances of ReLU inputs, or narrow gradients, while the loss does not fall.
+    """Initial weights from which the training does not learn, evaluated in its first ``steps`` saved steps.
 
-    Either alone is usual in deep networks that learn well. So the loss must also have no new minimum in ``patience``
-    saved steps and be about as high as at first. The range of gradients needs gradients saved in full.
+    Signs: a layer whose weights are all equal; a first loss above ``loss_ratio`` times that of guessing; variances of
+    ReLU inputs that differ ``threshold``-fold, or gradients narrower than ``distribution_range``, while the loss has no
+    new minimum in ``patience`` steps. AWS's rule has the last three, each alone; but deep networks that learn well
+    usually have unequal variances and narrow gradients. So the condition is met only while the loss has not fallen.
     """
 
     class Options(Parameters):
-        """Inputs to read, bounds of variances and gradients, and the number of steps to evaluate."""
+        """Inputs to read, bounds of variances, gradients and first loss, and the number of steps to evaluate."""
 
         activation_inputs_regex: str = ".*relu_input"
         threshold: float = Field(10.0, gt=0)
         distribution_range: float = Field(0.001, ge=0)
         patience: int = Field(5, ge=1)
         steps: int = Field(10, ge=1)
+        loss_ratio: float = Field(3.0, gt=1)
 
-    needs = "the inputs of ReLUs, or gradients in full, and losses of the first steps"
-    meaning = "The signal shrinks or grows from layer to layer, so that some layers learn nothing and others diverge."
-    advice = "pretrained=true; a model with normalization (resnet18); warmup_epochs=1 and a smaller lr"
+    needs = "weights, the inputs of ReLUs or gradients, and losses of the first steps"
+    meaning = "The signal shrinks or grows from layer to layer, or all units compute the same, so layers cannot learn."
+    advice = (
+        "pretrained=true; check the weights in the channel that they come from; a model with normalization (resnet18); "
+        "warmup_epochs=1; a smaller lr"
+    )
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
         self._losses: list[float] = []
         self._num_evaluated = 0
+        self._definite: str | None = None
         self._suspect: str | None = None
 
     def check_step(self, step: int) -> str | None:
-        """Describe unequal variances or narrow gradients once the loss has not fallen for ``patience`` steps."""
-        if (
-            self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL)
-            or self._num_evaluated > self.parameters.steps
-        ):
+        """Describe the sign, as long as the loss has not fallen."""
+        if self.tensors.mode(step) not in (ModeKeys.TRAIN, ModeKeys.GLOBAL):
             return None
         loss = loss_at(self.tensors, step)
         if loss is not None:
             self._losses.append(loss)
+        if self._num_evaluated <= self.parameters.steps:
+            self._read_signs(step)
+        sign = self._definite or self._suspect
+        has_waited = len(self._losses) > self.parameters.patience
+        if sign is None or not (has_waited or self._definite):
+            return None
+        self.evaluated = True
+        if has_waited and self._has_learned():
+            return None
+        course = f", and the loss does not fall: {self._losses[0]:.4g}, then {self._losses[-1]:.4g}"
+        return sign + (course if len(self._losses) > 1 else "")
+
+    def _read_signs(self, step: int) -> None:
         if self.tensors.names(step, collections=("gradients",)) or self._inputs(step):
             self._num_evaluated += 1
-        suspect = self._unequal(step) or self._narrow(step)
-        self._suspect = suspect or self._suspect
+            self.evaluated = self._num_evaluated > 1
+        if self._definite is None and len(self._losses) <= 1:
+            self._definite = self._equal_weights(step) or self._far_from_chance()
+        self._suspect = self._suspect or self._unequal(step) or self._narrow(step)
+
+    def _has_learned(self) -> bool:
+        """Whether one of the last losses is clearly below the first. Comparisons with NaN are false, as they must."""
         patience = self.parameters.patience
-        if self._suspect is None or len(self._losses) <= patience:
-            return None
         recent, earlier = self._losses[-patience:], self._losses[:-patience]
-        # Comparisons with NaN are false, so a NaN loss counts as one that does not fall.
-        if any(value < min(earlier) for value in recent) or fmean(recent) < 0.8 * self._losses[0]:
+        chance = self.tensors.facts.chance_loss
+        first = self._losses[0] if chance is None else min(self._losses[0], chance)
+        if fmean(recent) < 0.8 * first:
+            return True
+        return self._definite is None and any(value < min(earlier) for value in recent)
+
+    def _equal_weights(self, step: int) -> str | None:
+        """Whether a matrix of several inputs and outputs has one value throughout, other than 0."""
+        names = [name for name in self.tensors.facts.matrices if name in self.tensors.names(step, regex=".*")]
+        equal = [
+            name
+            for name in names
+            if self.tensors.reduction(name, step, "variance") == 0 and self.tensors.reduction(name, step, "abs_max")
+        ]
+        return f"the weights of {len(equal)} layers are all equal: {listing(equal)}" if equal else None
+
+    def _far_from_chance(self) -> str | None:
+        chance = self.tensors.facts.chance_loss
+        if chance is None or not self._losses or self._losses[0] <= self.parameters.loss_ratio * chance:
             return None
-        return f"{self._suspect}, and the loss does not fall: {earlier[-1]:.4g}, then {recent[-1]:.4g}"
+        return f"the first loss is {self._losses[0]:.4g}, and that of guessing is {chance:.3g} (ln of the classes)"
 
     def _inputs(self, step: int) -> list[str]:
         names = self.tensors.names(step, regex=self.parameters.activation_inputs_regex)
@@ -68,7 +105,6 @@ class PoorWeightInitialization(PlainRule):
         found = [value for name in names if (value := self.tensors.reduction(name, step, "variance")) is not None]
         if len(found) < 2:
             return None
-        self.evaluated = True
         ratio = max(found) / max(min(found), 1e-30)
         if ratio <= self.parameters.threshold:
             return None
@@ -81,10 +117,7 @@ class PoorWeightInitialization(PlainRule):
             if value is not None and value.size > 1 and name.endswith("weight"):
                 low, high = np.percentile(value, (5, 95))
                 spreads.append(float(high - low))
-        if not spreads:
-            return None
-        self.evaluated = True
-        if min(spreads) >= self.parameters.distribution_range:
+        if not spreads or min(spreads) >= self.parameters.distribution_range:
             return None
         return f"a layer's gradients have a range of only {min(spreads):.2g} (5th to 95th percentile)"
 
@@ -105,7 +138,7 @@ class DeadRelu(PlainRule):
 
     needs = "the outputs of ReLUs in full, or the collection activity"
     meaning = "A unit that outputs 0 for every photo gets no gradient and stays dead: the model has lost capacity."
-    advice = "a smaller lr; warmup_epochs=1; pretrained=true; a model without ReLU (convnext_tiny, efficientnet_b0)"
+    advice = "a smaller lr; warmup_epochs=1; pretrained=true; check the weights in the channel that they come from"
 
     def check_step(self, step: int) -> str | None:
         """Describe how many layers are mostly dead, and which of them is the worst."""
@@ -182,25 +215,27 @@ class SaturatedActivation(PlainRule):
 
 
 class VanishingGradient(PlainRule):
-    """Layers whose mean absolute gradient is below ``threshold``.
+    """Layers whose mean absolute gradient is below ``threshold`` while the loss is above ``min_loss``.
 
-    Only gradients of weights count: a bias before a normalization gets none.
+    AWS's rule has the threshold alone, under which the gradients of all layers fall once the loss is near 0. Only
+    gradients of weights count: a bias before a normalization gets none. Layers before weights that are 0 by design, as
+    a zero-initialized head, get their first gradient once these have moved.
     """
 
     class Options(Parameters):
-        """Least mean absolute gradient."""
+        """Least mean absolute gradient, and the loss below which gradients are small by right."""
 
         threshold: float = Field(1e-7, gt=0)
+        min_loss: float = Field(0.05, ge=0)
 
     needs = "the collection gradients"
     meaning = "These layers do not learn: the gradient of the loss no longer reaches them."
-    advice = (
-        "pretrained=true; a model with normalization and residual connections (resnet18); a larger eps or lr; "
-        "fewer epochs if the loss is already near 0"
-    )
+    advice = "pretrained=true; a model with normalization (resnet18)"
 
     def check_step(self, step: int) -> str | None:
         """Describe how many gradients are below the threshold, and the smallest of them."""
+        if self._begins_with_zeros(step):
+            return None
         names = self.tensors.names(step, collections=("gradients",))
         names = [name for name in names if name.endswith("weight")] or names
         sizes = {name: size for name in names if (size := self.tensors.reduction(name, step, "abs_mean")) is not None}
@@ -208,13 +243,22 @@ class VanishingGradient(PlainRule):
             return None
         self.evaluated = True
         vanished = [name for name, size in sizes.items() if size < self.parameters.threshold]
-        if not vanished:
+        loss = loss_at(self.tensors, step)
+        if not vanished or (loss is not None and loss < self.parameters.min_loss):
             return None
         smallest = min(sizes[name] for name in vanished)
         return (
             f"{len(vanished)} of {len(sizes)} gradients are below {self.parameters.threshold:g} on average, the "
-            f"smallest {smallest:.2g}: {listing(vanished)}"
+            f"smallest {smallest:.2g}, the largest of all {max(sizes.values()):.2g}: {listing(vanished)}"
         )
+
+    def _begins_with_zeros(self, step: int) -> bool:
+        """Whether a matrix is still zero at the first step, so that no gradient can pass it yet."""
+        if self.tensors.training_step(step) > 0:
+            return False
+        saved = self.tensors.names(step, collections=("weights",))
+        matrices = set(self.tensors.facts.matrices).intersection(saved)
+        return any(self.tensors.reduction(name, step, "abs_max") == 0 for name in matrices)
 
 
 class WeightUpdateRatio(PlainRule):
@@ -235,7 +279,7 @@ class WeightUpdateRatio(PlainRule):
     meaning = (
         "The usual ratio per step is about 0.001. Far above, steps undo each other; far below, nothing is learned."
     )
-    advice = "a smaller lr or warmup_epochs=1 if the ratio is large; a larger lr if it is small; freeze=none"
+    advice = "a smaller lr, if the ratio is large; a larger lr, if it is small; freeze=none"
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
@@ -249,12 +293,14 @@ class WeightUpdateRatio(PlainRule):
         if not ratios:
             return None
         self.evaluated = True
-        large = {name: ratio for name, ratio in ratios.items() if not ratio <= self.parameters.large_threshold}
+        # NaN is neither large nor small; ExplodingTensor reports it.
+        large = {name: ratio for name, ratio in ratios.items() if ratio > self.parameters.large_threshold}
         if large:
             most = max(large.values())
             return f"a step changes the weights by up to {most:.3g} times their size: {listing(list(large))}"
         small = {name: ratio for name, ratio in ratios.items() if ratio < self.parameters.small_threshold}
-        if small:
+        # Zero-initialized layers let the others begin to learn at the second step.
+        if small and not (self.tensors.facts.matrices and self.tensors.training_step(step) == 0):
             least = min(small.values())
             return f"a step changes the weights only by {least:.2g} of their size: {listing(list(small))}"
         return None

@@ -29,7 +29,7 @@ class _ValueRule(PlainRule):
     def check_step(self, step: int) -> str | None:
         verdicts = {name: self.judge(name, step) for name in self.selected(step)}
         known = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
-        self.evaluated = self.evaluated or bool(known)
+        self.evaluated = bool(known)
         bad = [name for name, verdict in known.items() if verdict]
         return self.describe(bad, len(known)) if bad else None
 
@@ -43,7 +43,10 @@ class _ValueRule(PlainRule):
 
 
 class AllZero(_ValueRule):
-    """Tensors of which at least ``threshold`` % are zeros; by reductions alone, those whose maximum is 0."""
+    """Tensors of which at least ``threshold`` % are zeros; by reductions alone, those whose maximum is 0.
+
+    At the first step, zero weights and the zero gradients before them are by design.
+    """
 
     class Options(Selection):
         """Percentage of zeros, and the tensors to read."""
@@ -51,10 +54,12 @@ class AllZero(_ValueRule):
         threshold: float = Field(100, gt=0, le=100)
 
     meaning = "The layer is dead: its output or its gradient is zero."
-    advice = "a smaller lr (dead ReLUs get no gradient); pretrained=true; freeze=none if the layer should learn"
+    advice = "a smaller lr (dead ReLUs get no gradient); pretrained=true; freeze=none"
 
     def judge(self, name: str, step: int) -> bool | None:
         """Return whether enough of the tensor is zero."""
+        if self.tensors.facts.matrices and self.tensors.training_step(step) == 0:
+            return None
         value = self.tensors.value(name, step)
         if value is not None and value.size:
             return bool(100 * np.mean(value == 0) >= self.parameters.threshold)
@@ -67,12 +72,16 @@ class AllZero(_ValueRule):
 
 
 class ExplodingTensor(_ValueRule):
-    """Tensors with values that are not finite; with ``only_nan``, with NaN."""
+    """Tensors with values that are not finite, or beyond ``max_abs``; with ``only_nan``, with NaN.
+
+    AWS's rule has no ``max_abs``; but at 1e12, values that overflow in the next step are still finite.
+    """
 
     class Options(Selection):
-        """Whether only NaN counts, and the tensors to read."""
+        """Whether only NaN counts, the largest usual absolute value, and the tensors to read."""
 
         only_nan: bool = False
+        max_abs: float = Field(1e10, gt=0)
 
     collections = "losses,weights,biases,gradients"
     needs = "losses, weights or gradients"
@@ -83,17 +92,21 @@ class ExplodingTensor(_ValueRule):
         """Return whether a value is not finite; by reductions alone, whether a reduction is not."""
         value = self.tensors.value(name, step)
         if value is not None and value.dtype.kind == "f":
-            return bool(np.isnan(value).any() if self.parameters.only_nan else not np.isfinite(value).all())
+            if self.parameters.only_nan:
+                return bool(np.isnan(value).any())
+            # NaN is not below the bound, either.
+            return bool(value.size) and not bool(np.abs(value).max() <= self.parameters.max_abs)
         figures = self.tensors.reductions(name, step)
         if not figures:
             return None
         if self.parameters.only_nan:
             return any(np.isnan(figure) for figure in figures.values())
-        return not all(map(isfinite, figures.values()))
+        largest = self.tensors.reduction(name, step, "abs_max")
+        return not all(map(isfinite, figures.values())) or (largest or 0) > self.parameters.max_abs
 
     def describe(self, bad: list[str], number: int) -> str:
         """Return the number of such tensors and the first of their names."""
-        values = "NaN" if self.parameters.only_nan else "NaN or inf"
+        values = "NaN" if self.parameters.only_nan else f"NaN, inf or values beyond {self.parameters.max_abs:g}"
         return f"{len(bad)} of {number} tensors contain {values}: {listing(bad)}"
 
 
@@ -109,7 +122,7 @@ class UnchangedTensor(_ValueRule):
         equal_nan: bool = False
 
     meaning = "The layer does not learn: it is frozen, cut off from the loss, or its gradient is zero."
-    advice = "freeze=none if it should learn; a larger lr; a smaller lr if its ReLUs are dead"
+    advice = "freeze=none; a larger lr; a smaller lr, if its ReLUs are dead"
 
     def __init__(self, *arguments: object, **parameters: object) -> None:
         super().__init__(*arguments, **parameters)  # pyright: ignore[reportArgumentType]
@@ -149,7 +162,7 @@ class TensorVariance(_ValueRule):
 
     needs = "max_threshold or min_threshold, and weights or gradients"
     meaning = "A large variance saturates the following layers; with a small one, all units learn the same."
-    advice = "pretrained=true; a smaller lr or more weight_decay if the variance grew"
+    advice = "pretrained=true; a smaller lr, or more weight_decay, if the variance grew"
 
     def judge(self, name: str, step: int) -> bool | None:
         """Return whether the variance is out of bounds; None without a bound or a variance."""
@@ -228,6 +241,8 @@ class StalledTrainingRule(PlainRule):
     def check_step(self, step: int) -> str | None:
         """Describe the seconds between the last saved step and this one if they exceed the threshold."""
         now = self.tensors.written_at(step)
+        if now is None:
+            return None
         last, self._last = self._last, now
         if last is None:
             return None

@@ -93,12 +93,14 @@ class StepOutlier(NamedRule):
     """More than ``n_outliers`` steps took over ``stddev`` standard deviations longer than the mean.
 
     In a short training, more than 1 % of the steps. The first step of a pass never counts, nor does a step of at most
-    1.5 times the median. ``mode`` None: training and validation.
+    1.5 times the median. Nothing is reported unless the excess over the median adds up to ``min_share`` % of all steps'
+    time. ``mode`` None: training and validation.
     """
 
     stddev: float = 3
     mode: Mode | None = None
     n_outliers: int = 10
+    min_share: float = 5
 
     def __call__(self, profile: Profile) -> Finding:
         modes: tuple[Mode, ...] = (self.mode,) if self.mode else ("train", "validation")
@@ -109,10 +111,16 @@ class StepOutlier(NamedRule):
             return skipped(self, seen)
         found = {mode: self._outliers(table) for mode, table in tables.items()}
         count = sum(len(table) for table in found.values())
-        if count <= min(self.n_outliers, total // 100):
-            return quiet(self, f"{count} of {total} steps took much longer than usual")
+        excess_s = sum(self._excess_s(found[mode], tables[mode]) for mode in modes)
+        share = 100 * excess_s / sum(float(table.seconds.sum()) for table in tables.values())
+        if count <= min(self.n_outliers, total // 100) or share < self.min_share:
+            return quiet(self, f"{count} of {total} steps took much longer than usual: {share:.1f} % of the time")
         mode: Mode = max(modes, key=lambda one: found[one].seconds.sum())
         return self._describe(mode, tables[mode], found[mode], f"{count} of {total} steps took much longer than usual")
+
+    def _excess_s(self, outliers: StepTable, table: StepTable) -> float:
+        """Seconds of the outliers beyond those of as many median steps."""
+        return float((outliers.seconds - np.median(table.seconds)).sum()) if len(outliers) else 0.0
 
     def _outliers(self, table: StepTable) -> StepTable:
         if len(table) < _MIN_STEPS:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
+from classifier.host import num_cores
 from launch.local.client import LocalClient, LocalLogs
 from launch.platform.monitoring import TRAINING_JOBS, LogTail
 from launch.training.request import Monitoring, Resources
@@ -66,6 +67,18 @@ def test_the_environment_reaches_the_program(jobs: Jobs) -> None:
     assert said == ["1", "job", record["TrainingJobArn"]]
 
 
+def test_each_host_gets_its_share_of_the_cores(jobs: Jobs) -> None:
+    script = 'echo "$OMP_NUM_THREADS$MASTER_ADDR" > $base/model/said'
+    jobs.start(script)
+    jobs.start(script, job_name="two", resources=Resources(num_instances=2))
+    for name in ("job", "two"):
+        jobs.wait(name)
+    alone = os.environ.get("OMP_NUM_THREADS", "")
+    assert (jobs.base() / "model" / "said").read_text(encoding="utf-8") == f"{alone}\n"
+    share = f"{max(1, num_cores() // 2)}127.0.0.1\n"
+    assert (jobs.base("algo-2", "two") / "model" / "said").read_text(encoding="utf-8") == share
+
+
 def test_requested_config_files_are_written(jobs: Jobs) -> None:
     jobs.run(
         "true",
@@ -97,9 +110,12 @@ def test_all_hosts_finish_and_their_folders_are_merged(jobs: Jobs) -> None:
     script = """
         host=$(basename $base)
         if [ $host = algo-2 ]; then until [ -e $base/../algo-1/model/algo-1 ]; do sleep 0.05; done; fi
-        echo w > $base/model/$host"""
+        echo $MASTER_ADDR $MASTER_PORT > $base/model/$host"""
     record = jobs.run(script, resources=Resources(num_instances=2))
     assert members(record["ModelArtifacts"]["S3ModelArtifacts"]) == ["algo-1", "algo-2"]
+    # They meet at one port of this machine, where their names do not resolve.
+    meetings = {(jobs.base(host) / "model" / host).read_text(encoding="utf-8") for host in ("algo-1", "algo-2")}
+    assert [meeting.split()[0] for meeting in meetings] == ["127.0.0.1"]
     for host in ("algo-1", "algo-2"):
         resources = read(jobs.base(host), "resourceconfig")
         assert (resources["current_host"], resources["hosts"]) == (host, ["algo-1", "algo-2"])

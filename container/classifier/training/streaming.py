@@ -1,0 +1,148 @@
+"""Photos that are fetched anew whenever they are read (FastFile mode): local copies, and reading in order."""
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, wait
+from threading import Lock
+from typing import IO
+
+import numpy as np
+
+from classifier.training.plan import ShardOrder
+from classifier.training.samples import SampleTable
+
+_MAX_GAP = 1 << 20  # bytes between two photos that are read and not skipped, since a new position is a new request
+
+
+class LocalCopies(os.PathLike[str]):
+    """A temporary file without a name, which ends with the process, for photos that were read once already.
+
+    Args:
+        max_bytes: photos beyond are not copied; half of the free disk space unless given.
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self.folder = tempfile.gettempdir()
+        self.num_photos = self.num_bytes = 0
+        self.is_full = False
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            self._descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
+        self._max_bytes = shutil.disk_usage(self.folder).free // 2 if max_bytes is None else max_bytes
+        self._lock = Lock()
+
+    def __fspath__(self) -> str:
+        """Return a path by which this process and others on the host open the file."""
+        return f"/proc/{os.getpid()}/fd/{self._descriptor}"
+
+    def __str__(self) -> str:
+        """Describe the copies."""
+        amount = f"{self.num_photos:,} photos ({self.num_bytes / 1e9:.1f} GB)"
+        copied = f"{amount} copied to {self.folder} as they were checked"
+        return f"{copied}; the disk has no room for the others, which every epoch fetches" if self.is_full else copied
+
+    def add(self, data: bytes) -> int:
+        """Copy a photo, and return where it begins in the file; -1 if there is no room."""
+        with self._lock:
+            offset = self.num_bytes
+            if self.is_full or offset + len(data) > self._max_bytes:
+                self.is_full = True
+                return -1
+            try:
+                written = os.pwrite(self._descriptor, data, offset)
+            except OSError:
+                written = -1
+            if written < len(data):  # the disk is full
+                self.is_full = True
+                return -1
+            self.num_bytes += len(data)
+            self.num_photos += 1
+            return offset
+
+
+class WindowReader:
+    """Reads the photos of an epoch window by window, each shard from start to end.
+
+    Args:
+        executor: reads a window ahead; None reads each when its first photo is needed.
+    """
+
+    def __init__(
+        self, samples: SampleTable, order: ShardOrder, executor: Executor | None, *, seed: int, epoch: int
+    ) -> None:
+        self._samples, self._executor = samples, executor
+        self._reading, self._ends = order.reading(seed, epoch)
+        self._window_of = np.empty(len(samples), np.int32)
+        self._window_of[self._reading] = np.searchsorted(self._ends, np.arange(len(samples)), side="right")
+        self._windows: dict[int, Future[dict[int, bytes]]] = {}
+        self._lock, self._is_closed = Lock(), False
+        self._open: tuple[int, IO[bytes]] | None = None
+
+    def prepare(self, indices: np.ndarray) -> Callable[[int], bytes]:
+        """Start to read the windows of these photos and the next one, and return a function that reads one of them."""
+        needed = np.unique(self._window_of[indices]).tolist()
+        for number in [*needed, *([needed[-1] + 1] if self._executor else [])]:
+            if number not in self._windows and number < len(self._ends):
+                self._windows[number] = self._submit(number)
+        self._windows = {number: one for number, one in self._windows.items() if number >= needed[0]}
+        windows = dict(self._windows)
+
+        def read(index: int) -> bytes:
+            data = windows[int(self._window_of[index])].result().get(index)
+            return self._samples.read(index) if data is None else data
+
+        return read
+
+    def _submit(self, number: int) -> Future[dict[int, bytes]]:
+        if self._executor is not None:
+            # The one before was submitted before, so it never waits for a thread that waits for it.
+            return self._executor.submit(self._read_window, number, after=self._windows.get(number - 1))
+        done: Future[dict[int, bytes]] = Future()
+        done.set_result(self._read_window(number))
+        return done
+
+    def _read_window(self, number: int, after: Future[dict[int, bytes]] | None = None) -> dict[int, bytes]:
+        """Return the bytes of the photos of a window by their index, without those that have a local copy."""
+        if after is not None:
+            wait([after])
+        rows = self._reading[int(self._ends[number - 1]) if number else 0 : int(self._ends[number])]
+        with self._lock:
+            read = {} if self._is_closed else {index: self._read_next(index) for index in rows.tolist()}
+        return {index: data for index, data in read.items() if data is not None}
+
+    def _read_next(self, index: int) -> bytes | None:
+        place = self._samples.place(index)
+        if isinstance(self._samples.files[place.container], LocalCopies):
+            return None
+        file = self._file(place.container)
+        gap = place.offset - file.tell()
+        if 0 <= gap <= _MAX_GAP:
+            file.read(gap)
+        else:
+            file.seek(place.offset)
+        data = file.read(place.size)
+        if len(data) < place.size:
+            raise OSError(f"{self._samples.files[place.container]} ends before byte {place.offset + place.size:,}")
+        return data
+
+    def _file(self, container: int) -> IO[bytes]:
+        if self._open is None or self._open[0] != container:
+            self._close_file()
+            self._open = container, open(self._samples.files[container], "rb", buffering=_MAX_GAP)  # noqa: PTH123, SIM115
+        return self._open[1]
+
+    def _close_file(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    def close(self) -> None:
+        """Close the shard that is being read. Nothing is read from then on."""
+        for window in self._windows.values():
+            window.cancel()
+        with self._lock:
+            self._is_closed = True
+            self._close_file()
