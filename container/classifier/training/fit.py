@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import classifier
 from classifier.callbacks import Callback
 from classifier.contract.config import TrainingConfig
 from classifier.contract.driver import read_host
-from classifier.contract.hyperparameters import Hyperparameters
+from classifier.contract.hyperparameters import CpuEngine, Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, Stopped, failure_as_warning, is_out_of_memory
 from classifier.host import num_cores
@@ -27,6 +28,7 @@ from classifier.training.folders import class_labels
 from classifier.training.group import Group, open_group, share_tensors
 from classifier.training.plan import EpochPlan
 from classifier.training.precision import Precision, choose_precision, tune_for_training
+from classifier.training.samples import SampleTable
 from classifier.training.stages import LoaderConfig, Stages, frozen_stages, full_stages
 from classifier.training.start import Start, build_network
 from classifier.training.state import Checkpointing, Identity
@@ -294,13 +296,28 @@ def _convert(result: TrainingResult, paths: Paths, progress: Progress) -> list[d
     console = progress.console
     with failure_as_warning(console.warn, "the model could not be converted for serving on a CPU"):
         progress.check()
-        from classifier.engine.selection import MAX_PHOTOS, export  # noqa: PLC0415 - imports OpenVINO
+        from classifier.engine.selection import export  # noqa: PLC0415 - imports OpenVINO
 
-        # Every k-th photo, since they are sorted by class.
-        photos = result.data.validation[:: -(-len(result.data.validation) // MAX_PHOTOS)]
-        pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.read()) for photo in photos])
-        report = export(paths.model, pixels, photos.labels.astype(np.int64), check=progress.check)
+        photos = result.data.validation
+        report = export(
+            paths.model,
+            _ValidationPixels(photos, result.manifest.preprocessing),
+            photos.labels.astype(np.int64),
+            cpu_engine=cast(CpuEngine, result.manifest.hyperparameters["cpu_engine"]),
+            check=progress.check,
+        )
         for line in report.lines():
             console.log(f"engines     {line}")
         return [asdict(row) for row in report.rows]
     return []
+
+
+@dataclass(frozen=True)
+class _ValidationPixels:
+    """Validation photos, decoded when they are asked for."""
+
+    photos: SampleTable
+    preprocessing: Preprocessing
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return np.stack([self.preprocessing.pixels_of(photo.read()) for photo in self.photos.select(indices)])
