@@ -24,7 +24,7 @@ pytestmark = list(GATE)
 # photos enlarges it as much as the number of threads does.
 PARAMETERS = {
     **TINY,
-    "model": "shufflenet_v2_x0_5",
+    "model": "resnet18",
     "precision": "fp32",
     "image_size": "64",
     "batch_size": "7",
@@ -35,7 +35,6 @@ PARAMETERS = {
     "augmentation": "strong",
     "class_weights": "balanced",
     "label_smoothing": "0.1",
-    "checkpoint_interval_s": "0",
 }
 
 
@@ -98,11 +97,11 @@ def assert_same(found: Paths, expected: Paths) -> None:
     """Equal metrics, and losses and weights up to rounding."""
     for name in ("steps.csv", "history.csv"):
         for row, other in zip(rows(found.output_data / name), rows(expected.output_data / name), strict=True):
-            assert row == pytest.approx(other, rel=1e-4)
+            assert row == pytest.approx(other, rel=1e-3)
             counts = {key for key in row if key.endswith(("accuracy", "f1", "top5"))}
             assert {key: row[key] for key in counts} == {key: other[key] for key in counts}
     metrics = [json.loads((one.output_data / "metrics.json").read_text(encoding="utf-8")) for one in (found, expected)]
-    assert metrics[0] == pytest.approx(metrics[1], rel=1e-4)
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-3)
     for name in ("confusion.csv", "classes.csv"):
         assert (found.output_data / name).read_bytes() == (expected.output_data / name).read_bytes()
     weights, others = (load_file(one.model / "model.safetensors") for one in (found, expected))
