@@ -7,13 +7,14 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from classifier.contract.paths import Paths
 from support.cluster import Cluster
-from support.drawing import write_classes
 from support.jobs import TINY
 from support.marks import GATE
 
@@ -23,7 +24,7 @@ pytestmark = list(GATE)
 # photos enlarges it as much as the number of threads does.
 PARAMETERS = {
     **TINY,
-    "model": "shufflenet_v2_x0_5",
+    "model": "resnet18",
     "precision": "fp32",
     "image_size": "64",
     "batch_size": "7",
@@ -34,7 +35,6 @@ PARAMETERS = {
     "augmentation": "strong",
     "class_weights": "balanced",
     "label_smoothing": "0.1",
-    "checkpoint_interval_s": "0",
 }
 
 
@@ -43,7 +43,18 @@ def channels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """30 photos to train with; 15 and 9 to evaluate, which no number of ranks from 2 on divides evenly."""
     folder = tmp_path_factory.mktemp("channels")
     sizes = {"train": 10, "validation": 5, "test": 3}
-    return {name: write_classes(folder / name, photos_per_class=size) for name, size in sizes.items()}
+    for name, size in sizes.items():
+        for label, kind in enumerate(("dark", "grey", "light")):
+            (folder / name / kind).mkdir(parents=True)
+            for number in range(size):
+                write_noise(folder / name / kind / f"{number}.png", 60 + 60 * label, len(name) * 100 + number)
+    return {name: folder / name for name in sizes}
+
+
+def write_noise(path: Path, mean: int, seed: int) -> None:
+    """Write a photo of nothing but grain: of smooth ones, batch normalization enlarges the rounding."""
+    pixels = np.random.default_rng([mean, seed]).normal(mean, 40, (72, 72, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture
@@ -86,11 +97,11 @@ def assert_same(found: Paths, expected: Paths) -> None:
     """Equal metrics, and losses and weights up to rounding."""
     for name in ("steps.csv", "history.csv"):
         for row, other in zip(rows(found.output_data / name), rows(expected.output_data / name), strict=True):
-            assert row == pytest.approx(other, rel=1e-4)
+            assert row == pytest.approx(other, rel=1e-3)
             counts = {key for key in row if key.endswith(("accuracy", "f1", "top5"))}
             assert {key: row[key] for key in counts} == {key: other[key] for key in counts}
     metrics = [json.loads((one.output_data / "metrics.json").read_text(encoding="utf-8")) for one in (found, expected)]
-    assert metrics[0] == pytest.approx(metrics[1], rel=1e-4)
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-3)
     for name in ("confusion.csv", "classes.csv"):
         assert (found.output_data / name).read_bytes() == (expected.output_data / name).read_bytes()
     weights, others = (load_file(one.model / "model.safetensors") for one in (found, expected))
