@@ -76,6 +76,17 @@ class _Cause:
     advice: str
 
 
+# Signs of a fault only where the loss does not fall: trainings that end well have them in some layers.
+_SIGNS = ("DeadRelu", "SaturatedActivation")
+
+
+def weigh(findings: Sequence[Finding], facts: Facts, curves: Curves) -> list[Finding]:
+    """Return the findings, with signs in single layers as hints if the training has learned."""
+    if not Case({}, facts, curves).has_learned:
+        return list(findings)
+    return [one.model_copy(update={"severity": "hint"}) if one.rule in _SIGNS else one for one in findings]
+
+
 def diagnose(findings: Sequence[Finding], facts: Facts, curves: Curves) -> Diagnosis | None:
     """Return the cause of the findings; None if none of them is an alarm and no photos are in two channels."""
     case = Case({finding.rule: finding for finding in findings}, facts, curves)

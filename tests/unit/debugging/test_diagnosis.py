@@ -6,7 +6,7 @@ import pytest
 
 from classifier.contract.findings import Finding, applicable
 from classifier.debugging.curves import Curves
-from classifier.debugging.diagnosis import diagnose
+from classifier.debugging.diagnosis import diagnose, weigh
 from classifier.debugging.facts import NORMALIZED, Facts
 
 FLAT = [(step, 1.1) for step in range(20)]
@@ -101,3 +101,8 @@ def test_leak_is_a_diagnosis_from_a_tenth_of_the_validation_photos_on() -> None:
 def test_advice_leaves_out_what_is_set(given: dict[str, object], expected: str | None) -> None:
     advice = f"pretrained=true; warmup_epochs=1; freeze=backbone; a smaller lr; {NORMALIZED}"
     assert applicable(advice, given) == (advice if expected is None else expected)
+
+
+def test_dead_units_are_a_hint_where_the_loss_falls() -> None:
+    found = [weigh(fired("DeadRelu"), FACTS, curves(course))[0].is_alarm for course in (FLAT, FALLING)]
+    assert found == [True, False]
