@@ -26,7 +26,7 @@ def curves(training: list[tuple[int, float]], ratio: float = 1e-3) -> Curves:
     return Curves(training=training, update_ratio={name: [(0, ratio), (1, ratio / 2)] for name in "abc"})
 
 
-FACTS = Facts(class_names=("a", "b", "c"), hyperparameters={"lr": 0.1}, gain=1.0, photos={"train": (9, 9, 9)})
+FACTS = Facts(class_names=("a", "b", "c"), hyperparameters={"lr": 0.1}, gain=1.0, photos={"train": (90, 90, 90)})
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,10 @@ def test_advice_leaves_out_what_is_set(given: dict[str, object], expected: str |
 def test_dead_units_are_a_hint_where_the_loss_falls() -> None:
     found = [weigh(fired("DeadRelu"), FACTS, curves(course))[0].is_alarm for course in (FLAT, FALLING)]
     assert found == [True, False]
+
+
+def test_few_photos_are_memorized_whatever_their_labels() -> None:
+    facts = FACTS.model_copy(update={"photos": {"train": (7, 7, 6)}})
+    found = diagnose(fired("Overfit", "ValidationAtChance"), facts, curves(FALLING))
+    assert found is not None
+    assert found.cause == "memorizing"
