@@ -1,5 +1,6 @@
 """FastFile mode: every file is read from start to end, once an epoch, or once in all while the disk has room."""
 
+import pickle
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -112,7 +113,7 @@ def test_photos_are_the_same_from_copies_and_shards(
     prepared: Path, tmp_path: Path, streamed: tuple[Data, Executor]
 ) -> None:
     data, executor = streamed
-    copied = [bool(data.train.place(index).container == len(data.train.files) - 1) for index in range(len(data.train))]
+    copied = [data.train.copy_of(index) is not None for index in range(len(data.train))]
     assert True in copied
     assert False in copied
     plain = load(tmp_path / "plain", prepared / "shards", executor, mode="File")
@@ -169,9 +170,18 @@ def test_a_full_disk_ends_the_copies() -> None:
     assert (copies.num_photos, copies.num_bytes) == (1, 600)
 
 
-def test_a_table_survives_as_bytes(streamed: tuple[Data, Executor]) -> None:
+def read_all(samples: SampleTable) -> list[tuple[Path, str, int, bytes, bytes]]:
+    return [(item.path, item.name, item.label, item.digest, item.read()) for item in samples]
+
+
+def test_other_processes_of_the_host_read_the_copies_and_other_hosts_the_channel(
+    streamed: tuple[Data, Executor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     train = streamed[0].train
-    again = SampleTable.from_buffer(train.to_bytes())
-    assert [(item.path, item.name, item.label, item.digest, item.read()) for item in again] == [
-        (item.path, item.name, item.label, item.digest, item.read()) for item in train
-    ]
+    pickled = pickle.dumps(train)
+    here = pickle.loads(pickled)
+    assert here.copy_of(0) == train.copy_of(0) != None  # noqa: E711
+    monkeypatch.setattr("socket.gethostname", lambda: "algo-2")
+    elsewhere = pickle.loads(pickled)
+    assert elsewhere.copy_of(0) is None
+    assert read_all(here) == read_all(elsewhere) == read_all(train)
