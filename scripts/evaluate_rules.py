@@ -1,5 +1,7 @@
 """Evaluate the debugger's rules on the saved tensors of a job.
 
+With all rules, on tensors in a job's output/data, also rewrites what its report.html shows of them.
+
 Examples:
   .venv/bin/python scripts/evaluate_rules.py local_test/opt_ml/output/data/tensors
   .venv/bin/python scripts/evaluate_rules.py s3://my-bucket/job/debug-output \\
@@ -11,8 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier.contract.findings import DEBUGGER_RULES, Finding, write_findings
+from classifier.contract.findings import DEBUGGER_RULES, Diagnosis, Finding, write_findings
 from classifier.errors import ConfigError, did_you_mean
+from classifier.reporting.page import write_page
+from classifier.reporting.summary import has_record
 from commands.running import run_command
 
 
@@ -23,12 +27,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    findings = _evaluate(options.tensors, _rules(options.rule or []))
+    rules = _rules(options.rule or [])
+    # smdebug takes a second to import, so arguments are checked before.
+    from classifier.debugging.debugger import make_report  # noqa: PLC0415
+    from classifier.debugging.evaluation import RuleEvaluator  # noqa: PLC0415
+    from classifier.debugging.tensors import open_trial  # noqa: PLC0415
+
+    evaluator = RuleEvaluator(open_trial(options.tensors), rules)
+    evaluator.finish()
+    report = make_report(evaluator)
+    findings = [finding for finding in report.findings if not rules or finding.rule in rules]
     if options.output:
         write_findings(options.output, findings)
+    if not rules and report.diagnosis is not None:
+        print("\n".join(_diagnosis_lines(report.diagnosis)))
     print("\n".join(line for finding in findings for line in _lines(finding)))
+    if evaluator.tensors.damaged:
+        print(f"skipped {len(evaluator.tensors.damaged)} damaged files")
     if options.output:
         print(f"findings in {options.output}")
+    if not rules and has_record(folder := Path(options.tensors).parent):
+        report.write(folder)
+        print(f"report in {write_page(folder)}")
     return 0
 
 
@@ -66,20 +86,17 @@ def _rules(given: Sequence[Sequence[str]]) -> dict[str, dict[str, str]]:
     return rules
 
 
-def _evaluate(tensors: str, rules: dict[str, dict[str, str]]) -> list[Finding]:
-    # smdebug takes a second to import, so arguments are checked before.
-    from classifier.debugging.evaluation import RuleEvaluator  # noqa: PLC0415
-    from classifier.debugging.tensors import open_trial  # noqa: PLC0415
-
-    findings = RuleEvaluator(open_trial(tensors), rules).finish()
-    return [finding for finding in findings if not rules or finding.rule in rules]
+def _diagnosis_lines(diagnosis: Diagnosis) -> list[str]:
+    lines = [f"diagnosis: {diagnosis.title}", *(f"           {one}" for one in diagnosis.evidence)]
+    return lines + ([f"           Try: {diagnosis.advice}"] if diagnosis.advice else [])
 
 
 def _lines(finding: Finding) -> list[str]:
     step = "" if finding.step is None else f"  step {finding.step}"
     lines = [f"{finding.outcome:<8} {finding.rule}{step}" + (f"  {finding.seen}" if finding.seen else "")]
-    if finding.outcome == "fired":
-        lines += [f"         {finding.meaning}", f"         Try: {finding.advice}"]
+    if finding.outcome in ("fired", "resolved"):
+        lines += [f"         {finding.meaning}", f"         {finding.history()}"]
+        lines += [f"         Try: {finding.advice}"] if finding.advice else []
     return lines
 
 

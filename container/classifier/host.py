@@ -130,3 +130,13 @@ def num_gpus(environment: Mapping[str, str] = os.environ) -> int:
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     found = sum(1 for path in GPU_DEVICE.parent.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit())
     return found if visible is None else min(found, sum(1 for one in visible.split(",") if one.strip()))
+
+
+def trim_malloc() -> None:
+    """Return the free pages of glibc's heaps to the system. Does nothing with another C library.
+
+    A heap shrinks by itself only at its end, where one small block that is still used keeps all that lies before it.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

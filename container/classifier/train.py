@@ -71,7 +71,8 @@ def _run_job(paths: Paths) -> int:
     code, reason = _run(paths, console, stop)
     if reason:
         _write_failure(paths, reason)
-    if has_record(paths.output_data):
+    # Rank 0 writes that of a job in several ranks, so that the other hosts don't end before.
+    if has_record(paths.output_data) and (reason or not (paths.output_data / PAGE_FILE).exists()):
         _write_page(paths, console)
     if reason:
         print(f"train failed: {reason}", file=sys.stderr, flush=True)
@@ -79,13 +80,15 @@ def _run_job(paths: Paths) -> int:
 
 
 def _run_rank(paths: Paths) -> int:
-    """Run one of several ranks, whose supervisor writes the failure and the report."""
+    """Run one of several ranks. The supervisor writes the failure; of a job that fails, the report, too."""
     end_with_supervisor()
     console, stop = SilentConsole() if rank_number() else Console(), StopSignal()
     stop.listen()
     code, reason = _attempt(lambda: _run_here(read_training_config(paths), paths, console, stop), console)
     if reason:
         _write_failure(paths, reason)
+    elif not rank_number() and has_record(paths.output_data):
+        _write_page(paths, console)
     return code
 
 

@@ -4,10 +4,11 @@
   PYTHONPATH=tests .venv/bin/python -m benchmarks.serve_fuzz --count 1000 --seed 7
 
 A real `serve` on a small model with the default limits, on this machine only. First random requests (`attacks`), then
-callers by the hundred (`sieges`), while another process pings. Fails on a 5xx response, on a missing response, on a
-ping that takes more than 0.2 s (2 s where hundreds connect at one instant), on a replaced worker process, on memory
-that is not freed, and if a valid photo is not answered afterwards. A 503 with Retry-After is allowed only in a siege
-that exceeds a limit on purpose.
+callers by the hundred (`sieges`), while another process pings, and the same to bare servers in turn (`bare_side`).
+Fails on a 5xx response, on a missing response, on a replaced worker process, on memory that is not freed, and if a
+valid photo is not answered afterwards; and where the slowest ping takes more than 0.2 s and more than 1.5 × that of
+the bare server in the same round, in the median of the rounds, or more than 2 s. A 503 with Retry-After is allowed only
+in a siege that exceeds a limit on purpose.
 """
 
 import argparse
@@ -20,16 +21,17 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.attacks import Attack, attacks, to_npy
+from benchmarks.ping_comparison import BareServers, Comparison
 from benchmarks.processes import Usage
-from benchmarks.sieges import PING_S, SIEGES
-from support.pings import pinging
+from benchmarks.sieges import SIEGES, Statuses
 from support.raw_http import read_all, send
 from support.servers import ServerProcess, drawn_photos, export_artifact, running, write_artifact
 
@@ -38,6 +40,8 @@ NUM_CALLERS = 16
 NUM_WARM_UP = 40
 ANSWER_S = 60.0
 MEMORY_RATIO = 1.5
+# An idle server returns unused memory every ten seconds.
+TRIM_S = 15.0
 
 
 @dataclass
@@ -53,34 +57,44 @@ class Fuzz:
 
 def main() -> None:
     options = _parse()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         base = Path(name)
         export_artifact(write_artifact(base / "model"))
-        with running(base, base / "log") as server:
-            problems = _run(server, options.count, options.seed)
+        server = stack.enter_context(running(base, base / "log"))
+        bare = BareServers(base, stack)
+        result, problems = _fuzz_beside(server, bare, options.count, options.seed)
+        problems += besiege(server, bare, options.rounds, result.before)
     sys.exit("\n".join(problems[:20]) or None)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--count", type=int, default=10_000, help="random requests, in ten rounds")
+    parser.add_argument("--rounds", type=int, default=3, help="of each siege")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
-def _run(server: ServerProcess, count: int, seed: int) -> list[str]:
-    with pinging(server.port) as pings:
-        result = fuzz(server, count, seed, log=lambda text: print(text, flush=True))
+def _fuzz_beside(server: ServerProcess, bare: BareServers, count: int, seed: int) -> tuple[Fuzz, list[str]]:
+    """Fuzz `serve` and the bare server that classifies photos, as `serve` does; print and return the result."""
+    comparison = bare.beside(server, "random requests", ["gunicorn classifying"])
+    result = fuzz(server, count, seed, comparison)
     print(f"{count:,} hostile requests in {result.seconds:.0f} s")
     print("answers: " + ", ".join(f"{status}: {num:,}" for status, num in sorted(result.statuses.items())))
     print(f"the worker's memory: {result.before / 1e6:.0f} MB before, {result.after / 1e6:.0f} MB after")
-    print(pings)
-    problems = [*result.problems, *([f"a ping took {pings.max_s:.2f} s"] if pings.max_s > PING_S else [])]
-    return problems + besiege(server, result.before)
+    print(comparison.line(), flush=True)
+    return result, [*result.problems, *comparison.problems()]
 
 
-def fuzz(server: ServerProcess, count: int, seed: int = 0, *, log: Callable[[str], None] = lambda _text: None) -> Fuzz:
-    """Send ``count`` attacks, many at a time, and check the server afterwards."""
+def fuzz(server: ServerProcess, count: int, seed: int = 0, comparison: Comparison | None = None) -> Fuzz:
+    """Send ``count`` attacks, many at a time, and check the server afterwards.
+
+    Args:
+        server: `serve`.
+        count: the number of attacks.
+        seed: of the attacks.
+        comparison: gets a round of each tenth, and lets other servers have the same attacks.
+    """
     [worker] = server.workers()
     result = Fuzz(before=_warm(server, worker))
     start = time.monotonic()
@@ -88,34 +102,42 @@ def fuzz(server: ServerProcess, count: int, seed: int = 0, *, log: Callable[[str
     with concurrent.futures.ThreadPoolExecutor(NUM_CALLERS) as callers:
         # In parts, so that not all of them are in memory at once.
         while some := list(itertools.islice(stream, part)):
-            for status, problem in callers.map(lambda attack: _send(server.port, attack), some):
+            send_all = partial(_send_all, callers, some)
+            for status, problem in comparison.measure(send_all) if comparison else send_all(server):
                 result.statuses[status] += 1
                 result.problems += [problem] if problem else []
-            log(f"{result.statuses.total():>7,} sent: {Usage.of(worker)}")
     result.seconds = time.monotonic() - start
     result.problems += _look_after(server, worker, result)
     return result
 
 
-def besiege(server: ServerProcess, memory: int) -> list[str]:
-    """Run every siege while another process pings; print a line for each and return the problems.
+def besiege(server: ServerProcess, bare: BareServers, num_rounds: int, memory: int) -> list[str]:
+    """Run every siege against `serve` and the bare servers; print what came of each and return the problems.
 
     Args:
-        server: a server with the default limits.
+        server: `serve` with the default limits.
+        bare: the servers to compare with.
+        num_rounds: how often each siege is run.
         memory: bytes of the worker before all of them.
     """
     [worker] = server.workers()
     problems: list[str] = []
     for siege in SIEGES:
-        with pinging(server.port) as pings:
-            start = time.monotonic()
-            statuses = siege.run(server)
-            seconds = time.monotonic() - start
+        comparison = bare.beside(server, siege.name, siege.rivals)
+        start = time.monotonic()
+        statuses = sum((comparison.measure(siege.run) for _ in range(num_rounds)), Statuses())
         answers = ", ".join(f"{status}: {num:,}" for status, num in sorted(statuses.items(), key=str))
-        print(f"{siege.name}, {seconds:.1f} s: {answers}; {Usage.of(worker)}; {pings}", flush=True)
+        print(f"{siege.name}, {num_rounds} rounds, {time.monotonic() - start:.0f} s: {answers}; {Usage.of(worker)}")
+        print(f"  {comparison.line()}", flush=True)
         problems += [f"{siege.name}: {status}" for status in statuses if status not in siege.expected]
-        problems += [f"{siege.name}: a ping took {pings.max_s:.2f} s"] if pings.max_s > siege.max_ping_s else []
+        problems += comparison.problems()
     return problems + _look_after(server, worker, Fuzz(before=memory))
+
+
+def _send_all(
+    callers: concurrent.futures.Executor, some: list[Attack], server: ServerProcess
+) -> list[tuple[str, str | None]]:
+    return list(callers.map(partial(_send, server.port), some))
 
 
 def _warm(server: ServerProcess, worker: int) -> int:
@@ -133,7 +155,10 @@ def _look_after(server: ServerProcess, worker: int, result: Fuzz) -> list[str]:
         problems.append("/ping is not 200")
     if server.workers() != [worker]:
         return [*problems, "the worker died and was replaced"]
-    result.after = Usage.of(worker).anonymous
+    deadline = time.monotonic() + TRIM_S
+    while (usage := Usage.of(worker)).anonymous > result.before * MEMORY_RATIO and time.monotonic() < deadline:
+        time.sleep(0.5)
+    result.after = usage.anonymous
     if result.after > result.before * MEMORY_RATIO:
         problems.append(f"memory grew from {result.before / 1e6:.0f} to {result.after / 1e6:.0f} MB")
     return problems

@@ -7,8 +7,8 @@ from pathlib import Path
 from launch.endpoint.request import EndpointSpec, config_request, create_request
 from launch.local.client import LocalClient
 from launch.platform.models import ModelSpec, model_request
-from launch.training.request import TrainingSpec, training_request
-from support.containers import PATIENCE_S, RESNET, TINY
+from launch.training.request import Resources, TrainingSpec, training_request
+from support.containers import PATIENCE_S, RESNET, TINY, docker
 from support.drawing import draw_photo, encode
 
 ROLE = "arn:aws:iam::000000000000:role/local"
@@ -52,6 +52,19 @@ def test_model_trained_in_the_image_is_served_from_it(image_name: str, shapes: d
         assert json.loads(answer["Body"].read())["class_name"] in ("cross", "disc", "square")
     finally:
         client.delete_endpoint(EndpointName="endpoint")
+
+
+def test_two_hosts_in_the_image_train_one_model(image_name: str, shapes: dict[str, Path], tmp_path: Path) -> None:
+    client, networks = LocalClient(tmp_path / "sagemaker"), docker("network", "ls", "--quiet")
+    hosts = Resources(num_instances=2)
+    record = train(client, image_name, shapes, hyperparameters={**RESNET, "optimize_for_cpu": "false"}, resources=hosts)
+    assert record["TrainingJobStatus"] == "Completed", record
+    metrics = {one["MetricName"]: one["Value"] for one in record["FinalMetricDataList"]}  # pyright: ignore
+    assert metrics["validation:accuracy"] > 0.8
+    name = record["TrainingJobName"]
+    for host in ("algo-1", "algo-2"):
+        assert f"{name}-{host}" not in docker("ps", "--all", "--format", "{{.Names}}")
+    assert docker("network", "ls", "--quiet") == networks
 
 
 def test_failed_job_in_the_image_has_the_failure_reason(

@@ -4,6 +4,7 @@ import gc
 import json
 import shutil
 import socket
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,26 @@ def test_local_mode_trains_deploys_and_predicts(
 
     right = [name for name in CLASSES if label_of(session, first_photo(name)) == name]
     assert len(right) >= 3, f"of {CLASSES}, only {right} are classified correctly"
+
+
+def test_local_mode_trains_on_two_hosts(
+    image_name: str, session: Any, channels: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = session.sagemaker_client
+    client.create_training_job(
+        TrainingJobName="two",
+        AlgorithmSpecification={"TrainingImage": image_name},
+        InputDataConfig=[file_channel(name, folder) for name, folder in channels.items()],
+        OutputDataConfig={"S3OutputPath": f"file://{tmp_path / 'output'}"},
+        ResourceConfig={"InstanceType": "local", "InstanceCount": 2},
+        HyperParameters={**PARAMETERS, "optimize_for_cpu": "false"},
+    )
+    assert "2 ranks on 2 hosts" in capfd.readouterr().out
+    model = client.describe_training_job("two")["ModelArtifacts"]["S3ModelArtifacts"]
+    with tarfile.open(model.removeprefix("file://")) as archive:
+        manifest = archive.extractfile("model.json")
+        assert manifest is not None
+        assert json.load(manifest)["metrics"]["validation:accuracy"] > 0.7
 
 
 def file_channel(name: str, folder: Path) -> dict[str, Any]:

@@ -7,14 +7,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 
-from launch.local.opt_ml import lay_out
+from launch.local.opt_ml import lay_out, resource_config
 from support.containers import RESNET, TINY, Container, Image, docker, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,35 +117,72 @@ def test_second_sigterm_ends_the_job_at_once(image: Image, shapes: dict[str, Pat
     assert container.wait() == 143
 
 
-def test_each_of_two_hosts_has_the_reason_why_it_failed(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:
-    hosts = ["algo-1", "algo-2"]
-    with network() as name:
-        containers = [
-            image.start_training(
-                tmp_path / host,
-                shapes,
-                options=(f"--network={name}", f"--network-alias={host}", f"--hostname={host}"),
-                config={"resourceconfig.json": json.dumps({"current_host": host, "hosts": hosts})},
-            )
-            for host in hosts
-        ]
-        assert [container.wait() for container in containers] == [1, 1]
-        image.remove_containers()
-    for container in containers:
-        assert container.failure == (
-            "ConfigError: the job has 2 instances, and training runs on one: set InstanceCount to 1\n"
-        )
+TwoHosts = Callable[..., list[Container]]
 
 
-@contextmanager
+@pytest.fixture
 def network() -> Iterator[str]:
     """A bridge network of its own, on which containers find each other by name."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     docker("network", "create", name)
-    try:
-        yield name
-    finally:
-        docker("network", "rm", name, check=False)
+    yield name
+    docker("network", "rm", name, check=False)
+
+
+@pytest.fixture
+def start_two_hosts(network: str, image: Image, tmp_path: Path) -> TwoHosts:
+    """Starts a training on two hosts, given its channels and hyperparameters."""
+
+    def start(channels: Mapping[str, Path], **hyperparameters: str) -> list[Container]:
+        hosts = ["algo-1", "algo-2"]
+        return [
+            image.start_training(
+                tmp_path / host,
+                channels,
+                hyperparameters,
+                options=(f"--network={network}", f"--network-alias={host}", f"--hostname={host}"),
+                config={"resourceconfig.json": json.dumps(resource_config(host, hosts, "eth0"))},
+            )
+            for host in hosts
+        ]
+
+    return start
+
+
+def test_two_hosts_train_one_model(start_two_hosts: TwoHosts, shapes: dict[str, Path]) -> None:
+    first, second = start_two_hosts(shapes, **{**RESNET, "optimize_for_cpu": "false"})
+    assert [first.wait(), second.wait()] == [0, 0], first.log + second.log
+    assert "2 ranks on 2 hosts" in first.log
+    assert "validation:" not in second.log
+    metrics = json.loads((first.paths.output_data / "metrics.json").read_text())
+    assert metrics["validation:accuracy"] > 0.8
+    # The platform merges the hosts' folders.
+    assert [list(folder.iterdir()) for folder in (second.paths.model, second.paths.output_data)] == [[], []]
+
+
+def test_each_of_two_hosts_has_the_reason_why_it_failed(start_two_hosts: TwoHosts, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    containers = start_two_hosts({"train": tmp_path / "empty"})
+    assert [container.wait() for container in containers] == [1, 1]
+    [reason] = {container.failure for container in containers}
+    assert "/opt/ml/input/data/train holds no class folders" in str(reason)
+
+
+def test_killed_host_ends_the_other_one(start_two_hosts: TwoHosts, shapes: dict[str, Path]) -> None:
+    first, second = start_two_hosts(shapes, epochs="1000")
+    wait_until(lambda: "best" in first.log, "first epoch")
+    docker("kill", second.name)
+    assert first.wait() == 2
+    assert (first.failure or "").startswith("algo-2 has vanished: its program was killed, or ")
+
+
+def test_sigterm_to_one_of_two_hosts_ends_both(start_two_hosts: TwoHosts, shapes: dict[str, Path]) -> None:
+    first, second = start_two_hosts(shapes, epochs="1000")
+    wait_until(lambda: "best" in first.log, "first epoch")
+    assert second.stop(within_s=60) == 0
+    assert first.wait() == 0
+    assert "stopped     by SIGTERM" in first.log
+    assert load_file(first.paths.model / "model.safetensors")
 
 
 def test_sigterm_saves_the_best_model_so_far(image: Image, shapes: dict[str, Path], tmp_path: Path) -> None:

@@ -158,9 +158,9 @@ def start(base: Path, log: Path, *, program: Sequence[str] = (), **environment: 
 
 
 @contextmanager
-def running(base: Path, log: Path, **environment: str) -> Iterator[ServerProcess]:
-    """Start `serve`, wait until it is ready, and stop it at the end."""
-    server = start(base, log, **environment)
+def running(base: Path, log: Path, *, program: Sequence[str] = (), **environment: str) -> Iterator[ServerProcess]:
+    """Start `serve`, or another program, wait until it is ready, and stop it at the end."""
+    server = start(base, log, program=program, **environment)
     try:
         server.wait_until_ready()
         yield server

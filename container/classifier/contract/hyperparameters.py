@@ -99,6 +99,11 @@ class Hyperparameters(BaseModel):
         0.01, "Weight decay; not applied to biases and normalization layers.", scale="Logarithmic", ge=0, le=1
     )
     eps: float = _row(1e-8, "Constant added to the denominator in `adam` and `adamw`.", scale="Logarithmic", gt=0, le=1)
+    sync_batchnorm: Boolean = _row(
+        True,
+        "Of several ranks: normalize batches over the photos of all of them, as one rank does, or each over its own, "
+        "which is faster.",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _row(
         "auto", "Arithmetic of the model; `auto` is `bf16` where the hardware supports it, else `fp32`."
     )

@@ -105,8 +105,7 @@ class Debugger(Callback):
         # The test evaluates the artifact as read back, not this network: only its losses can be saved.
         if not hook.on_step_begin() or self._mode == "test":
             return
-        for name, parameter in self._parameters.items():
-            hook.save(name, parameter)
+        hook.save_many(self._parameters)
         self._before = (
             {name: one.detach().clone() for name, one in self._ratios.items() if hook.wants(name)}
             if self._mode == "train"
@@ -133,9 +132,8 @@ class Debugger(Callback):
         """Save the gradients of all trainable parameters."""
         hook = self._hook
         if hook is not None and hook.saving:
-            for name, parameter in self._parameters.items():
-                if parameter.grad is not None:
-                    hook.save(f"gradient/{name}", parameter.grad)
+            gradients = {f"gradient/{name}": one.grad for name, one in self._parameters.items()}
+            hook.save_many({name: gradient for name, gradient in gradients.items() if gradient is not None})
 
     @torch.no_grad()
     def on_step_end(self) -> None:
@@ -228,6 +226,8 @@ class Debugger(Callback):
         """Return the evaluator; None as long as no tensor has been saved."""
         if self._evaluator is None and hook.exported_collections:
             self._evaluator = RuleEvaluator(open_trial(str(self._settings.folder)))
+        if self._evaluator is not None:
+            self._evaluator.tensors.remember(hook.take())
         return self._evaluator
 
 

@@ -8,6 +8,7 @@ import atexit
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from classifier.callbacks import Mode
 from classifier.debugging.facts import FACTS_FILE
 from classifier.debugging.library import ModeKeys, isolated
+from classifier.debugging.records import write_step
 from classifier.debugging.rules.inputs import DEVIATIONS, MEANS
 
 with isolated():
@@ -29,6 +31,7 @@ with isolated():
     from smdebug.pytorch.singleton_utils import del_hook
     from smdebug.pytorch.utils import get_reduction_of_data
 MODES: dict[Mode, ModeKeys] = {"train": ModeKeys.TRAIN, "validation": ModeKeys.EVAL, "test": ModeKeys.PREDICT}
+_MAX_KEPT_BYTES = 64 << 20  # of tensors that need not be read back to be judged
 _FOLDERS = ("collections", "events", "index", "tensorboard")
 _END_MARK = "training_job_end.ts"
 _FILES = ("claim.smd", _END_MARK, FACTS_FILE)
@@ -41,7 +44,15 @@ _STEP = re.compile(r"(\d{12})(_.+)?")
 class TensorHook(Hook):
     """Writer of the tensors that its collections select. ``saving``: whether they select any at the current step."""
 
-    saving = False
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.saving = False
+        self._tensors: list[tuple[str, np.ndarray]] = []
+        self._shapes: list[tuple[str, tuple[int, ...]]] = []
+        self._figures: dict[str, dict[tuple[str, bool], float]] = {}
+        self._kept: dict[int, tuple[dict[str, np.ndarray], float]] = {}
+        self._kept_bytes = 0
+        self._num_exported = -1
 
     def on_step_begin(self) -> bool:
         """Count a step and return whether any of its tensors is to be saved."""
@@ -58,27 +69,51 @@ class TensorHook(Hook):
     def save(self, name: str, tensor: Tensor) -> None:
         """Write a tensor if it is to be saved now; bf16 and fp16 as float32."""
         if self.wants(name):
-            self._initialize_writers(only_initialize_if_missing=True)
             self._save_for_tensor(name, tensor)
             self.last_saved_step = self.step
 
+    def save_many(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write those tensors that are to be saved now. All their reductions are computed together."""
+        wanted = {name: _as_numpy_type(tensor) for name, tensor in tensors.items() if self.wants(name)}
+        self._figures = _reduce(wanted) if any(map(self._is_reduced, wanted)) else {}
+        for name, tensor in wanted.items():
+            self.save(name, tensor)
+        self._figures = {}
+
+    def take(self) -> dict[int, tuple[dict[str, np.ndarray], float]]:
+        """Return the tensors of the last steps, and when they were written, by global step; each is returned once."""
+        taken, self._kept, self._kept_bytes = self._kept, {}, 0
+        return taken
+
     def save_inputs(self, module: str, inputs: Any) -> None:
         """Write the inputs of a call of a module."""
-        self._initialize_writers(only_initialize_if_missing=True)
         self._write_inputs(module, inputs)
 
     def save_outputs(self, module: str, outputs: Any) -> None:
         """Write the outputs of a call of a module; the second call within a step gets ``_output_1``."""
-        self._initialize_writers(only_initialize_if_missing=True)
         self._write_outputs(module, outputs)
 
     def on_step_end(self) -> None:
-        """Close the step's file, so that readers see it."""
-        if self.saving and self.writer is not None:
-            self._close_writers()
-            self.export_collections()
-            self.exported_collections = True
+        """Write the step's files, so that readers see it."""
+        if self.saving and (self._tensors or self._shapes):
+            mode = (self.mode, self.mode_steps[self.mode])
+            written_s = write_step(Path(self.out_dir), self.step, self.worker, mode, self._tensors, self._shapes)
+            self._keep(dict(self._tensors), written_s)
+            self._tensors, self._shapes = [], []
+            self._close_given_writer_map(self.tb_writers)
+            # Its names of tensors grow while each mode sees its first steps.
+            number = sum(len(one.tensor_names) for one in self._collections_to_save)
+            if number != self._num_exported:
+                self.export_collections()
+            self._num_exported, self.exported_collections = number, True
+            self._write_scalars()
         self.saving = False
+
+    def _keep(self, tensors: dict[str, np.ndarray], written_s: float) -> None:
+        size = sum(value.nbytes for value in tensors.values())
+        if self._kept_bytes + size <= _MAX_KEPT_BYTES:
+            self._kept[self.step] = tensors, written_s
+            self._kept_bytes += size
 
     def steps(self) -> dict[str, int]:
         """Return the number of the last step of all (``GLOBAL``) and of each mode, for :func:`open_hook`."""
@@ -94,6 +129,51 @@ class TensorHook(Hook):
 
     def _write_state(self) -> None:
         """Do nothing; smdebug would write its state to the checkpoint folder."""
+
+    def _is_reduced(self, name: str) -> bool:
+        return any(
+            one.reduction_config.reductions
+            or one.reduction_config.norms
+            or one.reduction_config.abs_reductions
+            or one.reduction_config.abs_norms
+            for one in self._get_collections_with_tensor(name)
+        )
+
+    def _log_save(self, tensor_name: str, save_collections: Any) -> None:
+        """Do nothing; smdebug would format a line for each tensor, at a level that is never shown."""
+
+    def _write_raw_tensor_simple(
+        self,
+        tensor_name: str,
+        tensor_value: Any,
+        tensor_ref: Any = None,  # noqa: ARG002 - the signature is smdebug's
+        timestamp: Any = None,  # noqa: ARG002 - smdebug's
+    ) -> None:
+        """Keep a tensor until the step ends, when all are written at once."""
+        value = self._make_numpy_array(tensor_value)
+        if value.size:
+            # A copy, since the memory is the tensor's own.
+            self._tensors.append((tensor_name, value.copy()))
+
+    def _write_shape(
+        self,
+        tensor_name: str,
+        tensor_value: Any,
+        save_collections: Any,
+        tensor_ref: Any = None,  # noqa: ARG002 - smdebug's
+    ) -> None:
+        if any(one.reduction_config.save_shape for one in save_collections):
+            self._shapes.append((tensor_name, tuple(tensor_value.shape)))
+
+    def _write_reduction(
+        self, tensor_name: str, tensor_value: Any, reduction_name: str, abs: bool, tensor_ref: Any = None
+    ) -> None:
+        figure = self._figures.get(tensor_name, {}).get((reduction_name, abs))
+        if figure is None:
+            super()._write_reduction(tensor_name, tensor_value, reduction_name, abs, tensor_ref)
+        else:
+            name = self._get_reduction_tensor_name(tensor_name, reduction_name, abs)
+            self._tensors.append((name, np.array(figure, dtype=np.float32)))
 
     @staticmethod
     def _make_numpy_array(tensor_value: Any) -> Any:
@@ -111,6 +191,30 @@ class TensorHook(Hook):
                 # The population variance, as numpy computes it from a full tensor; that of a single value is 0.
                 return torch.var(tensor_value.abs() if abs else tensor_value, correction=0)
         return get_reduction_of_data(reduction_name, tensor_value, tensor_name, abs)
+
+
+@torch.no_grad()
+def _reduce(tensors: Mapping[str, Tensor]) -> dict[str, dict[tuple[str, bool], float]]:
+    """Return mean, variance, mean and largest absolute value and l2 norm by name, and by smdebug's (name, absolute).
+
+    A few passes over all tensors, and one copy from the device, instead of several for each tensor.
+    """
+    values = [tensor.float() for tensor in tensors.values()]
+    sizes = [max(1, value.numel()) for value in values]
+    means = [value.mean() for value in values]
+    deviations = torch._foreach_norm([value - mean for value, mean in zip(values, means, strict=True)], 2)
+    norms = [torch._foreach_norm(values, order) for order in (1, 2, inf)]
+    table = torch.stack([torch.stack(row) for row in (means, list(deviations), *map(list, norms))]).tolist()
+    return {
+        name: {
+            ("mean", False): mean,
+            ("variance", False): deviation**2 / size,
+            ("mean", True): l1 / size,
+            ("max", True): largest,
+            ("l2", False): l2,
+        }
+        for name, size, mean, deviation, l1, l2, largest in zip(tensors, sizes, *table, strict=True)
+    }
 
 
 def _as_numpy_type(tensor: Tensor) -> Tensor:

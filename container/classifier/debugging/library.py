@@ -47,10 +47,11 @@ def silence() -> None:
 with isolated():
     from smdebug.core.access_layer.s3handler import ListRequest, ReadObjectRequest, S3Handler
     from smdebug.core.index_reader import IndexReader
-    from smdebug.core.locations import TensorFileLocation
+    from smdebug.core.locations import IndexFileLocationUtils, TensorFileLocation
     from smdebug.core.modes import ModeKeys
     from smdebug.core.reductions import get_reduction_tensor_name
     from smdebug.core.tfevent.event_file_reader import get_tensor_data
+    from smdebug.core.tfrecord.record_writer import CHECKSUM_MAGIC_BYTES, masked_crc32c
     from smdebug.core.tfrecord.tensor_reader import TensorReader
     from smdebug.core.utils import is_s3, match_inc
     from smdebug.rules import Rule
@@ -58,6 +59,8 @@ with isolated():
     from smdebug.trials.trial import Trial
 
 __all__ = [
+    "CHECKSUM_MAGIC_BYTES",
+    "IndexFileLocationUtils",
     "IndexReader",
     "ListRequest",
     "ModeKeys",
@@ -72,6 +75,7 @@ __all__ = [
     "get_tensor_data",
     "is_s3",
     "isolated",
+    "masked_crc32c",
     "match_inc",
     "silence",
 ]

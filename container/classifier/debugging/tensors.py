@@ -6,7 +6,7 @@ skipped and counted: a training that was killed leaves its last one incomplete.
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ from classifier.errors import DataError
 Array = np.ndarray
 # Rules compare a step with those before it; the rest, up to a size, is for the readers that follow the rules.
 _NUM_CACHED_STEPS, _CACHED_BYTES = 4, 64 << 20
+_PREFIX = "smdebug/reductions/"
 _REDUCTIONS = {
     "mean": np.mean,
     "variance": np.var,
@@ -114,6 +115,7 @@ class Tensors:
         self._saved: dict[int, frozenset[str]] = {}
         self._read: OrderedDict[int, dict[str, Array]] = OrderedDict()
         self._num_bytes = 0
+        self._figures: tuple[int, dict[str, dict[str, float]]] | None = None
         self._times: dict[int, float] = {}
 
     @classmethod
@@ -202,12 +204,26 @@ class Tensors:
 
     def reductions(self, name: str, step: int) -> dict[str, float]:
         """Return all saved reductions of a tensor, by their names in the file."""
-        ending = f"/{name}"
-        return {
-            key: float(np.asarray(value).ravel()[0])
-            for key, value in self._values(step).items()
-            if key.startswith("smdebug/reductions/") and key.endswith(ending)
-        }
+        return self._figures_at(step).get(name, {})
+
+    def _figures_at(self, step: int) -> dict[str, dict[str, float]]:
+        """Return the step's saved reductions by tensor."""
+        values = self._values(step)
+        if self._figures is None or self._figures[0] != step:
+            figures: dict[str, dict[str, float]] = {}
+            for key, value in values.items():
+                if key.startswith(_PREFIX):
+                    name = key.removeprefix(_PREFIX).partition("/")[2]
+                    figures.setdefault(name, {})[key] = float(np.asarray(value).ravel()[0])
+            self._figures = step, figures
+        return self._figures[1]
+
+    def remember(self, steps: Mapping[int, tuple[dict[str, Array], float]]) -> None:
+        """Accept tensors that were just written, and when, so that they need not be read back."""
+        for step, (values, written_s) in steps.items():
+            self._read[step] = values
+            self._times.setdefault(step, written_s)
+            self._num_bytes += _size(values)
 
     def written_at(self, step: int) -> float | None:
         """Return the Unix time in seconds at which the step's first tensor was written; None if it cannot be read."""

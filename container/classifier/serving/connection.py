@@ -29,7 +29,9 @@ SMALL_BODY = MIB
 # A body in tiny chunks costs a thousand times its size to reassemble.
 MIN_CHUNK = 64
 FREE_CHUNKS = 256
-# Gunicorn's parser looks at each byte of a head in Python, 0.1 ms a KiB: larger heads wait for their turn.
+# A request that begins thus is parsed at once. Others may have to wait for their turn: Gunicorn's parser looks at each
+# byte of a head in Python, 0.1 ms a KiB, and what follows a head takes longer still.
+PING = b"GET /ping"
 QUICK_HEAD = 2048
 # A connection is not judged by its rate before.
 GRACE_S = 5.0
@@ -51,7 +53,7 @@ class Connection(_Protocol):
         self._is_lingering = False
         self._is_half_closed = False
         self._num_chunks = 0
-        self._unparsed = b""  # the beginning of a large head that waits for its turn
+        self._unparsed = b""  # the beginning of a request that waits for its turn
         self.since = connections.clock()  # of the last byte, or of the last response
         self.began: float | None = None  # of the request's first byte
         self.num_head_bytes = 0  # of a head that is not complete
@@ -74,6 +76,11 @@ class Connection(_Protocol):
     def is_receiving_head(self) -> bool:
         """Whether a head has begun to arrive and is not complete."""
         return self._current_request is None and not self.is_idle
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether received bytes wait for their turn, which is not the client's fault."""
+        return bool(self._unparsed)
 
     @property
     def is_writing(self) -> bool:
@@ -157,13 +164,13 @@ class Connection(_Protocol):
         self.since = self._connections.clock()
         self.began = self.began or self.since
         self._connections.mark_active(self)
-        is_large = self.num_head_bytes + len(data) > QUICK_HEAD and b"\r\n\r\n" not in data[:QUICK_HEAD]
-        if self._current_request is None and is_large:
+        is_ping = data.startswith(PING) and len(data) <= QUICK_HEAD
+        if self._current_request is not None or is_ping or self._connections.has_time():
+            self._receive(data)
+        else:
             self._unparsed = data
             self._pause_reading()
             self._connections.defer(self)
-        else:
-            self._receive(data)
 
     def receive_deferred(self) -> None:
         """Parse what has waited for its turn."""

@@ -4,10 +4,12 @@ Limits on the number of connections, on the time for headers, on the rate of upl
 """
 
 import asyncio
+import gc
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from classifier.host import trim_malloc
 from classifier.serving.asgi import Adapter, Admission
 from classifier.serving.connection import GRACE_S, PAUSE_S, Connection
 from classifier.serving.errors import BusyError, TooSlowError
@@ -16,8 +18,11 @@ from classifier.serving.telemetry import Telemetry
 
 # Of the memory for bodies, the share that is kept for small ones.
 SMALL_BODIES_SHARE = 0.125
-# Time for large heads in each iteration of the event loop.
-SLICE_S = 0.005
+# Of each iteration of the event loop, the time in which requests other than pings begin to be parsed: hundreds that
+# arrive at once are answered over many iterations, and a ping is answered in the next one.
+SLICE_S = 0.001
+# Between two returns of unused memory, each of which takes up to 30 ms after a burst of requests.
+TRIM_EVERY_S = 10.0
 
 
 class Connections:
@@ -50,7 +55,8 @@ class Connections:
         self._max_connections = max_connections
         self._connections: dict[Connection, None] = {}  # in the order of their last activity
         self._deferred: deque[Connection] = deque()
-        self._swept = clock()
+        self._turn_began: float | None = None  # of an iteration of the event loop in which requests are parsed
+        self._swept = self._trimmed = clock()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -73,18 +79,25 @@ class Connections:
         if connection in self._connections:
             self._connections[connection] = self._connections.pop(connection)
 
+    def has_time(self) -> bool:
+        """Whether this iteration of the event loop has time for a request, and none waits for its turn."""
+        if self._turn_began is None:
+            self._turn_began = self.clock()
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        return not self._deferred and self.clock() - self._turn_began < SLICE_S
+
     def defer(self, connection: Connection) -> None:
-        """Let a connection receive later, in turn with others."""
-        if not self._deferred:
-            asyncio.get_running_loop().call_soon(self._receive_deferred)
+        """Let a connection receive in a later iteration of the event loop, in turn with others."""
         self._deferred.append(connection)
 
-    def _receive_deferred(self) -> None:
-        start = self.clock()
-        while self._deferred and self.clock() - start < SLICE_S:
+    def _begin_turn(self) -> None:
+        if not self._deferred:
+            self._turn_began = None
+            return
+        self._turn_began = self.clock()
+        asyncio.get_running_loop().call_soon(self._begin_turn)
+        while self._deferred and self.clock() - self._turn_began < SLICE_S:
             self._deferred.popleft().receive_deferred()
-        if self._deferred:
-            asyncio.get_running_loop().call_soon(self._receive_deferred)
 
     def add_buffered(self, connection: Connection, num_bytes: int) -> None:
         """Count received bytes of a body; if room is short, the slowest large uploads are ended."""
@@ -99,6 +112,9 @@ class Connections:
         for connection in self:
             connection.update_rate(elapsed)
             self._end_if_late(connection, now)
+        if now - self._trimmed > TRIM_EVERY_S and not self.admission.num_in_flight:
+            self._trimmed = now
+            _return_memory()
 
     def _end_if_late(self, connection: Connection, now: float) -> None:
         settings, silent_s = self.settings, now - connection.since
@@ -125,7 +141,7 @@ class Connections:
     def _evict(self, newest: Connection) -> None:
         # Of each kind the one that has been silent for longest, and never an upload that makes progress.
         now = self.clock()
-        others = [one for one in self._connections if one is not newest]
+        others = [one for one in self._connections if one is not newest and not one.is_waiting]
         closed = next((one for one in others if one.is_idle), None)
         closed = closed or next((one for one in others if one.is_receiving_head), None)
         closed = closed or next((one for one in others if one.is_receiving and now - one.since > PAUSE_S), newest)
@@ -153,3 +169,9 @@ class Connections:
             if connection.error is None:
                 excess -= connection.num_body_bytes
                 connection.end_upload(BusyError("too many request bodies are in transit"))
+
+
+def _return_memory() -> None:
+    # Closed connections are garbage in cycles, of which Python collects few at a time.
+    gc.collect()
+    trim_malloc()

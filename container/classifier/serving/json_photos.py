@@ -34,6 +34,7 @@ MIN_LINE = 256
 SLICE = 256 * 1024
 # Bytes of a document that is parsed while no other such is.
 LARGE = MIB
+_NUMBER = b"0123456789.eE+-"
 _LONGEST_ESCAPE = len(r"\u0000")
 _LONGEST_URL_PREFIX = 256
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -126,6 +127,14 @@ def _read_line(line: bytes, settings: ServerSettings) -> bytes | UserError:
 
 
 def _check_structure(text: bytes) -> None:
+    with parsing_large if len(text) > LARGE else nullcontext():
+        _check_count(text)
+        if len(text) > LARGE:
+            _check_escapes(text)
+            _check_numbers(text)
+
+
+def _check_count(text: bytes) -> None:
     # find() compares 32 bytes at once and count() only one; with so few matches, the loop costs nothing.
     count = 0
     for character in _STRUCTURE:
@@ -137,8 +146,6 @@ def _check_structure(text: bytes) -> None:
                     f"the JSON has more than {MAX_STRUCTURE:,} quotes, brackets, braces, commas and spaces"
                 )
             place = text.find(character, place + 1)
-    if len(text) > LARGE:
-        _check_escapes(text)
 
 
 def _check_escapes(text: bytes) -> None:
@@ -147,6 +154,13 @@ def _check_escapes(text: bytes) -> None:
         count += text.count(b"\\", start, start + SLICE)
         if count > limit:
             raise TooLargeError("more than an eighth of the JSON consists of escapes")
+
+
+def _check_numbers(text: bytes) -> None:
+    # The parser looks at each digit with the interpreter lock held. Base64 has letters, at which strip() stops.
+    for start in range(0, len(text) - SLICE, SLICE):
+        if not text[start : start + SLICE].strip(_NUMBER):
+            raise TooLargeError(f"the JSON has a number of more than {SLICE:,} digits")
 
 
 def _parse(decoder: "msgspec.json.Decoder[_Parsed]", text: bytes | msgspec.Raw) -> _Parsed | None:

@@ -19,8 +19,9 @@ from classifier.signals import STOP_SIGNALS
 # During a drain: the time for requests that have begun to arrive, and for those sent before their sender could know.
 RECEIVE_S = 5.0
 LATE_S = 1.0
-# Connections accepted in one iteration of the loop: asyncio's argument `backlog`. The kernel's is set after it.
-MAX_ACCEPTS = 32
+# Connections accepted in one iteration of the loop: asyncio's argument `backlog`. The kernel's is set after it. Many,
+# since a ping waits for all that came before it to be accepted, but for none of their requests.
+MAX_ACCEPTS = 128
 HEARTBEAT_S = 0.5
 POLL_S = 0.05
 # Any: the type stubs of Gunicorn are older than its ASGI worker.

@@ -52,9 +52,9 @@ class BatchLoader(Protocol):
         ...
 
 
-def load_in_order(loader: BatchLoader, batch_size: int) -> Iterator[Batch]:
-    """Yield every sample once, in the data set's own order."""
-    return loader.iterate(in_order(len(loader), batch_size), seed=0, epoch=0)
+def load_in_order(loader: BatchLoader, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+    """Yield every sample of a rank's share once, in the data set's own order."""
+    return loader.iterate(in_order(len(loader), batch_size, rank, world_size), seed=0, epoch=0)
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,9 @@ class StopSignal:
 class Progress:
     """Progress of long work: shown on the console, and interrupted between two items when a stop is requested."""
 
-    def __init__(self, console: Console, stop: StopSignal) -> None:
+    def __init__(self, console: Console, stop: StopCheck) -> None:
         self.console = console
-        self._stop = stop
+        self.stop = stop
 
     def check(self) -> None:
         """Raise if a stop was requested.
@@ -101,7 +101,7 @@ class Progress:
         Raises:
             Stopped: with the signal's name.
         """
-        self._stop.check()
+        self.stop.check()
 
     @contextmanager
     def track(self, description: str, total: int) -> Iterator[Callable[[], None]]:
@@ -110,11 +110,11 @@ class Progress:
         Raises:
             Stopped: from this method or from the function, if a stop was requested.
         """
-        self._stop.check()
+        self.stop.check()
         with self.console.progress(description, total) as advance:
 
             def step() -> None:
                 advance()
-                self._stop.check()
+                self.stop.check()
 
             yield step

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,11 @@ class Data:
             for name, samples in channels.items()
             if samples
         }
+
+    def moved(self, base: Path, to: Path) -> "Data":
+        """Return the same photos on another host, where what is below ``base`` here is below ``to``."""
+        train, validation, test = (one.moved(base, to) for one in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def list_channels(config: TrainingConfig, paths: Paths) -> tuple[ChannelFolder, ...]:

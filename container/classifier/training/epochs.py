@@ -1,12 +1,14 @@
 """The epochs of a training: train, validate, keep the best, stop early, test."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 
+import numpy as np
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from classifier.callbacks import Callback, EpochResult, Mode, TrainingContext
 from classifier.contract.hyperparameters import Hyperparameters
@@ -19,6 +21,7 @@ from classifier.training.batches import ImageLoader, load_in_order
 from classifier.training.checkpoints import Position
 from classifier.training.console import Progress
 from classifier.training.data import Data
+from classifier.training.group import Group, share_tensors
 from classifier.training.loop import EvaluationResult, Trainer, evaluate
 from classifier.training.optimization import build_optimizer, build_schedule, class_weights, lr_at
 from classifier.training.plan import EpochPlan, num_batches
@@ -29,14 +32,17 @@ from classifier.training.state import (
     Checkpointing,
     TrainingState,
     load_trainer,
+    share_checkpoint,
     unpack,
     weights_of,
 )
+from classifier.training.stopping import SharedStop
+from classifier.training.sync_batchnorm import average_statistics
 from classifier.vision import artifact
 from classifier.vision.artifact import Classifier
 from classifier.vision.calibration import calibrate, expected_calibration_error, obstacle, softmax
 from classifier.vision.manifest import ModelManifest
-from classifier.vision.models import load_tensors
+from classifier.vision.models import build, load_tensors
 
 
 def is_better(metrics: Mapping[str, float], than: Mapping[str, float] | None, metric: str) -> bool:
@@ -114,7 +120,14 @@ class TrainingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Everything that a training needs, ready to run."""
+    """Everything that a training needs, ready to run.
+
+    Of several ranks each runs it. They differ in their shares of a batch, and in what they do within an agreement; what
+    follows from the results is decided on rank 0.
+
+    Attributes:
+        checkpoints: on rank 0, where the job has a folder for them.
+    """
 
     parameters: Hyperparameters
     paths: Paths
@@ -126,14 +139,19 @@ class Training:
     progress: Progress
     callback: Callback
     result: TrainingResult
+    stop: SharedStop
     checkpoints: Checkpointing | None = None
+
+    @property
+    def group(self) -> Group:
+        """The ranks of the training."""
+        return self.stop.group
 
     @cached_property
     def plan(self) -> EpochPlan:
         """The samples of each step."""
-        loader = self.stages.train.loader
-        shards = loader.samples.shard_order if isinstance(loader, ImageLoader) else None
-        return EpochPlan(len(loader), self.parameters.batch_size, self.parameters.seed, shards)
+        shards = self.data.train.shard_order if isinstance(self.stages.train.loader, ImageLoader) else None
+        return EpochPlan(len(self.data.train), self.parameters.batch_size, self.parameters.seed, shards)
 
     def run(self) -> TrainingResult:
         """Train, save the best epoch's weights, and test them. A stop keeps the best weights so far.
@@ -150,7 +168,7 @@ class Training:
             self.progress.console.log(f"stopped     by {stopped}; the best model so far is kept")
             if self.checkpoints:
                 self.checkpoints.save_now(self.trainer, self._state())
-            if self.result.best is None:
+            if self.result.best is None and self.group.is_main:
                 self._save({})
         finally:
             self.callback.on_train_end()
@@ -164,12 +182,15 @@ class Training:
         while not self._is_over() and self.result.num_epochs < self.parameters.epochs:
             self._run_epoch(self.result.num_epochs + 1)
             self._save_checkpoint(at_epoch_end=True)
-        if self.checkpoints:
-            self.checkpoints.save_now(self.trainer, self._state())
+        with self.stop.agreement():
+            if self.checkpoints:
+                self.checkpoints.save_now(self.trainer, self._state())
 
     def _run_epoch(self, number: int) -> None:
         started, first = time.perf_counter(), (number - 1) * self.plan.steps
         loss = self._train_epoch(number, self.trainer.step - first)
+        if self.stages.train.is_shared and not self.parameters.sync_batchnorm:
+            average_statistics(self.stages.trained, self.group)
         evaluation = self._evaluate(self.stages.validation, "validation", number, self.precision)
         metrics = {"train:loss": loss, **evaluation.metrics("validation", ("loss", "accuracy", "top5", "f1"))}
         epoch = EpochResult(
@@ -179,22 +200,30 @@ class Training:
             seconds=time.perf_counter() - started,
             is_best=is_better(metrics, self._best_metrics, self.parameters.best_metric),
         )
-        self._finish_epoch(epoch, evaluation)
+        epoch = self.group.broadcast(epoch)
+        with self.stop.agreement():
+            self._finish_epoch(epoch, evaluation)
 
     def _resume(self) -> Mapping[str, bytes]:
         """Go on from the newest checkpoint, if there is one, and return the callbacks' state."""
-        found = self.checkpoints.find(self.plan.steps) if self.checkpoints else None
+        with self.stop.agreement():
+            found = self.checkpoints.find(self.plan.steps) if self.checkpoints else None
+        found = share_checkpoint(found, self.group)
         if found is None:
             return {}
-        state, trainer = unpack(*found), self.trainer
-        self.result.last = state.last
-        if state.best is not None:
-            # The best model has to be in the artifact's folder, which is empty after a restart.
-            load_tensors(trainer.trained, state.best.weights)
-            self._keep(state.best.result, state.best.evaluation)
-        done = (state.position.epoch - 1) * self.plan.steps + state.position.step
+        (checkpoint, header), trainer = found, self.trainer
+        self.result.last, self.result.best = header.last, header.best
+        callbacks = self._restore_best(unpack(*found)) if self.group.is_main else {}
+        done = (checkpoint.position.epoch - 1) * self.plan.steps + checkpoint.position.step
         load_trainer(trainer, *found, step=done)
         trainer.schedule = build_schedule(trainer.optimizer, self.parameters, self.plan.steps, done=done)
+        return callbacks
+
+    def _restore_best(self, state: TrainingState) -> Mapping[str, bytes]:
+        """Save the best model so far, since the artifact's folder is empty after a restart."""
+        if state.best is not None:
+            load_tensors(self.trainer.trained, state.best.weights)
+            self._keep(state.best.result, state.best.evaluation)
         return state.callbacks
 
     def _state(self) -> TrainingState:
@@ -233,25 +262,45 @@ class Training:
     @cached_property
     def trainer(self) -> Trainer:
         """The steps of the training."""
-        parameters, loader = self.parameters, self.stages.train.loader
+        parameters, stage = self.parameters, self.stages.train
+        group = self.group if stage.is_shared else Group()
         optimizer = build_optimizer(self.stages.trained, parameters)
         weight = None
         if parameters.class_weights == "balanced":
             weight = class_weights(self.data.train.labels, len(self.data.classes))
         criterion = nn.CrossEntropyLoss(weight, label_smoothing=parameters.label_smoothing)
         return Trainer(
-            module=self.stages.train.module,
+            module=stage.module if group.is_alone else self._averaging(stage.module),
             trained=self.stages.trained,
             optimizer=optimizer,
             schedule=build_schedule(optimizer, parameters, self.plan.steps),
             criterion=criterion.to(self.precision.device),
             precision=self.precision,
-            augmentation=PRESETS[parameters.augmentation] if isinstance(loader, ImageLoader) else None,
+            augmentation=PRESETS[parameters.augmentation] if isinstance(stage.loader, ImageLoader) else None,
             seed=parameters.seed,
+            group=group,
+        )
+
+    def _averaging(self, module: nn.Module) -> nn.Module:
+        """Return a module that averages its gradients over the ranks while they are computed."""
+        device = self.precision.device
+        return DistributedDataParallel(
+            module,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
         )
 
     def _train_epoch(self, number: int, start: int) -> float:
         """Train from the step ``start`` of an epoch to its end, and return its mean loss."""
+        if self.stages.train.is_shared:
+            with self.stop.steps():
+                return self._take_steps(number, start)
+        with self.stop.agreement():
+            # The others have nothing to do, and wait.
+            return self._take_steps(number, start) if self.group.is_main else 0.0
+
+    def _take_steps(self, number: int, start: int) -> float:
         self.callback.on_epoch_begin("train", number)
         with self.progress.track(f"epoch {number}/{self.parameters.epochs}", self.plan.steps - start) as advance:
 
@@ -259,15 +308,26 @@ class Training:
                 self._save_checkpoint()
                 advance()
 
-            indices = self.plan.batches(number, start)
-            batches = self.stages.train.loader.iterate(indices, seed=self.parameters.seed, epoch=number)
-            return self.trainer.train_epoch(batches, advance=after_step, callback=self.callback, goes_on=start > 0)
+            batches = self.stages.train.loader.iterate(
+                self._shares(number, start), seed=self.parameters.seed, epoch=number
+            )
+            return self.trainer.train_epoch(
+                batches,
+                sizes=(len(batch) for batch in self.plan.batches(number, start)),
+                advance=after_step,
+                callback=self.callback,
+                goes_on=start > 0,
+            )
+
+    def _shares(self, number: int, start: int) -> Iterator[np.ndarray]:
+        group = self.trainer.group
+        return (self.plan.share(one, group.rank, group.world_size) for one in self.plan.batches(number, start))
 
     def _context(self, state: Mapping[str, bytes]) -> TrainingContext:
         trainer = self.trainer
         return TrainingContext(
             network=self.classifier.network,
-            module=trainer.module,
+            module=self.stages.train.module,
             trained=trainer.trained,
             criterion=trainer.criterion,
             optimizer=trainer.optimizer,
@@ -281,22 +341,27 @@ class Training:
 
     def _evaluate(self, stage: Stage, mode: Mode, number: int, precision: Precision) -> EvaluationResult:
         self.callback.on_epoch_begin(mode, number)
-        batch_size = self.parameters.batch_size
-        with self.progress.track(mode, num_batches(len(stage.loader), batch_size)) as advance:
-            return evaluate(
+        group = self.group if stage.is_shared else Group()
+        num_samples = EpochPlan.share_sizes(len(stage.loader), group.world_size)[group.rank]
+        batch_size = max(EpochPlan.share_sizes(self.parameters.batch_size, group.world_size))
+        with self.stop.agreement(), self.progress.track(mode, num_batches(num_samples, batch_size)) as advance:
+            scores = evaluate(
                 stage.module,
-                load_in_order(stage.loader, batch_size),
+                load_in_order(stage.loader, batch_size, group.rank, group.world_size),
                 num_classes=len(self.data.classes),
                 precision=precision,
                 advance=advance,
                 callback=self.callback,
             )
+        return scores.result(group)
 
     def _finish_epoch(self, epoch: EpochResult, evaluation: EvaluationResult) -> None:
         self.result.last = epoch
         if epoch.is_best:
-            with self.callback.phase("checkpoint"):
-                self._keep(epoch, evaluation)
+            self.result.best = epoch
+            if self.group.is_main:
+                with self.callback.phase("checkpoint"):
+                    self._keep(epoch, evaluation)
         self.progress.console.log(
             f"epoch {epoch.number:>3}/{self.parameters.epochs}  {format_metrics(epoch.metrics)}  "
             f"lr={epoch.lr:.2e}  {epoch.seconds:.2f} s{'  best' if epoch.is_best else ''}"
@@ -342,13 +407,27 @@ class Training:
 
     def _test(self) -> None:
         """Test the saved weights, read back and in full precision: the metrics are those of the artifact."""
-        saved, _ = artifact.load(self.paths.model, self.precision.device)
-        stage = Stage(saved, self.loading.images(self.data.test))
+        stage = Stage(self._load_saved(), self.loading.images(self.data.test))
         number = self.result.best.number if self.result.best else 0
         evaluation = self._evaluate(stage, "test", number, self.precision.strict())
         metrics = evaluation.metrics("test", ("loss", "accuracy", "f1"))
         self.result.evaluation = evaluation
         self.result.add_metrics(metrics)
-        self.result.manifest.write(self.paths.model)
         self.progress.console.log(f"test        {format_metrics(metrics)}")
-        self.callback.on_test_end(metrics)
+        with self.stop.agreement():
+            if self.group.is_main:
+                self.result.manifest.write(self.paths.model)
+            self.callback.on_test_end(metrics)
+
+    def _load_saved(self) -> Classifier:
+        """Return the model in the artifact, which only rank 0 can read, on every rank."""
+        manifest, device = self.result.manifest, self.precision.device
+        with self.stop.agreement():
+            if self.group.is_main:
+                saved, _ = artifact.load(self.paths.model, device)
+            else:
+                size, num_classes = manifest.preprocessing.crop, len(manifest.classes)
+                network = build(manifest.architecture, num_classes=num_classes, image_size=size)
+                saved = Classifier(network, manifest.preprocessing).to(device).eval()
+        share_tensors(saved.network, self.group)
+        return saved

@@ -24,25 +24,38 @@ from classifier.training.console import Console, Progress
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Training, TrainingResult
 from classifier.training.folders import class_labels
+from classifier.training.group import Group, open_group, share_tensors
+from classifier.training.plan import EpochPlan
 from classifier.training.precision import Precision, choose_precision, tune_for_training
 from classifier.training.stages import LoaderConfig, Stages, frozen_stages, full_stages
 from classifier.training.start import Start, build_network
 from classifier.training.state import Checkpointing, Identity
+from classifier.training.stopping import RankCallbacks, SharedStop
+from classifier.training.sync_batchnorm import synchronize_batchnorm
 from classifier.vision.artifact import Classifier
 from classifier.vision.manifest import ModelManifest
-from classifier.vision.models import preprocessing_for
+from classifier.vision.models import build, preprocessing_for
 from classifier.vision.preprocessing import Preprocessing
+
+_FEW_PHOTOS = 8  # of a rank and step, below which the exchanges between the ranks outweigh the arithmetic
 
 
 def fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Callback) -> TrainingResult:
     """Fine-tune with the job's configuration and channels, and save the best epoch as an artifact in ``paths.model``.
+
+    As one of several ranks, fine-tune together with the others; rank 0 saves the artifact.
 
     Raises:
         UserError: the hyperparameters, the photos, the pretrained weights or the GPU's memory don't allow it.
         Stopped: a stop was requested before the first step.
     """
     try:
-        return _fit(config, paths, progress, callback)
+        with open_group() as group:
+            stop = SharedStop(progress.stop, group)
+            if not group.is_alone:
+                progress = Progress(progress.console, stop)
+                callback = RankCallbacks(callback, stop, progress.console.warn)
+            return _fit(config, paths, progress, callback, stop)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -53,23 +66,24 @@ def fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Call
         ) from None
 
 
-def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Callback) -> TrainingResult:
-    parameters, console = config.hyperparameters, progress.console
+def _fit(
+    config: TrainingConfig, paths: Paths, progress: Progress, callback: Callback, stop: SharedStop
+) -> TrainingResult:
+    parameters, console, group = config.hyperparameters, progress.console, stop.group
     torch.manual_seed(parameters.seed)
     limit_threads()
     host = read_host(config.cluster.current_instance_type)
-    precision = choose_precision(parameters.precision, wants_gpu=host.wants_cuda)
+    precision = choose_precision(parameters.precision, group.local_rank, wants_gpu=host.wants_cuda)
     tune_for_training(precision)
     _check(config, console)
     preprocessing = preprocessing_for(parameters.model, parameters.image_size)
-    folders = list_channels(config, paths)
-    console.log(f"device      {_describe_device(precision)}")
-    start = build_network(config, paths, [label.folder for label in class_labels(folders[0].classes)])
-    console.log(f"model       {parameters.model}, {start.source}; {_describe_size(start.network, parameters)}")
+    device = _describe_device(precision, group)
     num_workers = count_workers(parameters)
     with _decoding_threads(max(1, num_workers)) as executor:
-        data = load_data(folders, parameters, paths.output_data, executor, progress)
-        console.log(f"photos      {_describe_data(data)}")
+        with stop.agreement():
+            prepared = _prepare(config, paths, device, executor, progress) if group.is_main else None
+        start, data = _share(prepared, parameters, paths, group)
+        _check_shares(parameters, data, group, console)
         loading = LoaderConfig(
             preprocessing=preprocessing,
             batch_size=parameters.batch_size,
@@ -79,21 +93,77 @@ def _fit(config: TrainingConfig, paths: Paths, progress: Progress, callback: Cal
         )
         module = Classifier(start.network, preprocessing).to(precision.device)
         manifest = _describe_model(parameters, data, preprocessing)
-        checkpoints = _open_checkpoints(config, paths, manifest, start, precision, console)
+        checkpoints = _open_checkpoints(config, paths, manifest, start, precision, console) if group.is_main else None
+        if parameters.sync_batchnorm and parameters.freeze == "none" and not group.is_alone:
+            synchronize_batchnorm(module, group)
         training = Training(
             parameters=parameters,
             paths=paths,
             data=data,
             loading=loading,
             classifier=module,
-            stages=_stages(module, data, loading, parameters, precision, progress),
+            stages=_stages(module, data, loading, parameters, precision, progress, stop),
             precision=precision,
             progress=progress,
             callback=callback,
-            result=TrainingResult(manifest, data, _describe_device(precision), start.source),
+            result=TrainingResult(manifest, data, device, start.source),
+            stop=stop,
             checkpoints=checkpoints,
         )
         return training.run()
+
+
+def _prepare(
+    config: TrainingConfig, paths: Paths, device: str, executor: Executor, progress: Progress
+) -> tuple[Start, Data]:
+    """Build the network with its starting weights, and scan the photos."""
+    parameters, console = config.hyperparameters, progress.console
+    folders = list_channels(config, paths)
+    console.log(f"device      {device}")
+    start = build_network(config, paths, [label.folder for label in class_labels(folders[0].classes)])
+    console.log(f"model       {parameters.model}, {start.source}; {_describe_size(start.network, parameters)}")
+    data = load_data(folders, parameters, paths.output_data, executor, progress)
+    console.log(f"photos      {_describe_data(data)}")
+    return start, data
+
+
+def _share(
+    prepared: tuple[Start, Data] | None, parameters: Hyperparameters, paths: Paths, group: Group
+) -> tuple[Start, Data]:
+    """Return on every rank what rank 0 has prepared, with the paths of the rank's own host."""
+    found = group.broadcast(None if prepared is None else (paths.base, prepared[1]))
+    assert found is not None, "rank 0 has prepared it"
+    base, data = found
+    if prepared is None:
+        classes = len(data.classes)
+        start = Start(build(parameters.model, num_classes=classes, image_size=parameters.image_size), "", "none")
+        data = data if base == paths.base else data.moved(base, paths.base)
+    else:
+        start = prepared[0]
+    share_tensors(start.network, group)
+    return start, data
+
+
+def _check_shares(parameters: Hyperparameters, data: Data, group: Group, console: Console) -> None:
+    """Check that a rank's share of a batch is not too small.
+
+    Raises:
+        ConfigError: a rank would normalize batches of one photo by themselves.
+    """
+    plan = EpochPlan(len(data.train), parameters.batch_size, parameters.seed)
+    smallest = plan.num_samples // plan.steps // group.world_size
+    if group.is_alone or smallest >= _FEW_PHOTOS:
+        return
+    shares = f"{group.world_size} ranks share batches of {plan.num_samples // plan.steps} photos"
+    if smallest < 2 and not parameters.sync_batchnorm and parameters.freeze == "none":
+        raise ConfigError(
+            f"{shares}, so that some get fewer than the two that sync_batchnorm=false needs: raise batch_size (now "
+            f"{parameters.batch_size}), or set sync_batchnorm=true"
+        )
+    console.warn(
+        f"{shares}, {smallest} or {smallest + 1} each, and spend much of their time waiting for each other: raise "
+        f"batch_size, the number of photos per step of all ranks together, or use fewer ranks"
+    )
 
 
 def count_workers(parameters: Hyperparameters) -> int:
@@ -123,9 +193,10 @@ def _stages(
     parameters: Hyperparameters,
     precision: Precision,
     progress: Progress,
+    stop: SharedStop,
 ) -> Stages:
     if parameters.freeze == "backbone":
-        return frozen_stages(module, data, loading, parameters.augmentation, precision, progress)
+        return frozen_stages(module, data, loading, parameters.augmentation, precision, progress, stop)
     return full_stages(module, data, loading, parameters.augmentation)
 
 
@@ -177,10 +248,14 @@ def _describe_model(parameters: Hyperparameters, data: Data, preprocessing: Prep
     )
 
 
-def _describe_device(precision: Precision) -> str:
+def _describe_device(precision: Precision, group: Group) -> str:
+    name = f"CPU, {torch.get_num_threads()} threads"
     if precision.device.type == "cuda":
-        return f"{torch.cuda.get_device_name(precision.device)}, {precision.name}"
-    return f"CPU, {torch.get_num_threads()} threads, {precision.name}"
+        name = torch.cuda.get_device_name(precision.device)
+    if group.is_alone:
+        return f"{name}, {precision.name}"
+    hosts = "one host" if group.num_hosts == 1 else f"{group.num_hosts} hosts"
+    return f"{name}, {precision.name}; {group.world_size} ranks on {hosts}, each with as much"
 
 
 def _describe_size(network: nn.Module, parameters: Hyperparameters) -> str:

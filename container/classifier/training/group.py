@@ -12,13 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    import torch.distributed as dist
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -95,6 +92,10 @@ class Group:
     def sum(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors by their sums over all ranks, which are the same bits on every rank."""
 
+    def ask_any(self, value: bool) -> Callable[[], bool]:
+        """Begin to find out whether any rank has a true value; the returned function waits for the answer."""
+        return lambda: value
+
     def publish(self, name: str, value: str) -> None:
         """Leave a value for the other ranks."""
 
@@ -116,13 +117,13 @@ class Group:
 class _Ranks(Group):
     """Several ranks, over torch.distributed: gloo for the CPU's tensors, NCCL for a GPU's."""
 
-    def __init__(self, environment: Mapping[str, str], store: "dist.Store") -> None:
+    def __init__(self, environment: Mapping[str, str], store: Any) -> None:
         self.rank, self.world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         self.local_rank = int(environment.get("LOCAL_RANK", "0"))
         self.local_world_size = int(environment.get("LOCAL_WORLD_SIZE", "1"))
-        self._store = torch.distributed.PrefixStore("classifier", store)
+        self._store: Any = store
         # Of its own, so that exchanges of the host's values never queue behind a device's.
-        self.control = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=TIMEOUT_S))
+        self.control: Any = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=TIMEOUT_S))
 
     def broadcast(self, value: T) -> T:
         values: list[Any] = [value if self.is_main else None]
@@ -175,6 +176,18 @@ class _Ranks(Group):
         for tensor in tensors:
             torch.distributed.all_reduce(tensor)
 
+    def ask_any(self, value: bool) -> Callable[[], bool]:
+        flag = torch.tensor(int(value))
+        maximum = torch.distributed.ReduceOp.MAX
+        work = torch.distributed.all_reduce(flag, maximum, group=self.control, async_op=True)
+        assert work is not None, "this rank is in the group"
+
+        def answer() -> bool:
+            work.wait()
+            return bool(flag.item())
+
+        return answer
+
     def publish(self, name: str, value: str) -> None:
         self._store.set(name, value)
 
@@ -191,6 +204,14 @@ class _Ranks(Group):
             idle()
             time.sleep(_POLL_S)
         return decided
+
+
+def share_tensors(module: nn.Module, group: Group) -> None:
+    """Give a module the parameters and buffers that it has on rank 0."""
+    state = module.state_dict()
+    for name, tensor in group.broadcast_tensors(state).items():
+        if tensor is not state[name]:
+            state[name].copy_(tensor)
 
 
 def _as_bytes(tensor: Tensor) -> Tensor:
@@ -215,6 +236,8 @@ def open_group(environment: Mapping[str, str] = os.environ) -> Iterator[Group]:
 
 
 def _join(environment: Mapping[str, str]) -> Group:
+    from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415 - only several ranks need it
+
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     backend = "gloo"
     if torch.cuda.is_available():
@@ -223,7 +246,7 @@ def _join(environment: Mapping[str, str]) -> Group:
     with _no_greeting():
         url = f"tcp://{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}"
         connect = timedelta(seconds=_CONNECT_TIMEOUT_S)
-        store, _, _ = next(torch.distributed.rendezvous(url, rank, size, timeout=connect))
+        store, _, _ = next(rendezvous(url, rank, size, timeout=connect))
         timeout = timedelta(seconds=TIMEOUT_S)
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
         return _Ranks(environment, store)

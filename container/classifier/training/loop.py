@@ -12,24 +12,30 @@ from torch.optim.lr_scheduler import LambdaLR
 from classifier.callbacks import Callback
 from classifier.training.augmentation import Augmentation, augment_batch
 from classifier.training.batches import Batch
-from classifier.training.plan import step_seed
+from classifier.training.group import Group
+from classifier.training.plan import EpochPlan, step_seed
 from classifier.training.precision import Precision
 
 _NO_CALLBACK = Callback()
+_ALONE = Group()
 
 
 @dataclass
 class Trainer:
     """Training steps of a module.
 
+    Of several ranks each computes the logits of its share of a batch. The loss is that of the whole batch on all of
+    them, and so are the gradients.
+
     Attributes:
-        module: turns a batch's inputs into logits.
+        module: turns a batch's inputs into logits; with several ranks, it averages their gradients.
         trained: the part of ``module`` whose parameters are trained; the rest stays in evaluation mode.
         schedule: advanced after each step.
         augmentation: for batches of pixels; None for features.
-        seed: with the step, determines dropout and stochastic depth.
+        seed: with the step and the rank, determines dropout and stochastic depth.
+        group: the ranks that take the steps together.
         step: number of steps so far.
-        loss: sum of the losses of the present epoch's samples so far, a float32 scalar on the device.
+        loss: sum of the losses of the present epoch's samples so far, of all ranks, a float32 scalar on the device.
         count: number of those samples.
     """
 
@@ -41,6 +47,7 @@ class Trainer:
     precision: Precision
     augmentation: Augmentation | None
     seed: int = 0
+    group: Group = _ALONE
     step: int = 0
     count: int = 0
     loss: Tensor = field(init=False)
@@ -56,25 +63,29 @@ class Trainer:
         batches: Iterable[Batch],
         *,
         advance: Callable[[], object],
+        sizes: Iterable[int] | None = None,
         callback: Callback = _NO_CALLBACK,
         goes_on: bool = False,
     ) -> float:
         """Train on each batch, and return the mean loss over the epoch's samples.
 
         Args:
+            batches: this rank's shares of them.
             advance: called after each step.
+            sizes: numbers of samples of the whole batches; by default those of ``batches``.
             goes_on: the epoch began before, and these are the rest of its batches.
         """
         if not goes_on:
             self.loss, self.count = torch.zeros_like(self.loss), 0
         self.module.eval()
         self.trained.train()
+        whole = None if sizes is None else iter(sizes)
         for batch in _fetch(batches, callback):
-            self._train_step(batch, callback)
+            self._train_step(batch, callback, len(batch.labels) if whole is None else next(whole))
             advance()
         return self.loss.item() / max(1, self.count)
 
-    def _train_step(self, batch: Batch, callback: Callback) -> None:
+    def _train_step(self, batch: Batch, callback: Callback, size: int) -> None:
         self._seed_generators()
         with callback.phase("transfer"):
             inputs, labels, draws = _to_device(batch, self.precision.device)
@@ -83,12 +94,14 @@ class Trainer:
         with callback.phase("forward"):
             with self.precision.autocast():
                 logits = self.module(inputs).float()
+            logits, labels = self._whole(logits, labels, size)
             loss = self.criterion(logits, labels)
         callback.on_forward_end(logits.detach(), labels, loss.detach())
 
         with callback.phase("backward"):
             self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
+            # The ranks' gradients are averaged, and are to be summed: each is of its own share's part of one loss.
+            self.scaler.scale(loss if self.group.is_alone else loss * self.group.world_size).backward()
             self.scaler.unscale_(self.optimizer)
         callback.on_backward_end()
         with callback.phase("optimizer"):
@@ -101,12 +114,27 @@ class Trainer:
         self.step += 1
         callback.on_step_end()
 
+    def _whole(self, logits: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Return logits and labels of all ranks' shares of a batch. Only this rank's logits have a gradient.
+
+        So class weights, label smoothing and the mean are those of the batch, however it is shared out.
+        """
+        if self.group.is_alone:
+            return logits, labels
+        # As one tensor, since small exchanges cost as much as large ones. A float32 holds any number of classes.
+        own = torch.cat([logits.detach(), labels[:, None]], dim=1)
+        sizes = EpochPlan.share_sizes(size, self.group.world_size)
+        before = sum(sizes[: self.group.rank])
+        rows = self.group.all_gather_rows(own, sizes)
+        others = rows[:, :-1]
+        return torch.cat([others[:before], logits, others[before + len(logits) :]]), rows[:, -1].long()
+
     def _seed_generators(self) -> None:
         """Seed torch's generators for a step, so that dropout depends on no earlier step.
 
         Not by ``torch.manual_seed``, which also looks for devices that this training does not use: 0.15 ms.
         """
-        seed = step_seed(self.seed, self.step, rank=0)
+        seed = step_seed(self.seed, self.step, self.group.rank)
         torch.default_generator.manual_seed(seed)
         if self.precision.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -121,8 +149,8 @@ class EvaluationResult:
         top5: the share of samples whose class is among the five highest logits.
         f1: the mean over the classes.
         confusion: numbers of samples (true class, predicted class), int64 (num_classes, num_classes).
-        logits: float32 (N, num_classes), in the order of the data set.
-        labels: true classes, int64 (N,).
+        logits: float32 (N, num_classes), in the order of the data set; on other ranks than 0 there are none.
+        labels: true classes, int64 (N,), where there are logits.
     """
 
     loss: float
@@ -145,7 +173,8 @@ class Scores:
         self._confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self._in_top5 = torch.zeros((), dtype=torch.int64, device=device)
         self._loss = torch.zeros((), device=device)
-        self._outputs: list[tuple[Tensor, Tensor]] = []
+        no_logits = torch.zeros(0, num_classes, device=device)
+        self._outputs: list[tuple[Tensor, Tensor]] = [(no_logits, torch.zeros(0, dtype=torch.int64, device=device))]
 
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """Count a batch.
@@ -161,13 +190,15 @@ class Scores:
         self._loss += loss * len(labels)
         self._outputs.append((logits, labels))
 
-    def result(self) -> EvaluationResult:
-        """The metrics of all samples that were counted, of which there is at least one."""
+    def result(self, group: Group = _ALONE) -> EvaluationResult:
+        """Return the metrics of all samples that the ranks of a group counted; without any, they mean nothing."""
+        loss = self._loss.double()
+        group.sum([self._confusion, self._in_top5, loss])
         confusion = self._confusion.cpu()
-        count = int(confusion.sum())
-        logits, labels = (torch.cat(parts).cpu() for parts in zip(*self._outputs, strict=True))
+        count = max(1, int(confusion.sum()))
+        logits, labels = (group.gather_rows(torch.cat(parts)) for parts in zip(*self._outputs, strict=True))
         return EvaluationResult(
-            loss=self._loss.item() / count,
+            loss=loss.item() / count,
             accuracy=int(confusion.trace()) / count,
             top5=int(self._in_top5) / count,
             f1=macro_f1(confusion),
@@ -197,11 +228,10 @@ def evaluate(
     precision: Precision,
     advance: Callable[[], object],
     callback: Callback = _NO_CALLBACK,
-) -> EvaluationResult:
-    """Evaluate a module once on each batch, in evaluation mode.
+) -> Scores:
+    """Evaluate a module once on each batch, in evaluation mode. The ranks of a group evaluate a share each.
 
     Args:
-        batches: with at least one sample in total.
         advance: called after each batch.
     """
     module.eval()
@@ -217,7 +247,7 @@ def evaluate(
         scores.add(logits, labels, loss)
         callback.on_step_end()
         advance()
-    return scores.result()
+    return scores
 
 
 def _fetch(batches: Iterable[Batch], callback: Callback) -> Iterator[Batch]:

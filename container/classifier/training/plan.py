@@ -61,14 +61,15 @@ def nth_part(indices: np.ndarray, number: int, count: int) -> np.ndarray:
     return indices[number * len(indices) // count : (number + 1) * len(indices) // count]
 
 
-def in_order(num_samples: int, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield the indices of all samples in their own order, in batches of nearly equal sizes."""
-    count, indices = num_batches(num_samples, batch_size), np.arange(num_samples)
+def in_order(num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[np.ndarray]:
+    """Yield the indices of a rank's share of all samples in their own order, in batches of nearly equal sizes."""
+    indices = EpochPlan.share(np.arange(num_samples), rank, world_size)
+    count = num_batches(len(indices), batch_size)
     return (nth_part(indices, number, count) for number in range(count))
 
 
 def num_batches(num_samples: int, batch_size: int) -> int:
-    """Return the number of batches of :func:`in_order`."""
+    """Return the number of batches of at most this size."""
     return -(-num_samples // batch_size)
 
 
@@ -140,6 +141,11 @@ class EpochPlan:
     def share(indices: np.ndarray, rank: int, world_size: int) -> np.ndarray:
         """Return a rank's contiguous share of a batch, empty if there are fewer samples than ranks."""
         return nth_part(indices, rank, world_size)
+
+    @staticmethod
+    def share_sizes(num_samples: int, world_size: int) -> list[int]:
+        """Return the sizes of the shares of all ranks."""
+        return [(rank + 1) * num_samples // world_size - rank * num_samples // world_size for rank in range(world_size)]
 
 
 @lru_cache(maxsize=2)

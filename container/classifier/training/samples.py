@@ -243,6 +243,12 @@ class SampleTable(Sequence[Sample]):
         """Return the same photos on another host, where what is below ``base`` here is below ``to``."""
         return replace(self, root=to / self.root.relative_to(base))
 
+    def moved(self, base: Path, to: Path) -> "SampleTable":
+        """Return the same photos on another host, where what is below ``base`` here is below ``to``."""
+        root = to / self.root.relative_to(base)
+        files = [str(to / Path(file).relative_to(base)) for file in self.files]
+        return SampleTable(root, self.columns, files, self._rows, self._starts)
+
     def _row(self, index: int) -> int:
         return index if self.rows is None else int(self.rows[index])
 

@@ -5,25 +5,32 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 from torch import nn
 
 from classifier.training.augmentation import PRESETS
-from classifier.training.batches import Batch, BatchLoader, ImageLoader, load_in_order
+from classifier.training.batches import Batch, BatchLoader, ImageLoader
 from classifier.training.console import Progress
 from classifier.training.data import Data
 from classifier.training.features import FeatureLoader, compute_features, freeze_backbone, is_head_last
-from classifier.training.plan import num_batches
+from classifier.training.plan import EpochPlan, in_order
 from classifier.training.precision import Precision
 from classifier.training.samples import SampleTable
+from classifier.training.stopping import SharedStop
 from classifier.vision.artifact import Classifier
 from classifier.vision.preprocessing import Preprocessing
 
 
 class Stage(NamedTuple):
-    """A data set, and the module that turns its inputs into logits."""
+    """A data set, and the module that turns its inputs into logits.
+
+    Attributes:
+        is_shared: whether all ranks work on it; else rank 0 does alone, and the loader of the others is empty.
+    """
 
     module: nn.Module
     loader: BatchLoader
+    is_shared: bool = True
 
 
 class Stages(NamedTuple):
@@ -75,21 +82,27 @@ def frozen_stages(
     augmentation: str,
     precision: Precision,
     progress: Progress,
+    stop: SharedStop,
 ) -> Stages:
     """Train the head alone, on features that are computed once wherever every epoch would compute the same ones.
 
-    That is always so for ``validation``, and for ``train`` if photos are mirrored at most.
+    That is always so for ``validation``, and for ``train`` if photos are mirrored at most. Ranks compute a share of the
+    features each; with the features, an epoch is short enough for one rank.
     """
-    head = freeze_backbone(classifier.network)
+    head, group = freeze_backbone(classifier.network), stop.group
     stages = full_stages(classifier, data, loading, augmentation)._replace(trained=head)
     if not is_head_last(classifier, loading.preprocessing.crop):
         return stages
 
     def features(samples: SampleTable, *, mirrored: bool) -> Stage:
-        batches = load_in_order(loading.images(samples), loading.batch_size)
-        with progress.track("computing features", num_batches(len(samples), loading.batch_size)) as advance:
+        batch_size = max(EpochPlan.share_sizes(loading.batch_size, group.world_size))
+        # Without a share, an empty batch: its features have the same shape as those of the other ranks.
+        share = list(in_order(len(samples), batch_size, group.rank, group.world_size)) or [np.arange(0)]
+        batches = loading.images(samples).iterate(share, seed=0, epoch=0)
+        with stop.agreement(), progress.track("computing features", len(share)) as advance:
             computed = compute_features(classifier, _counted(batches, advance), precision, mirrored=mirrored)
-        return Stage(head, FeatureLoader(*computed, pin=loading.pin))
+        gathered = [group.gather_rows(tensor) for tensor in computed]
+        return Stage(head, FeatureLoader(*gathered, pin=loading.pin), is_shared=False)
 
     stages = stages._replace(validation=features(data.validation, mirrored=False))
     if augmentation in ("none", "flip"):

@@ -21,6 +21,7 @@ from classifier.training.checkpoints import (
     with_prefix,
 )
 from classifier.training.console import Console
+from classifier.training.group import Group
 from classifier.training.loop import EvaluationResult, Trainer
 from classifier.vision.models import load_tensors
 
@@ -37,6 +38,7 @@ _FREE = frozenset(
         "max_bad_images",
     )
 )
+_TRAINED = ("model/", "optimizer/", "loss")  # how the names of the tensors begin that every rank needs
 
 
 class Identity(BaseModel):
@@ -176,6 +178,19 @@ def unpack(checkpoint: Checkpoint, header: Header) -> TrainingState:
         best = BestEpoch(header.best, evaluation, below("best", checkpoint.tensors))
     callbacks = {name: to_bytes(content) for name, content in below("callbacks", checkpoint.tensors).items()}
     return TrainingState(checkpoint.position, header.last, best, callbacks)
+
+
+def share_checkpoint(found: tuple[Checkpoint, Header] | None, group: Group) -> tuple[Checkpoint, Header] | None:
+    """Return rank 0's checkpoint on every rank, since other hosts may have none; to the others goes what is trained."""
+    if group.is_alone:
+        return found
+    sent = group.broadcast(None if found is None else (found[0].position, found[0].header))
+    if sent is None:
+        return None
+    given = {} if found is None else found[0].tensors
+    trained = {name: tensor for name, tensor in given.items() if name.startswith(_TRAINED)}
+    tensors = group.broadcast_tensors(trained)
+    return found or (Checkpoint(*sent, tensors), Header.model_validate_json(sent[1]))
 
 
 def load_trainer(trainer: Trainer, checkpoint: Checkpoint, header: Header, *, step: int) -> None:

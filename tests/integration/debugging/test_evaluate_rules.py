@@ -1,6 +1,7 @@
 """``scripts/evaluate_rules.py`` on saved tensors in a folder and in S3."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,10 +35,23 @@ def bucket(monkeypatch: pytest.MonkeyPatch, moto_url: str) -> Iterator[str]:
 def test_findings_are_printed_and_written(diverging: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(diverging.folder), "--output", str(tmp_path / "findings.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    start = "fired    WeightUpdateRatio  step 0  "
+    assert lines[0] == "diagnosis: The learning rate is too high"
+    start = "resolved WeightUpdateRatio  step 0  "
     number = next(number for number, line in enumerate(lines) if line.startswith(start))
-    assert lines[number + 2].startswith("         Try: a smaller lr")
+    assert lines[number + 2].startswith("         fired ")
+    assert lines[number + 3].startswith("         Try: a smaller lr")
     assert {one.rule: one for one in read_findings(tmp_path / "findings.json")} == diverging.findings
+
+
+def test_report_of_a_training_is_rewritten(diverging: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.copytree(diverging.folder, tmp_path / "data" / "tensors").parent
+    (folder / "history.csv").write_text("epoch,train:loss,validation:loss\n1,2.0,1.0\n", encoding="utf-8")
+    damaged = sorted((folder / "tensors" / "events").rglob("*worker*"))[7]
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    assert main([str(folder / "tensors"), "--output", str(tmp_path / "findings.json")]) == 0
+    assert "skipped 1 damaged files\n" in capsys.readouterr().out
+    assert "The learning rate is too high" in (folder / "report.html").read_text(encoding="utf-8")
+    assert read_findings(folder / "debugger_findings.json") == read_findings(tmp_path / "findings.json")
 
 
 def test_single_rule_is_evaluated_with_its_own_parameters(

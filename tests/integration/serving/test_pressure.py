@@ -1,6 +1,7 @@
 """Slow, silent and hostile callers: none of them keeps others from being answered."""
 
 import io
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -108,6 +109,20 @@ def test_stalled_uploads_are_closed_for_a_ping_where_no_other_connection_is(
         connect().sendall(REQUEST[:200])
     time.sleep(1.2)
     assert small_server.ping() == 200
+
+
+def test_ping_does_not_wait_for_the_requests_that_arrived_before_it(server: ServerProcess) -> None:
+    with ExitStack() as stack:
+        with server.paused():
+            crowd = [stack.enter_context(server.connect()) for _ in range(300)]
+            for sock in crowd:
+                sock.sendall(REQUEST)
+            ping = stack.enter_context(server.connect())
+            ping.sendall(head(method="GET", target="/ping"))
+        assert read_reply(ping).status == 200
+        answered, _, _ = select.select(crowd, [], [], 0)
+        assert len(answered) < 20
+        assert {read_reply(sock).status for sock in crowd} == {200, 503}
 
 
 def test_unfinished_headers_do_not_delay_pings(server: ServerProcess) -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,19 @@ from torch import nn
 from classifier.callbacks import Mode
 from classifier.contract.findings import Finding
 from classifier.debugging.debugger import Debugger, with_class_names
+from classifier.debugging.evaluation import RULES, RuleEvaluator
 from classifier.debugging.hook import close_hook, open_hook
-from classifier.debugging.library import ModeKeys, create_trial
+from classifier.debugging.library import ModeKeys, create_trial, isolated
+from classifier.debugging.records import write_step
 from classifier.debugging.settings import DebuggerSettings
+from classifier.debugging.tensors import open_trial
 from classifier.errors import Stopped
 from support.debugged import Run, debugged, network, points, record_losses, train
+
+with isolated():
+    from smdebug.core.writer import FileWriter
+    from smdebug.exceptions import NoMoreData
+    from smdebug.rules import invoke_rule
 
 
 def collection(name: str, **parameters: str) -> dict[str, Any]:
@@ -237,3 +246,104 @@ def test_tensors_after_the_last_step_are_removed_when_a_training_goes_on(tmp_pat
     hook.on_step_end()
     assert hook.steps() == {"GLOBAL": 2, "TRAIN": 1, "EVAL": 0}
     close_hook(hook)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float32(0.5),
+        np.arange(300, dtype=np.int64),
+        np.zeros((2, 3), dtype=np.float64),
+        np.ones((1, 2, 3), dtype=np.uint8),
+        np.array([True, False]),
+    ],
+)
+def test_files_of_a_step_have_the_bytes_that_smdebug_writes(tmp_path: Path, value: Any) -> None:
+    """In one fixed moment; smdebug's files begin with a record of the format's version, ours as its index says."""
+    tensors = [("Net_fc.weight", np.asarray(value)), ("smdebug/reductions/mean/Net_fc.weight", np.array(1.5))]
+    written_s = write_step(tmp_path / "ours", 1234, "worker_0", (ModeKeys.EVAL, 130), tensors)
+    writer = FileWriter(trial_dir=str(tmp_path / "theirs"), step=1234, worker="worker_0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numpy's, for smdebug
+        for name, one in tensors:
+            writer.write_tensor(one, name, mode=ModeKeys.EVAL, mode_step=130, timestamp=written_s)
+    writer.close()
+    ours, theirs = (
+        sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in ("ours", "theirs")
+    )
+    assert [path.relative_to(tmp_path / "ours") for path in ours] == [
+        path.relative_to(tmp_path / "theirs") for path in theirs
+    ]
+    assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+
+
+def test_reductions_equal_those_of_numpy(tmp_path: Path) -> None:
+    weights = {"CollectionName": "weights", "CollectionParameters": {"save_interval": "1", "save_raw_tensor": "True"}}
+    weights["CollectionParameters"]["reductions"] = "mean,variance,abs_mean,abs_max,l2_norm"
+    run = debugged(tmp_path, network(), {"CollectionConfigurations": [weights]}, epochs=1, steps=2)
+    tensor = run.trial.tensor("Sequential_0.weight")
+    value = tensor.value(0)
+    expected = {
+        ("mean", False): value.mean(),
+        ("variance", False): value.var(),
+        ("mean", True): np.abs(value).mean(),
+        ("max", True): np.abs(value).max(),
+        ("l2", False): np.linalg.norm(value),
+    }
+    found = {(name, absolute): tensor.reduction_value(0, name, abs=absolute) for name, absolute in expected}
+    assert found == {key: pytest.approx(float(figure), rel=1e-5) for key, figure in expected.items()}
+
+
+@pytest.mark.parametrize("damage", ["event", "empty event", "no event", "index", "empty index"])
+def test_damaged_files_are_skipped_and_counted(tmp_path: Path, damage: str) -> None:
+    run = record_losses(tmp_path, [("train", 1 - 0.01 * step) for step in range(30)])
+    files = sorted((run.folder / ("index" if "index" in damage else "events")).rglob("*worker*"))
+    content = b"" if "empty" in damage else files[9].read_bytes()[:40]
+    if damage == "no event":
+        files[9].unlink()
+    else:
+        files[9].write_bytes(content)
+    evaluator = RuleEvaluator(open_trial(str(run.folder)))
+    findings = {finding.rule: finding for finding in evaluator.finish()}
+    assert evaluator.tensors.damaged == {9}
+    assert len(evaluator.curves.training) == 29
+    assert findings["StalledTrainingRule"].outcome == "quiet"
+    assert findings["LossNotDecreasing"].outcome == "quiet"
+
+
+def test_smdebugs_readers_end_by_themselves_also_on_the_platform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the platform, which sets this variable, smdebug leaves the mark of the end to it."""
+    monkeypatch.setenv("TRAINING_JOB_NAME", "job")
+    run = debugged(tmp_path, network(), epochs=1, steps=4)
+    trial: Any = create_trial(str(run.folder))
+    trial._training_end_delay_refresh = 0
+    rule = RULES["VanishingGradient"](trial)
+    with pytest.raises(NoMoreData):
+        invoke_rule(rule)
+    assert trial.loaded_all_steps
+
+
+def test_killed_training_leaves_findings(tmp_path: Path) -> None:
+    """Those of the epochs so far: a kill ends the training without a last call."""
+
+    class Killed(Debugger):
+        def on_train_end(self) -> None:
+            """Not reached."""
+
+    settings = DebuggerSettings(folder=tmp_path / "tensors")
+    train(Killed(settings, tmp_path / "data", lambda _: None), network(), lr=50.0, epochs=2)
+    findings = Run(settings.folder, tmp_path / "data").findings
+    assert findings["LossNotDecreasing"].outcome == "fired"
+    assert json.loads((tmp_path / "data" / "debugger.json").read_text(encoding="utf-8"))["diagnosis"]
+
+
+def test_weights_that_are_zero_by_design_have_no_update_ratio(tmp_path: Path) -> None:
+    module = network()
+    with torch.no_grad():
+        module.get_parameter("2.weight").zero_()
+    run = debugged(tmp_path, module, epochs=1)
+    assert run.trial.tensor("update_ratio/Sequential_2").steps()[0] == 1
+    alarms = {name for name, finding in run.findings.items() if finding.outcome in ("fired", "resolved")}
+    assert not alarms & {"AllZero", "VanishingGradient", "WeightUpdateRatio"}

@@ -156,3 +156,19 @@ def test_only_every_hundredth_step_after_10_000_is_written(tmp_path: Path, timel
     timeline.flush()
     (path,) = tmp_path.rglob("*_pythontimeline.json")
     assert path.read_text().count('"dur"') == 10_000 + 100
+
+
+def test_disturbed_steps_are_left_out_with_the_time_until_the_next(timeline: Timeline) -> None:
+    timer, began_s = StepTimer(HostClock(), timeline), time.perf_counter()
+    timer.begin_pass("train", 1)
+    for number in range(4):
+        timer.begin_step()
+        if number == 2:
+            timer.disturb()
+        timer.end_step(is_usual=True)
+        time.sleep(0.3 if number == 2 else 0.0)
+    timer.end_pass()
+    assert timer.table().number.tolist() == [0, 1, 3]
+    assert timer.num_disturbed == 1
+    assert timer.disturbed_s >= 0.3
+    assert timer.passes_s["train"] <= time.perf_counter() - began_s - timer.disturbed_s

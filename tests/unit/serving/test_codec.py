@@ -312,6 +312,11 @@ def test_a_large_body_of_escapes_is_rejected_before_it_is_parsed(name: str) -> N
         decode(HOSTILE[name])
 
 
+def test_a_long_number_is_rejected_before_it_is_parsed() -> None:
+    with pytest.raises(TooLargeError, match="a number of more than 262,144 digits"):
+        decode(HOSTILE["a long number"])
+
+
 def test_large_bodies_are_parsed_one_at_a_time() -> None:
     with json_photos.parsing_large:
         assert decode(json.dumps(instance()).encode()).single

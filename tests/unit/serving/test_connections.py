@@ -1,9 +1,11 @@
 """The transport: no client waits for a slow one, every request is answered, and hostile ones cost little."""
 
+import gc
 import itertools
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -476,3 +478,27 @@ def wait_until(condition: Callable[[], bool]) -> None:
             return
         threading.Event().wait(0.02)
     raise AssertionError("not in time")
+
+
+def test_memory_is_returned_every_ten_seconds_while_no_request_is_in_progress() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    settings, admission, times = ServerSettings(), Admission(), [0.0]
+    adapter = Adapter(App(), settings, admission)
+    connections = Connections(settings, adapter, admission, Telemetry(), 10, clock=lambda: times[0])
+    gc.disable()
+    try:
+        garbage = weakref.ref(Cycle())
+        times[0] = 9.0
+        connections.sweep()
+        assert garbage() is not None
+        times[0], admission.num_in_flight = 11.0, 1
+        connections.sweep()
+        assert garbage() is not None
+        admission.num_in_flight = 0
+        connections.sweep()
+        assert garbage() is None
+    finally:
+        gc.enable()

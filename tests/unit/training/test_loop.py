@@ -55,7 +55,7 @@ def train(trainer: Trainer, batches: list[Batch], epochs: int) -> list[float]:
 
 
 def evaluate_all(module: nn.Module, batches: list[Batch], num_classes: int = 3) -> EvaluationResult:
-    return evaluate(module, batches, num_classes=num_classes, precision=FULL, advance=lambda: None)
+    return evaluate(module, batches, num_classes=num_classes, precision=FULL, advance=lambda: None).result()
 
 
 @pytest.fixture

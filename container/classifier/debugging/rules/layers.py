@@ -299,7 +299,8 @@ class WeightUpdateRatio(PlainRule):
             most = max(large.values())
             return f"a step changes the weights by up to {most:.3g} times their size: {listing(list(large))}"
         small = {name: ratio for name, ratio in ratios.items() if ratio < self.parameters.small_threshold}
-        if small:
+        # Zero-initialized layers let the others begin to learn at the second step.
+        if small and not (self.tensors.facts.matrices and self.tensors.training_step(step) == 0):
             least = min(small.values())
             return f"a step changes the weights only by {least:.2g} of their size: {listing(list(small))}"
         return None
