@@ -28,7 +28,8 @@ from classifier.training.loop import Trainer
 from classifier.training.optimization import build_optimizer, build_schedule
 from classifier.training.plan import NUM_DRAWS, EpochPlan
 from classifier.training.precision import Precision
-from classifier.training.scan import Sample, scan_channel
+from classifier.training.samples import SampleTable
+from classifier.training.scan import scan_channel
 from classifier.vision.artifact import Classifier
 from classifier.vision.models import build
 from classifier.vision.preprocessing import Preprocessing
@@ -63,7 +64,7 @@ class Target:
         names = ("train", "validation", "test")
         return {**{name: self.photos / name for name in names}, "pretrained": self.weights}
 
-    def samples(self, executor: Executor, channel: str = "train") -> list[Sample]:
+    def samples(self, executor: Executor, channel: str = "train") -> SampleTable:
         """The photos of a channel."""
         return scan_channel(list_channel(channel, self.photos / channel), executor, lambda: None).samples
 
@@ -221,11 +222,11 @@ def synthetic_batch(target: Target, size: int, side: int = 224, num_classes: int
 
 
 def real_batches(
-    target: Target, samples: list[Sample], executor: Executor, threads: int, size: int, preset: str = "standard"
+    target: Target, samples: SampleTable, executor: Executor, threads: int, size: int, preset: str = "standard"
 ) -> Iterator[Batch]:
     """Yield batches of photos read from their files, without an end."""
     loader = ImageLoader(
-        samples * (-(-2 * size // len(samples))),
+        samples.select(np.arange(max(len(samples), 2 * size)) % len(samples)),
         Preprocessing(resize=256, crop=224),
         PRESETS[preset],
         executor,

@@ -243,12 +243,6 @@ class SampleTable(Sequence[Sample]):
         """Return the same photos on another host, where what is below ``base`` here is below ``to``."""
         return replace(self, root=to / self.root.relative_to(base))
 
-    def moved(self, base: Path, to: Path) -> "SampleTable":
-        """Return the same photos on another host, where what is below ``base`` here is below ``to``."""
-        root = to / self.root.relative_to(base)
-        files = [str(to / Path(file).relative_to(base)) for file in self.files]
-        return SampleTable(root, self.columns, files, self._rows, self._starts)
-
     def _row(self, index: int) -> int:
         return index if self.rows is None else int(self.rows[index])
 
@@ -263,6 +257,12 @@ class SampleTable(Sequence[Sample]):
         names, selection = self.columns.names, 0 if self.rows is None else self.rows.nbytes
         arrays = self.columns.arrays().values()
         return names.blob.nbytes + names.ends.nbytes + sum(array.nbytes for array in arrays) + selection
+
+    def copied_amount(self) -> tuple[int, int]:
+        """Return the number of photos that have local copies on any host, and their bytes."""
+        rows = slice(None) if self.rows is None else self.rows
+        is_copied = self.columns.copied[rows] >= 0
+        return int(is_copied.sum()), int(self.columns.sizes[rows][is_copied].sum(dtype=np.int64))
 
     def labels_of(self, indices: np.ndarray) -> np.ndarray:
         """Return the labels of some photos, int32 (N,)."""

@@ -63,10 +63,10 @@ class _Check(NamedTuple):
 
 
 class Share(NamedTuple):
-    """One of ``count`` parts of a channel, which are checked by different ranks."""
+    """One of ``num_shares`` parts of a channel, which different ranks check."""
 
     number: int = 0
-    count: int = 1
+    num_shares: int = 1
 
 
 def scan_channel(

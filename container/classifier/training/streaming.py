@@ -23,16 +23,17 @@ class LocalCopies(os.PathLike[str]):
 
     Args:
         max_bytes: photos beyond are not copied; half of the free disk space unless given.
+        num_ranks: of this host, which share that half.
     """
 
-    def __init__(self, max_bytes: int | None = None) -> None:
+    def __init__(self, max_bytes: int | None = None, num_ranks: int = 1) -> None:
         self.folder = tempfile.gettempdir()
-        self.num_photos = self.num_bytes = 0
-        self.is_full = False
+        self._num_bytes = 0
+        self._is_full = False
         with tempfile.TemporaryFile(dir=self.folder) as file:
             self._descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._descriptor)
-        self._max_bytes = shutil.disk_usage(self.folder).free // 2 if max_bytes is None else max_bytes
+        self._max_bytes = shutil.disk_usage(self.folder).free // 2 // num_ranks if max_bytes is None else max_bytes
         self._lock = Lock()
 
     def __fspath__(self) -> str:
@@ -44,28 +45,21 @@ class LocalCopies(os.PathLike[str]):
         path = os.fspath(self)
         return _OtherCopies.find, (path, _identify(path))
 
-    def __str__(self) -> str:
-        """Describe the copies."""
-        amount = f"{self.num_photos:,} photos ({self.num_bytes / 1e9:.1f} GB)"
-        copied = f"{amount} copied to {self.folder} as they were checked"
-        return f"{copied}; the disk has no room for the others, which every epoch fetches" if self.is_full else copied
-
     def add(self, data: bytes) -> int:
         """Copy a photo, and return where it begins in the file; -1 if there is no room."""
         with self._lock:
-            offset = self.num_bytes
-            if self.is_full or offset + len(data) > self._max_bytes:
-                self.is_full = True
+            offset = self._num_bytes
+            if self._is_full or offset + len(data) > self._max_bytes:
+                self._is_full = True
                 return -1
             try:
                 written = os.pwrite(self._descriptor, data, offset)
             except OSError:
                 written = -1
             if written < len(data):  # the disk is full
-                self.is_full = True
+                self._is_full = True
                 return -1
-            self.num_bytes += len(data)
-            self.num_photos += 1
+            self._num_bytes += len(data)
             return offset
 
 
@@ -112,6 +106,8 @@ class WindowReader:
     def prepare(self, indices: np.ndarray) -> Callable[[int], bytes]:
         """Start to read the windows of these photos and the next one, and return a function that reads one of them."""
         needed = np.unique(self._window_of[indices]).tolist()
+        if not needed:
+            return self._samples.read
         for number in [*needed, *([needed[-1] + 1] if self._executor else [])]:
             if number not in self._windows and number < len(self._ends):
                 self._windows[number] = self._submit(number)
