@@ -93,13 +93,17 @@ def _cpu_flags() -> frozenset[str]:
         return frozenset()
 
 
+def hides_gpus(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether ``CUDA_VISIBLE_DEVICES`` hides all GPUs: it is empty, or -1, as many programs set it."""
+    return environment.get("CUDA_VISIBLE_DEVICES", "unset") in ("", "-1")
+
+
 def has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether an NVIDIA GPU is visible, by its device files, since torch takes seconds to import.
 
-    ``/proc/driver/nvidia`` does not count: a container that was given no GPU sees it, too. An empty
-    ``CUDA_VISIBLE_DEVICES`` hides all GPUs.
+    ``/proc/driver/nvidia`` does not count: a container that was given no GPU sees it, too.
     """
-    if environment.get("CUDA_VISIBLE_DEVICES") == "":
+    if hides_gpus(environment):
         return False
     return GPU_DEVICE.exists() or any(GPU_DEVICE.parent.glob("nvidia[0-9]*"))
 
@@ -127,6 +131,8 @@ def tune_malloc(workload: Literal["training", "serving"]) -> None:
 
 def num_gpus(environment: Mapping[str, str] = os.environ) -> int:
     """Return the number of visible NVIDIA GPUs, by their device files, since torch takes seconds to import."""
+    if hides_gpus(environment):
+        return 0
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     found = sum(1 for path in GPU_DEVICE.parent.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit())
     return found if visible is None else min(found, sum(1 for one in visible.split(",") if one.strip()))

@@ -2,8 +2,9 @@
 
   BEFORE=/path/to/checkout make bench-serve
 
-Both serve the same artifact with the same dependencies if the other checkout has no .venv, and stay up together; they
-are measured in turn, each first in every other round. A ratio is the median of the rounds' ratios.
+Both serve the same artifact with the same dependencies if the other checkout has no .venv. Every round starts both
+anew, since two servers of one program differ from start to start, and measures them in turn, each first in every other
+round. A ratio is the median of the rounds' ratios.
 """
 
 import io
@@ -27,24 +28,23 @@ SMALL_BYTES = 680
 
 @dataclass
 class Measured:
-    """One checkout's running server: requests per second of each round by body, and the times of all pings."""
+    """One checkout: requests per second of each round by body, and percentiles of its pings."""
 
-    side: Side
     rates: dict[str, list[float]] = field(default_factory=dict)
-    pings_ms: list[float] = field(default_factory=list)
+    pings_ms: list[list[float]] = field(default_factory=list)
 
-    def measure(self, loads: dict[str, Load]) -> None:
-        """Add a round.
+    def measure(self, side: Side, loads: dict[str, Load]) -> None:
+        """Add a round with a running server.
 
         Raises:
             SystemExit: a request failed.
         """
         for name, load in loads.items():
-            rate = load.run(self.side.port, CONNECTIONS)
+            rate = load.run(side.port, CONNECTIONS)
             if rate.num_errors or not rate.per_s:
-                sys.exit(f"{self.side.name} had errors or no responses; see its log, or use an idle machine")
+                sys.exit(f"{side.name} had errors or no responses; see its log, or use an idle machine")
             self.rates.setdefault(name, []).append(rate.per_s)
-        self.pings_ms += pings_under(self.side.load, self.side.port, SATURATING)
+        self.pings_ms.append(pings_under(side.load, side.port, SATURATING))
 
 
 def compare_checkouts(base: Path, before: Path, photo: bytes, seconds: float, rounds: int) -> dict[str, float]:
@@ -71,12 +71,13 @@ def compare_checkouts(base: Path, before: Path, photo: bytes, seconds: float, ro
         Contender("ours", lambda: _launch(base, base / "ours.log"), "/ping", jpeg),
         Contender("before", lambda: _launch(base, base / "before.log", before), "/ping", jpeg),
     )
-    with ExitStack() as stack:
-        ours, theirs = (Measured(stack.enter_context(running(one))) for one in contenders)
-        for number in range(rounds):
-            for one in (ours, theirs)[:: -1 if number % 2 else 1]:
-                one.measure(loads)
-    return _report(ours, theirs, rounds)
+    measured = [Measured() for _ in contenders]
+    for number in range(rounds):
+        with ExitStack() as stack:
+            sides = [stack.enter_context(running(one)) for one in contenders]
+            for one, side in list(zip(measured, sides, strict=True))[:: -1 if number % 2 else 1]:
+                one.measure(side, loads)
+    return _report(*measured)
 
 
 def make_small_photo() -> bytes:
@@ -99,20 +100,25 @@ def _launch(base: Path, log: Path, checkout: Path | None = None) -> Running:
     return server.process, server.port
 
 
-def _report(ours: Measured, before: Measured, rounds: int) -> dict[str, float]:
+def _report(ours: Measured, before: Measured) -> dict[str, float]:
     ratios = {}
     print(f"\n{'':<34} {'ours':>9} {'before':>9} {'ours ÷ before':>14}")
     for name, rates in ours.rates.items():
         ratios[name] = median(mine / other for mine, other in zip(rates, before.rates[name], strict=True))
         print(f"{name:<34} {median(rates):>9.1f} {median(before.rates[name]):>9.1f} {ratios[name]:>14.3f}")
     for title, percentile in (("median", 50), ("p99", 99)):
-        mine, other = (float(np.percentile(one.pings_ms, percentile)) for one in (ours, before))
+        pairs = [
+            [float(np.percentile(pings, percentile)) for pings in round_]
+            for round_ in zip(ours.pings_ms, before.pings_ms, strict=True)
+        ]
+        mine, other = (median(column) for column in zip(*pairs, strict=True))
         name = f"{title} of /ping in ms"
-        ratios[name] = mine / other
+        ratios[name] = median(one / two for one, two in pairs)
         print(f"{name:<34} {mine:>9.1f} {other:>9.1f} {ratios[name]:>14.3f}")
+    num_pings = [sum(map(len, one.pings_ms)) for one in (ours, before)]
     print(
-        f"{rounds} rounds at {CONNECTIONS} connections; "
-        f"{len(ours.pings_ms)} and {len(before.pings_ms)} pings at {SATURATING} connections with the JPEG"
+        f"{len(ours.pings_ms)} starts of each, at {CONNECTIONS} connections; "
+        f"{num_pings[0]} and {num_pings[1]} pings at {SATURATING} connections with the JPEG"
     )
     return ratios
 

@@ -6,8 +6,9 @@
 ResNet-18 from scratch at 224 pixels, 32 photos a step, SGD, random crops and mirror images, JPEGs of 500 × 375 pixels.
 Each side is a process of two epochs with validation; its second epoch is compared, and the time from start to end.
 The recipe has the better of no worker process and one a core. Ours is also measured in fp32, as the recipe computes.
-A ratio is the median of the rounds' ratios, since a machine's speed drifts. Then comes what checkpoints cost
-(checkpoint_cost.py). Written to .bench/train.json, too.
+So are one and two ranks of one thread each, to be compared with one rank of two threads: the arithmetic is the same,
+and the difference is what the ranks exchange. A ratio is the median of the rounds' ratios, since a machine's speed
+drifts. Then comes what checkpoints cost (checkpoint_cost.py). Written to .bench/train.json, too.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from support.drawing import SHAPES, draw_photo
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PHOTOS = {"train": 384, "validation": 96}
 EPOCHS, BATCH_SIZE, LR = 2, 32, 0.02
+TWO_THREADS, ONE_THREAD, TWO_RANKS = "one rank of two threads", "one rank of one thread", "two ranks of one thread"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ def main() -> None:
         sides: dict[str, Side] = {
             "ours": lambda: ours(base, "auto"),
             "ours, fp32": lambda: ours(base, "fp32"),
+            TWO_THREADS: lambda: ours(base, "fp32", num_threads=2),
+            ONE_THREAD: lambda: ours(base, "fp32", num_threads=1),
+            TWO_RANKS: lambda: ours(base, "fp32", num_threads=1, num_ranks=2),
             f"torchvision's recipe, {workers} workers": lambda: recipe(base, workers),
         }
         rounds = [{side: run() for side, run in sides.items()} for _ in range(options.rounds)]
@@ -82,8 +87,10 @@ def write_photos(folder: Path, count: int, seed: int) -> None:
         path.write_bytes(buffer.getvalue())
 
 
-def ours(base: Path, precision: str) -> Time:
+def ours(base: Path, precision: str, *, num_threads: int | None = None, num_ranks: int = 1) -> Time:
+    """Train with torch's and the decoder's threads of each rank; None leaves their number to `train`."""
     paths = Paths(base / "opt_ml")
+    threads = {} if num_threads is None else {"OMP_NUM_THREADS": str(num_threads)}
     hyperparameters = {
         "model": "resnet18",
         "pretrained": "false",
@@ -95,9 +102,11 @@ def ours(base: Path, precision: str) -> Time:
         "scheduler": "constant",
         "precision": precision,
         "optimize_for_cpu": "false",
+        "ranks_per_host": str(num_ranks),
+        "num_workers": "auto" if num_threads is None else str(num_threads),
     }
     lay_out(paths.base, {channel: base / "data" / channel for channel in NUM_PHOTOS}, hyperparameters)
-    total_s, log = run([Path(sys.executable).with_name("train")], {"SAGEMAKER_BASE_DIR": str(paths.base)})
+    total_s, log = run([Path(sys.executable).with_name("train")], {"SAGEMAKER_BASE_DIR": str(paths.base), **threads})
     return Time(float(re.findall(r"^epoch .* ([\d.]+) s", log, re.MULTILINE)[-1]), total_s)
 
 
@@ -131,12 +140,14 @@ def show(rounds: list[dict[str, Time]]) -> None:
         epoch_s = median(one[name].epoch_s for one in rounds)
         total_s = median(one[name].total_s for one in rounds)
         print(f"{name:<36} {epoch_s:>8.2f} {num_photos / epoch_s:>9.1f} {total_s:>8.1f}")
-    fast, same, other = names
+    fast, same, *_, other = names
     figures = {
         "vs_recipe": median(one[other].epoch_s / one[fast].epoch_s for one in rounds),
         "vs_recipe_fp32": median(one[other].epoch_s / one[same].epoch_s for one in rounds),
         "vs_recipe_total": median(one[other].total_s / one[fast].total_s for one in rounds),
     }
+    for name, before in (("ranks_2_vs_2_threads", TWO_THREADS), ("ranks_2_vs_1", ONE_THREAD)):
+        figures[name] = median(one[before].epoch_s / one[TWO_RANKS].epoch_s for one in rounds)
     cost = checkpoint_cost.measure(len(rounds), 12)
     checkpoint_cost.show(cost)
     figures |= cost.shares(Hyperparameters().checkpoint_interval_s)

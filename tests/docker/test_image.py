@@ -58,7 +58,7 @@ def test_labels_and_port_of_the_platform(settings: dict[str, Any]) -> None:
 def test_driver_is_requested_and_output_unbuffered(settings: dict[str, Any]) -> None:
     environment = dict(pair.split("=", 1) for pair in settings["Config"]["Env"])
     assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
-    assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility,video"
     assert environment["PYTHONUNBUFFERED"] == "1"
 
 

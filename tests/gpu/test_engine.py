@@ -35,7 +35,7 @@ def write(folder: Path, architecture: str, side: int) -> Path:
     names = [f"class-{number}" for number in range(NUM_CLASSES)]
     manifest = ModelManifest(
         architecture=architecture,
-        classes=[ClassLabel(folder=name, label=name, class_name=name) for name in names],
+        classes=tuple(ClassLabel(folder=name, label=name, class_name=name) for name in names),
         preprocessing=preprocessing,
         hyperparameters=Hyperparameters().model_dump(),
         data_fingerprint="",
@@ -115,8 +115,8 @@ def reserved_by(folder: Path, buckets: tuple[int, ...]) -> int:
 def _open_with(folder: Path, manifest: ModelManifest, buckets: tuple[int, ...]) -> TorchEngine:
     device = torch.device("cuda", 0)
     torch.backends.cudnn.benchmark = True
-    classifier, _ = artifact.load(folder, device)
     with torch.cuda.stream(cuda._capture_stream(device)):
+        classifier, _ = artifact.load(folder, device)
         return TorchEngine(classifier, device=device, side=manifest.preprocessing.crop, buckets=buckets)
 
 

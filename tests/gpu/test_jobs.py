@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from classifier.profiling.system import open_gpus
-from classifier.training.data import load_data  # noqa: F401 - imports torchvision before the clock starts
 from launch.local.opt_ml import lay_out
 from support.gpu import (
     DETERMINISTIC,
@@ -54,14 +53,14 @@ def job(target: Target, **changes: str) -> dict[str, str]:
 def profiled(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Program:
     """A training with the profiler, in the format that suits the device."""
     folder = tmp_path_factory.mktemp("profiled") / "opt_ml"
-    return run_train(folder, target.channels(), **job(target, profile="true"))
+    return run_train(folder, target.channels(), job(target, profile="true"))
 
 
 @pytest.fixture(scope="module")
 def plain(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Program:
     """The same training without the profiler."""
     folder = tmp_path_factory.mktemp("plain") / "opt_ml"
-    return run_train(folder, target.channels(), **job(target))
+    return run_train(folder, target.channels(), job(target))
 
 
 def best_epoch_s(program: Program) -> float:

@@ -33,8 +33,8 @@ def first_line(platform: Platform) -> str:
 KNOWN = (
     "model, pretrained, freeze, image_size, epochs, batch_size, lr, scheduler, warmup_epochs, optimizer, momentum, "
     "weight_decay, eps, precision, augmentation, label_smoothing, class_weights, early_stopping_patience, best_metric, "
-    "validation_split, truncated_images, max_bad_images, num_workers, optimize_for_cpu, checkpoint_interval_s, debug, "
-    "debug_stop, profile, seed"
+    "validation_split, truncated_images, max_bad_images, num_workers, optimize_for_cpu, cpu_engine, "
+    "checkpoint_interval_s, debug, debug_stop, profile, seed"
 )
 
 HYPERPARAMETERS = [
@@ -130,6 +130,23 @@ def test_memory_that_is_too_small(
     assert re.fullmatch(
         "ConfigError: the (GPU|machine)'s memory is too small for batch_size=8 of image_size=32 with squeezenet1_1: "
         "lower one of them, or choose a larger instance type",
+        first_line(platform),
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch has a GPU")
+def test_gpu_that_torch_does_not_see(
+    platform: Platform, image_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    version = tmp_path / "version"
+    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Tue Jul 29 2025\n")
+    monkeypatch.setattr("classifier.contract.driver._VERSION_FILE", version)
+    platform.lay_out({"train": image_folder})
+    resources = {"current_host": "algo-1", "hosts": ["algo-1"], "current_instance_type": "ml.g5.xlarge"}
+    platform.write_config("resourceconfig.json", json.dumps(resources))
+    assert re.fullmatch(
+        r"ConfigError: this host has a GPU, and torch \S+ can't use it: \S.*\. On your own machine, start the "
+        "container with --gpus all; to run on the CPU, set CUDA_VISIBLE_DEVICES to an empty string",
         first_line(platform),
     )
 

@@ -145,7 +145,7 @@ FAULTS = (
     Setting("weights × 6", "initialization", _PLAIN, weights=_scaled(6)),
     Setting("weights × 0.1", "initialization", _PLAIN, weights=_scaled(0.1)),
     Setting("constant weights", "initialization", _PLAIN, weights=_constant),
-    Setting("dead ReLUs", "dead ReLUs", _PLAIN, weights=_dead),
+    Setting("dead ReLUs", "dead ReLUs", {**_PLAIN, "epochs": "2"}, weights=_dead),
     Setting("saturated sigmoids", "saturation", {"model": "efficientnet_b0", "epochs": "4"}, weights=_saturated),
     Setting("20 photos", "memorizing", {**_BIG, "epochs": "25", "augmentation": "none"}, write_few),
     Setting("classes 42:1", "imbalance", {**_BIG, "epochs": "3"}, lambda f: write_photos(f, train=(84, 84, 2))),
@@ -156,13 +156,15 @@ FAULTS = (
 )
 
 _GENTLE = {"lr": "0.0003"}
+# Enough steps for the statistics of batch normalization, of which a batch of 32 pixels gives a few values.
+_LONGER = {"lr": "0.0005", "epochs": "20"}
 HEALTHY = (
     Setting("resnet18", None, {"model": "resnet18"}),
     Setting("resnet18, SGD", None, {"model": "resnet18", "optimizer": "sgd", "lr": "0.02"}),
     Setting("resnet18, pretrained", None, {"model": "resnet18", **_GENTLE}, weights=lambda _: None),
-    Setting("mobilenet_v3_small", None, {"model": "mobilenet_v3_small"}),
-    Setting("mobilenet_v3_small, pretrained", None, {"model": "mobilenet_v3_small"}, weights=lambda _: None),
-    Setting("efficientnet_b0", None, {"model": "efficientnet_b0"}),
+    Setting("mobilenet_v3_small", None, {"model": "mobilenet_v3_small", **_LONGER}),
+    Setting("mobilenet_v3_small, pretrained", None, {"model": "mobilenet_v3_small", **_LONGER}, weights=lambda _: None),
+    Setting("efficientnet_b0", None, {"model": "efficientnet_b0", **_LONGER}),
     Setting("vit_b_32", None, {"model": "vit_b_32", "lr": "0.0001", "epochs": "3"}),
     Setting("convnext_tiny", None, {"model": "convnext_tiny", "lr": "0.0002"}),
     Setting("swin_t", None, {"model": "swin_t", "lr": "0.0002"}),

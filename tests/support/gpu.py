@@ -64,9 +64,10 @@ class Target:
         names = ("train", "validation", "test")
         return {**{name: self.photos / name for name in names}, "pretrained": self.weights}
 
-    def samples(self, executor: Executor, channel: str = "train") -> SampleTable:
-        """The photos of a channel."""
-        return scan_channel(list_channel(channel, self.photos / channel), executor, lambda: None).samples
+    def samples(self, executor: Executor, channel: str = "train", *, at_most: int | None = None) -> SampleTable:
+        """The photos of a channel, or the first of them."""
+        samples = scan_channel(list_channel(channel, self.photos / channel), executor, lambda: None).samples
+        return samples.select(np.arange(min(len(samples), at_most or len(samples))))
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -142,11 +143,9 @@ def finish(process: subprocess.Popen[str], base: Path, *, timeout_s: float = 540
     return Program(Paths(base), process.returncode, log, time.monotonic() - begun)
 
 
-def run_train(
-    base: Path, channels: Mapping[str, Path], config: Mapping[str, object] | None = None, **hyperparameters: str
-) -> Program:
+def run_train(base: Path, channels: Mapping[str, Path], hyperparameters: Mapping[str, str]) -> Program:
     """Lay out a job and run ``train``, which has to succeed."""
-    lay_out(base, channels, hyperparameters, config=config)
+    lay_out(base, channels, hyperparameters)
     program = finish(start_train(base), base)
     assert program.exit_code == 0, program.log
     return program
@@ -226,7 +225,7 @@ def real_batches(
 ) -> Iterator[Batch]:
     """Yield batches of photos read from their files, without an end."""
     loader = ImageLoader(
-        samples.select(np.arange(max(len(samples), 2 * size)) % len(samples)),
+        samples.select(np.resize(np.arange(len(samples)), max(len(samples), 2 * size))),
         Preprocessing(resize=256, crop=224),
         PRESETS[preset],
         executor,
@@ -243,11 +242,11 @@ def images_per_s(target: Target, trainer: Trainer, batches: Iterator[Batch], ste
     trainer.module.train()
     callback = Callback()
     for batch in islice(batches, warm_ups):
-        trainer._train_step(batch, callback)
+        trainer._train_step(batch, callback, len(batch.labels))
     target.synchronize()
     begun, images = time.perf_counter(), 0
     for batch in islice(batches, steps):
-        trainer._train_step(batch, callback)
+        trainer._train_step(batch, callback, len(batch.labels))
         images += len(batch.labels)
     target.synchronize()
     return images / (time.perf_counter() - begun)

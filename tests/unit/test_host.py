@@ -73,6 +73,7 @@ def test_each_rank_of_a_host_has_its_share_of_the_cores(cgroup: Path) -> None:
         (["nvidiactl", "nvidia0", "nvidia1"], "", 0),
         (["nvidiactl", "nvidia0", "nvidia1"], "1", 1),
         (["nvidiactl", "nvidia0"], "0,1", 1),
+        (["nvidiactl", "nvidia0"], "-1", 0),
         ([], None, 0),
         ([], "0", 0),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from classifier.errors import ConfigError
-from classifier.host import has_gpu
+from classifier.host import has_gpu, hides_gpus
 
 Purpose = Literal["training", "hosting"]
 
@@ -74,12 +74,12 @@ def read_host(
 ) -> HostDriver:
     """Read this host's driver. CUDA is wanted if the instance type has a GPU or NVIDIA's device files exist.
 
-    An empty ``CUDA_VISIBLE_DEVICES`` opts out of CUDA.
+    A ``CUDA_VISIBLE_DEVICES`` that hides all GPUs opts out of CUDA.
 
     Args:
         ask_nvml: the second source of the version where CUDA is wanted, since some sandboxes hide the first, a file.
     """
-    is_hidden = environment.get("CUDA_VISIBLE_DEVICES") == ""
+    is_hidden = hides_gpus(environment)
     wants_cuda = has_gpu(environment) or (not is_hidden and _GPU_INSTANCE.match(instance_type or "") is not None)
     is_batch = environment.get("SAGEMAKER_BATCH", "").lower() == "true"
     version = _read_driver() or (ask_nvml() if wants_cuda else None)

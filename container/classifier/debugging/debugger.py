@@ -19,7 +19,7 @@ from classifier.debugging.curves import Curves
 from classifier.debugging.evaluation import RuleEvaluator
 from classifier.debugging.facts import MIN_RMS, Facts
 from classifier.debugging.facts import collect as collect_facts
-from classifier.debugging.hook import MODES, Activations, TensorHook, close_hook, open_hook
+from classifier.debugging.hook import MODES, Activations, TensorHook, close_hook, norms, open_hook
 from classifier.debugging.settings import DebuggerSettings
 from classifier.debugging.tensors import Tensors, open_trial
 from classifier.errors import Stopped
@@ -151,8 +151,8 @@ class Debugger(Callback):
     def _save_ratios(self, hook: TensorHook) -> None:
         """Save the update ratios, but not of tensors that are 0 by design: any step is large for them."""
         before = list(self._before.values())
-        changes = torch._foreach_norm(torch._foreach_sub([self._ratios[name] for name in self._before], before))
-        for name, change, size in zip(self._before, changes, torch._foreach_norm(before), strict=True):
+        changes = norms([self._ratios[name] - old for name, old in self._before.items()])
+        for name, change, size in zip(self._before, changes, norms(before), strict=True):
             if size > MIN_RMS * self._ratios[name].numel() ** 0.5:
                 hook.save(name, change / size)
         self._before = {}

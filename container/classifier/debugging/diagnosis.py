@@ -16,6 +16,7 @@ from classifier.debugging.facts import NORMALIZED, Facts
 # Medians over the layers of a step's update relative to the weights: usual are 1e-4 to 1e-2.
 _LARGE_UPDATE, _SMALL_UPDATE = 0.2, 1e-5
 _GAIN = 0.2, 4.0  # usual initial size of weights, relative to He's
+_NEAR_CHANCE = 0.1  # of the loss of guessing
 _MAX_LEAKED = 0.1  # share of the validation photos
 
 
@@ -119,6 +120,9 @@ def _initialization(case: Case) -> tuple[str, ...]:
 
 
 def _dead(case: Case) -> tuple[str, ...]:
+    # A signal that fades from layer to layer silences many units on its way, but leaves a gradient.
+    if case.alarms("VanishingGradient") and not case.alarms("AllZero"):
+        return ()
     return _before_any_update(case, "DeadRelu")
 
 
@@ -178,6 +182,17 @@ def _imbalance(case: Case) -> tuple[str, ...]:
     return case.seen("ClassImbalance")
 
 
+def _statistics(case: Case) -> tuple[str, ...]:
+    """Whether validation gives every photo about the same logits, though those of training batches differ."""
+    found, chance = case.seen("ValidationAtChance"), case.facts.chance_loss
+    losses = [loss for _, loss in case.curves.validation]
+    if not (found and losses and chance and case.facts.has_normalization and case.has_learned):
+        return ()
+    if abs(losses[-1] - chance) > _NEAR_CHANCE * chance:
+        return ()
+    return (*found, f"the validation loss is {losses[-1]:.4g}, that of guessing {chance:.4g}", case.describe_loss())
+
+
 def _labels(case: Case) -> tuple[str, ...]:
     found = case.seen("ValidationAtChance")
     if not found and not case.has_learned and case.alarms("LossNotDecreasing"):
@@ -235,6 +250,12 @@ _CAUSES = (
         "The classes are very unequal",
         _imbalance,
         "class_weights=balanced; best_metric=validation:f1; more photos of the rare classes",
+    ),
+    _Cause(
+        "too few steps",
+        "The statistics of batch normalization do not fit the weights yet",
+        _statistics,
+        "more epochs; a larger image_size; a smaller lr; pretrained=true",
     ),
     _Cause(
         "labels",

@@ -7,7 +7,7 @@ leaves the module unchanged and writes only tensors.
 import atexit
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -131,13 +131,9 @@ class TensorHook(Hook):
         """Do nothing; smdebug would write its state to the checkpoint folder."""
 
     def _is_reduced(self, name: str) -> bool:
-        return any(
-            one.reduction_config.reductions
-            or one.reduction_config.norms
-            or one.reduction_config.abs_reductions
-            or one.reduction_config.abs_norms
-            for one in self._get_collections_with_tensor(name)
-        )
+        kinds = ("reductions", "norms", "abs_reductions", "abs_norms")
+        configs = [one.reduction_config for one in self._get_collections_with_tensor(name)]
+        return any(getattr(config, kind) for config in configs for kind in kinds)
 
     def _log_save(self, tensor_name: str, save_collections: Any) -> None:
         """Do nothing; smdebug would format a line for each tensor, at a level that is never shown."""
@@ -193,6 +189,11 @@ class TensorHook(Hook):
         return get_reduction_of_data(reduction_name, tensor_value, tensor_name, abs)
 
 
+def norms(tensors: Sequence[Tensor], order: float = 2) -> list[Tensor]:
+    """Return the norm of each tensor, in one pass on a GPU."""
+    return list(torch._foreach_norm(list(tensors), order))  # pyright: ignore[reportPrivateImportUsage]
+
+
 @torch.no_grad()
 def _reduce(tensors: Mapping[str, Tensor]) -> dict[str, dict[tuple[str, bool], float]]:
     """Return mean, variance, mean and largest absolute value and l2 norm by name, and by smdebug's (name, absolute).
@@ -202,9 +203,9 @@ def _reduce(tensors: Mapping[str, Tensor]) -> dict[str, dict[tuple[str, bool], f
     values = [tensor.float() for tensor in tensors.values()]
     sizes = [max(1, value.numel()) for value in values]
     means = [value.mean() for value in values]
-    deviations = torch._foreach_norm([value - mean for value, mean in zip(values, means, strict=True)], 2)
-    norms = [torch._foreach_norm(values, order) for order in (1, 2, inf)]
-    table = torch.stack([torch.stack(row) for row in (means, list(deviations), *map(list, norms))]).tolist()
+    deviations = norms([value - mean for value, mean in zip(values, means, strict=True)])
+    sizes_of_values = [norms(values, order) for order in (1, 2, inf)]
+    table = torch.stack([torch.stack(row) for row in (means, deviations, *sizes_of_values)]).tolist()
     return {
         name: {
             ("mean", False): mean,

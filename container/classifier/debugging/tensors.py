@@ -84,7 +84,8 @@ def open_trial(path: str) -> Any:
 def _tolerant_index() -> Iterator[set[int]]:
     """Let smdebug's reader skip damaged files of the index; yields the steps whose files these are."""
     damaged: set[int] = set()
-    original: Any = IndexReader._update_tensors_from_json
+    reader: Any = IndexReader
+    original = reader._update_tensors_from_json
 
     def update(self: Any, known: Any, step: Any, *others: Any) -> Any:
         try:
@@ -93,11 +94,11 @@ def _tolerant_index() -> Iterator[set[int]]:
             damaged.add(int(step))
             return known
 
-    IndexReader._update_tensors_from_json = update
+    reader._update_tensors_from_json = update
     try:
         yield damaged
     finally:
-        IndexReader._update_tensors_from_json = original
+        reader._update_tensors_from_json = original
 
 
 class Tensors:

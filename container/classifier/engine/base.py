@@ -62,8 +62,9 @@ class Engine(Protocol):
 class EngineChoice(BaseModel):
     """The precisions that ``train`` found safe for a model, and the graphs that belong to it.
 
-    bf16 that could not be measured, on a CPU without it, counts as safe; int8 must have been measured. The file has
-    no timings, so equal weights give equal bytes. It is written last: a graph that it does not list is not complete.
+    A precision that could not be measured, on a CPU without it, does not count as safe, unless it was asked for. The
+    file has no timings, so equal weights give equal bytes. It is written last: a graph that it does not list is not
+    complete.
 
     Attributes:
         sha256: the hashes of the graphs' files, by name.
@@ -71,7 +72,7 @@ class EngineChoice(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    bf16: bool = True
+    bf16: bool = False
     int8: bool = False
     sha256: Mapping[str, str] = Field(default_factory=dict)
 

@@ -80,8 +80,8 @@ class TorchEngine:
     def _open(cls, folder: Path, manifest: ModelManifest) -> "TorchEngine":
         device = torch.device("cuda", 0)
         torch.backends.cudnn.benchmark = True
-        classifier, _ = artifact.load(folder, device)
         with torch.cuda.stream(_capture_stream(device)):
+            classifier, _ = artifact.load(folder, device)
             return cls(classifier, device=device, side=manifest.preprocessing.crop)
 
     @property
@@ -112,12 +112,18 @@ class TorchEngine:
 
     def close(self) -> None:
         """Release the graphs and their buffers, and return their memory to the device."""
+        if self._device.type == "cuda":
+            # By the thread that captures: during a capture torch returns no memory, and does not say so.
+            _owner().submit(self._release).result()
+        else:
+            self._release()
+
+    def _release(self) -> None:
         self._runs.clear()
         self._slots.clear()
         self._classifier = None
         if self._device.type == "cuda":
-            # By the thread that captures: during a capture torch returns nothing, and does not say so.
-            _owner().submit(torch.cuda.empty_cache).result()
+            torch.cuda.empty_cache()
 
     def _infer(self, slot: "_Slot", photos: Tensor) -> None:
         """Compute the logits of at most ``slot.capacity`` photos into ``slot.logits``."""
@@ -192,7 +198,7 @@ class _Slot:
     def wait_until_staged(self, stream: torch.cuda.Stream | None) -> None:
         """Let a stream wait for the copy."""
         if stream is not None and self._was_staged is not None:
-            stream.wait_event(self._was_staged)
+            self._was_staged.wait(stream)
 
     def mark_done(self, stream: torch.cuda.Stream | None) -> None:
         """Note that the work so far in a stream ends the batch."""
@@ -221,8 +227,12 @@ def _owner() -> ThreadPoolExecutor:
 
 @cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream of all captures: one, since cuBLAS keeps a workspace for each stream."""
-    return torch.cuda.Stream(device)
+    """The stream of all captures: one, since cuBLAS keeps a workspace for each stream.
+
+    Of high priority, because torch hands out 32 streams of each priority in turn: this one is never an engine's, whose
+    work would become part of the graph of a model that is loaded meanwhile.
+    """
+    return torch.cuda.Stream(device, priority=-1)
 
 
 def _choose_dtype(classifier: Classifier, device: torch.device, side: int) -> torch.dtype:

@@ -98,7 +98,7 @@ def _read_choice(folder: Path) -> EngineChoice:
         return EngineChoice.read(folder)
     except ArtifactError as error:
         _log.warning("%s; it is not used", error)
-        return EngineChoice(bf16=False)
+        return EngineChoice()
 
 
 def _precisions(choice: EngineChoice) -> tuple[EnginePrecision, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.contract.config import Cluster
+from classifier.errors import ConfigError
 from classifier.host import num_gpus
 from classifier.ranks.rendezvous import Failure
 from classifier.signals import STOP_SIGNALS, SUPERVISOR
@@ -23,8 +24,19 @@ _NETWORK_INTERFACES = Path("/sys/class/net")
 
 
 def count_ranks(ranks_per_host: int | str) -> int:
-    """Return the number of ranks on this host: as many as GPUs for ``auto``, or one without a GPU."""
-    return max(1, num_gpus()) if ranks_per_host == "auto" else int(ranks_per_host)
+    """Return the number of ranks on this host: as many as GPUs for ``auto``, or one without a GPU.
+
+    Raises:
+        ConfigError: more ranks than GPUs are asked for.
+    """
+    found = num_gpus()
+    if ranks_per_host == "auto":
+        return max(1, found)
+    if 0 < found < int(ranks_per_host):
+        raise ConfigError(
+            f"ranks_per_host={ranks_per_host} is more than the host's GPUs, {found}: each has one rank, so leave it out"
+        )
+    return int(ranks_per_host)
 
 
 def rank_number(environment: Mapping[str, str] = os.environ) -> int | None:
@@ -79,7 +91,7 @@ class Ranks:
             own = {"RANK": str(number), "LOCAL_RANK": str(local), FAILURE_FILE: str(rank.failure_file)}
             # In its own session, so that it gets a terminal's Ctrl-C once, from its supervisor; with the stop signals
             # blocked until it has handlers.
-            pid = os.posix_spawn(program[0], program, {**shared, **own}, setsid=True, setsigmask=STOP_SIGNALS)
+            pid = os.posix_spawn(program[0], list(program), {**shared, **own}, setsid=True, setsigmask=STOP_SIGNALS)
             processes[pid] = rank
         return cls(processes, heartbeat_s)
 

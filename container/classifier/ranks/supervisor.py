@@ -167,13 +167,13 @@ class Supervisor:
         states = meeting.states.values()
         if verdict := next((state.verdict for state in states if state.verdict), None):
             return verdict
-        found = {*self._failures, *(failure for state in states for failure in state.failures)}
+        found = [*self._failures, *(failure for state in states for failure in state.failures)]
         if lost := next(iter(meeting.lost()), None):
             reason = f"{lost} has vanished: its program was killed, or nothing was heard of it for "
-            found.add(Failure(where=lost, code=2, reason=f"{reason}{self.timing.heartbeat_s:g} s", at=time.time()))
+            found.append(Failure(where=lost, code=2, reason=f"{reason}{self.timing.heartbeat_s:g} s", at=time.time()))
         if self._stopped_s is not None:
             # A rank that has stopped is lost to those that have not yet.
-            found = {failure for failure in found if not failure.is_consequence}
+            found = [failure for failure in found if not failure.is_consequence]
         if not found:
             self._failed_s = None
             return None

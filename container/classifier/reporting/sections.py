@@ -309,4 +309,4 @@ def _data_notices(folder: OutputFolder, diagnosed: Diagnosis | None) -> list[dic
 
 
 def _notice(title: str, seen: str, advice: str, kind: str = "warning") -> dict[str, Any]:
-    return {"title": title, "seen": seen, "advice": advice, "kind": kind}
+    return {"title": title, "seen": seen, "evidence": [], "advice": advice, "kind": kind}

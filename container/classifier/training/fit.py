@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import classifier
 from classifier.callbacks import Callback
 from classifier.contract.config import TrainingConfig
 from classifier.contract.driver import read_host
-from classifier.contract.hyperparameters import Hyperparameters
+from classifier.contract.hyperparameters import CpuEngine, Hyperparameters
 from classifier.contract.paths import Paths
 from classifier.errors import ConfigError, Stopped, failure_as_warning, is_out_of_memory
 from classifier.host import num_cores
@@ -27,6 +28,7 @@ from classifier.training.folders import ChannelFolder, class_labels
 from classifier.training.group import Group, open_group, share_tensors
 from classifier.training.plan import EpochPlan
 from classifier.training.precision import Precision, choose_precision, tune_for_training
+from classifier.training.samples import SampleTable
 from classifier.training.stages import LoaderConfig, Stages, frozen_stages, full_stages
 from classifier.training.start import Start, build_network
 from classifier.training.state import Checkpointing, Identity
@@ -86,7 +88,7 @@ def _fit(
         data = load_data(folders, parameters, paths.output_data, executor, progress, stop)
         if group.is_main:
             console.log(f"photos      {_describe_data(data)}")
-        _check_shares(parameters, data, group, console)
+        check_shares(parameters, data, group, console)
         loading = LoaderConfig(
             preprocessing=preprocessing,
             batch_size=parameters.batch_size,
@@ -145,25 +147,26 @@ def _share(
     return start, folders
 
 
-def _check_shares(parameters: Hyperparameters, data: Data, group: Group, console: Console) -> None:
+def check_shares(parameters: Hyperparameters, data: Data, group: Group, console: Console) -> None:
     """Check that a rank's share of a batch is not too small.
 
     Raises:
         ConfigError: a rank would normalize batches of one photo by themselves.
     """
     plan = EpochPlan(len(data.train), parameters.batch_size, parameters.seed)
-    smallest = plan.num_samples // plan.steps // group.world_size
-    if group.is_alone or smallest >= _FEW_PHOTOS:
+    # Batches differ in size by one at most, and so do the ranks' shares of a batch.
+    smallest, largest = plan.num_samples // plan.steps, -(-plan.num_samples // plan.steps)
+    if group.is_alone or largest // group.world_size >= _FEW_PHOTOS:
         return
-    shares = f"{group.world_size} ranks share batches of {plan.num_samples // plan.steps} photos"
-    if smallest < 2 and not parameters.sync_batchnorm and parameters.freeze == "none":
+    shares = f"{group.world_size} ranks share batches of {largest} photos"
+    if smallest // group.world_size < 2 and not parameters.sync_batchnorm and parameters.freeze == "none":
         raise ConfigError(
             f"{shares}, so that some get fewer than the two that sync_batchnorm=false needs: raise batch_size (now "
             f"{parameters.batch_size}), or set sync_batchnorm=true"
         )
     console.warn(
-        f"{shares}, {smallest} or {smallest + 1} each, and spend much of their time waiting for each other: raise "
-        f"batch_size, the number of photos per step of all ranks together, or use fewer ranks"
+        f"{shares} and spend much of their time waiting for each other: raise batch_size, the number of photos per "
+        "step of all ranks together, or use fewer ranks"
     )
 
 
@@ -256,7 +259,7 @@ def _describe_device(precision: Precision, group: Group) -> str:
     if group.is_alone:
         return f"{name}, {precision.name}"
     hosts = "one host" if group.num_hosts == 1 else f"{group.num_hosts} hosts"
-    return f"{name}, {precision.name}; {group.world_size} ranks on {hosts}, each with as much"
+    return f"{group.world_size} ranks on {hosts}, each: {name}, {precision.name}"
 
 
 def _describe_size(network: nn.Module, parameters: Hyperparameters) -> str:
@@ -294,13 +297,28 @@ def _convert(result: TrainingResult, paths: Paths, progress: Progress) -> list[d
     console = progress.console
     with failure_as_warning(console.warn, "the model could not be converted for serving on a CPU"):
         progress.check()
-        from classifier.engine.selection import MAX_PHOTOS, export  # noqa: PLC0415 - imports OpenVINO
+        from classifier.engine.selection import export  # noqa: PLC0415 - imports OpenVINO
 
-        # Every k-th photo, since they are sorted by class.
-        photos = result.data.validation[:: -(-len(result.data.validation) // MAX_PHOTOS)]
-        pixels = np.stack([result.manifest.preprocessing.pixels_of(photo.read()) for photo in photos])
-        report = export(paths.model, pixels, photos.labels.astype(np.int64), check=progress.check)
+        photos = result.data.validation
+        report = export(
+            paths.model,
+            _ValidationPixels(photos, result.manifest.preprocessing),
+            photos.labels.astype(np.int64),
+            cpu_engine=cast(CpuEngine, result.manifest.hyperparameters["cpu_engine"]),
+            check=progress.check,
+        )
         for line in report.lines():
             console.log(f"engines     {line}")
         return [asdict(row) for row in report.rows]
     return []
+
+
+@dataclass(frozen=True)
+class _ValidationPixels:
+    """Validation photos, decoded when they are asked for."""
+
+    photos: SampleTable
+    preprocessing: Preprocessing
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return np.stack([self.preprocessing.pixels_of(photo.read()) for photo in self.photos.select(indices)])

@@ -23,7 +23,7 @@ T = TypeVar("T")
 TIMEOUT_S = 600
 # Of the ranks' hosts, which may be ready at very different times.
 _CONNECT_TIMEOUT_S = 900
-_POLL_S = 0.02
+_MIN_POLL_S, _MAX_POLL_S = 0.001, 0.1
 
 
 class Group:
@@ -200,9 +200,11 @@ class _Ranks(Group):
         if self._store.add(f"{name}/arrived", 1) == self.world_size:
             self.publish(decision, decide())
         # Not by the store's own wait, during which no signal is handled, and which warns of every timeout.
+        poll_s = _MIN_POLL_S
         while (decided := self.published(decision)) is None:
             idle()
-            time.sleep(_POLL_S)
+            time.sleep(poll_s)
+            poll_s = min(2 * poll_s, _MAX_POLL_S)
         return decided
 
 

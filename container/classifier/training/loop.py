@@ -81,11 +81,11 @@ class Trainer:
         self.trained.train()
         whole = None if sizes is None else iter(sizes)
         for batch in _fetch(batches, callback):
-            self._train_step(batch, callback, len(batch.labels) if whole is None else next(whole))
+            self._train_step(batch, callback, None if whole is None else next(whole))
             advance()
         return self.loss.item() / max(1, self.count)
 
-    def _train_step(self, batch: Batch, callback: Callback, size: int) -> None:
+    def _train_step(self, batch: Batch, callback: Callback, size: int | None = None) -> None:
         self._seed_generators()
         with callback.phase("transfer"):
             inputs, labels, draws = _to_device(batch, self.precision.device)
@@ -94,7 +94,8 @@ class Trainer:
         with callback.phase("forward"):
             with self.precision.autocast():
                 logits = self.module(inputs).float()
-            logits, labels = self._whole(logits, labels, size)
+            if not self.group.is_alone:
+                logits, labels = self._whole(logits, labels, len(labels) if size is None else size)
             loss = self.criterion(logits, labels)
         callback.on_forward_end(logits.detach(), labels, loss.detach())
 
@@ -119,8 +120,6 @@ class Trainer:
 
         So class weights, label smoothing and the mean are those of the batch, however it is shared out.
         """
-        if self.group.is_alone:
-            return logits, labels
         # As one tensor, since small exchanges cost as much as large ones. A float32 holds any number of classes.
         own = torch.cat([logits.detach(), labels[:, None]], dim=1)
         sizes = EpochPlan.share_sizes(size, self.group.world_size)

@@ -101,7 +101,7 @@ def test_rule_of_debug_stop_stops_the_job_and_saves_the_model(platform: Platform
     assert "stopped     by the rule WeightUpdateRatio: a step changes the weights" in job.log
     assert "epoch   2/9" not in job.log
     assert (job.paths.model / "model.safetensors").is_file()
-    assert "debugger    WeightUpdateRatio at step 0: " in job.log
+    assert "debugger    diagnosis: The learning rate is too high. Try: a smaller lr" in job.log
 
 
 def test_unknown_rule_is_an_error_with_a_suggestion(platform: Platform, image_folder: Path) -> None:

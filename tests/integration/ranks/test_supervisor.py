@@ -87,7 +87,7 @@ def test_stopped_rank_is_noticed(cluster: Cluster) -> None:
     ("lost", "number"),
     [
         ("algo-1", signal.SIGKILL),
-        ("algo-2", signal.SIGKILL),
+        pytest.param("algo-2", signal.SIGKILL, marks=[pytest.mark.slow, pytest.mark.gate]),
         pytest.param("algo-1", signal.SIGSTOP, marks=[pytest.mark.slow, pytest.mark.gate]),
         pytest.param("algo-2", signal.SIGSTOP, marks=[pytest.mark.slow, pytest.mark.gate]),
     ],

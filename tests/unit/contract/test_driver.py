@@ -1,6 +1,7 @@
 """Check of the host's NVIDIA driver."""
 
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -92,8 +93,9 @@ def test_device_file_wants_cuda_unless_gpus_are_hidden(monkeypatch: pytest.Monke
     monkeypatch.setattr("classifier.host.GPU_DEVICE", tmp_path / "nvidiactl")
     monkeypatch.setattr(driver, "_VERSION_FILE", tmp_path / "version")
     assert read_host(None, {}) == HostDriver("470.57.02", wants_cuda=True)
-    for instance_type in (None, "ml.g5.xlarge"):
-        assert not read_host(instance_type, {"CUDA_VISIBLE_DEVICES": ""}).wants_cuda
+    for instance_type, hidden in product((None, "ml.g5.xlarge"), ("", "-1")):
+        assert not read_host(instance_type, {"CUDA_VISIBLE_DEVICES": hidden}).wants_cuda
+    assert read_host(None, {"CUDA_VISIBLE_DEVICES": "0"}).wants_cuda
 
 
 def test_nvml_is_asked_where_the_file_is_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

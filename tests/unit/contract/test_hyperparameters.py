@@ -322,6 +322,7 @@ DOCUMENTED = {
     "num_workers": ("`auto`, 0 … 256", "auto", ""),
     "ranks_per_host": ("`auto`, 1 … 64", "auto", ""),
     "optimize_for_cpu": ("`true`, `false`", "true", ""),
+    "cpu_engine": ("`auto`, `fp32`, `bf16`, `int8`", "auto", ""),
     "checkpoint_interval_s": ("0 ≤ x ≤ 86400", "600.0", ""),
     "debug": ("`true`, `false`", "false", ""),
     "profile": ("`true`, `false`", "false", ""),

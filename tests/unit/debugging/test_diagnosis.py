@@ -1,5 +1,7 @@
 """One cause for what the rules found, and advice that the hyperparameters leave open."""
 
+from dataclasses import replace
+
 import pytest
 
 from classifier.contract.findings import Finding, applicable
@@ -56,6 +58,9 @@ def test_dead_units_are_the_cause_only_before_the_first_update() -> None:
     rules = ("DeadRelu", "LossNotDecreasing")
     causes = [diagnose(fired(*rules, step=step), FACTS, curves(FLAT, 3.0)) for step in (0, 1)]
     assert [one and one.cause for one in causes] == ["dead ReLUs", "lr too high"]
+    fading = diagnose(fired("DeadRelu", "VanishingGradient", step=0), FACTS, curves(FLAT))
+    assert fading is not None
+    assert fading.cause == "vanishing gradients"
 
 
 def test_initial_weights_are_the_cause_if_their_size_is_unusual() -> None:
@@ -64,6 +69,14 @@ def test_initial_weights_are_the_cause_if_their_size_is_unusual() -> None:
         diagnose(findings, FACTS.model_copy(update={"gain": gain}), curves(FLAT, 0.3)) for gain in (0.1, 1.0, 6.0)
     ]
     assert [one and one.cause for one in causes] == ["initialization", "lr too high", "initialization"]
+
+
+@pytest.mark.parametrize(("loss", "cause"), [(1.1, "too few steps"), (2.5, "labels")])
+def test_validation_that_guesses_alike_for_all_photos_is_no_fault_of_the_labels(loss: float, cause: str) -> None:
+    facts = FACTS.model_copy(update={"has_normalization": True})
+    found = diagnose(fired("ValidationAtChance"), facts, replace(curves(FALLING), validation=[(19, loss)]))
+    assert found is not None
+    assert found.cause == cause
 
 
 def test_hints_and_what_is_resolved_are_no_diagnosis() -> None:

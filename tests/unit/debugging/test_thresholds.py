@@ -147,7 +147,10 @@ def test_confusion_is_judged_on_the_matrix_that_the_report_shows(tmp_path: Path)
 
 def test_imbalance_is_that_of_the_training_photos(tmp_path: Path) -> None:
     """The labels of saved steps may all be of one class: validation is in the order of the folders."""
-    steps = [("train", classified([0, 1], [0, 1])), ("validation", classified([0] * 600, [0] * 600))]
+    steps: list[tuple[Mode, dict[str, Any]]] = [
+        ("train", classified([0, 1], [0, 1])),
+        ("validation", classified([0] * 600, [0] * 600)),
+    ]
     balanced, unequal = (record(tmp_path / name, steps) for name in ("balanced", "unequal"))
     Facts(photos={"train": (330, 123)}).write(balanced.folder)
     Facts(photos={"train": (84, 2)}).write(unequal.folder)

@@ -32,8 +32,8 @@ def test_choice_survives_its_file(tmp_path: Path) -> None:
     assert EngineChoice.read(tmp_path) == EngineChoice(bf16=False, int8=True)
 
 
-def test_default_choice_without_a_file_never_uses_int8(tmp_path: Path) -> None:
-    assert EngineChoice.read(tmp_path) == EngineChoice(bf16=True, int8=False)
+def test_default_choice_without_a_file_uses_only_fp32(tmp_path: Path) -> None:
+    assert EngineChoice.read(tmp_path) == EngineChoice(bf16=False, int8=False)
 
 
 @pytest.mark.parametrize("text", ["{", '{"int8": "perhaps"}', "[]"])

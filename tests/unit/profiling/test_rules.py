@@ -85,6 +85,8 @@ QUIET = [
     (StepOutlier(), profile()),
     (StepOutlier(), profile(steps=steps([0.5, 0.6] * 60))),
     (StepOutlier(), profile(steps=steps(([0.5] * 100 + [5.0]) * 10))),
+    # Four steps of 0.1 s in 15 s.
+    (StepOutlier(), profile(steps=steps(([0.05] * 75 + [0.1]) * 4))),
     (StepOutlier(mode="validation"), profile(steps=steps([0.5] * 50, mode="validation"))),
     (OverallSystemUsage(), profile()),
     (OverallSystemUsage(), on_gpu(**STARVED)),
