@@ -14,6 +14,7 @@ from hypothesis import settings
 from support import leaks
 from support.browser import Browser, browsing
 from support.drawing import draw_photo, encode, write_classes
+from support.workers import WorkerSource
 
 # The same examples in every run, as many as the default suite has time for.
 settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=100)
@@ -29,7 +30,7 @@ STARTED_BY = "TESTS_PID"
 _failed = pytest.StashKey[bool]()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Set up the process that runs tests; a worker of xdist is one, too.
 
     Each worker, and each program that it starts, keeps to its share of the cores. OMP_NUM_THREADS is set before torch
@@ -40,11 +41,18 @@ def pytest_configure() -> None:
     """
     os.environ[STARTED_BY] = str(os.getpid())
     if "PYTEST_XDIST_WORKER" in os.environ:
-        share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        os.environ["OMP_NUM_THREADS"] = str(max(1, share))
+        os.environ["OMP_NUM_THREADS"] = str(_threads(int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+    elif len(specs := config.getoption("tx", None) or []) > 1 and set(specs) == {"popen"}:
+        source = WorkerSource(_threads(len(specs)))
+        config.add_cleanup(source.close)
+        config.option.tx = [source.spec] * len(specs)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _threads(num_workers: int) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // num_workers)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -123,8 +123,11 @@ def _report(ours: Measured, before: Measured) -> dict[str, float]:
     return ratios
 
 
-def checkout_from_environment() -> Path | None:
+def checkout_from_environment(program: str = "serve.py") -> Path | None:
     """The checkout that ``BEFORE`` names, or None.
+
+    Args:
+        program: the module that is measured.
 
     Raises:
         SystemExit: it is no checkout of this project.
@@ -133,6 +136,6 @@ def checkout_from_environment() -> Path | None:
     if not text:
         return None
     checkout = Path(text).resolve()
-    if not (checkout / "container" / "classifier" / "serve.py").is_file():
-        sys.exit(f"BEFORE={text} is not a checkout of this project: it has no container/classifier/serve.py")
+    if not (checkout / "container" / "classifier" / program).is_file():
+        sys.exit(f"BEFORE={text} is not a checkout of this project: it has no container/classifier/{program}")
     return checkout

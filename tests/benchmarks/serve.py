@@ -56,7 +56,11 @@ def main() -> None:
         base = Path(name)
         # Whatever random weights lose: the fastest that this CPU supports.
         fastest = "int8" if cpu_has_int8() else "bf16" if cpu_has_bf16() else "fp32"
-        report = export(write_artifact(base / "model", side=SIDE), *drawn_pixels(NUM_PHOTOS, SIDE), cpu_engine=fastest)
+        report = export(
+            write_artifact(base / "model", side=SIDE, architecture="resnet18"),
+            *drawn_pixels(NUM_PHOTOS, SIDE),
+            cpu_engine=fastest,
+        )
         print("\n".join(report.lines()))
         photo = make_photo()
         print(f"{num_cores()} cores; a photo of {len(photo):,} bytes", flush=True)

@@ -59,7 +59,7 @@ def main() -> None:
     options = _parse()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         base = Path(name)
-        export_artifact(write_artifact(base / "model"))
+        export_artifact(write_artifact(base / "model", architecture="resnet18"))
         server = stack.enter_context(running(base, base / "log"))
         bare = BareServers(base, stack)
         result, problems = _fuzz_beside(server, bare, options.count, options.seed)

@@ -69,7 +69,7 @@ def main() -> None:
     options = _parse()
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
-        export_artifact(write_artifact(base / "model", side=SIDE), side=SIDE)
+        export_artifact(write_artifact(base / "model", side=SIDE, architecture="resnet18"), side=SIDE)
         with (
             running(base, base / "log") as server,
             # Spawned: torch has started threads, which do not survive a fork.

@@ -19,7 +19,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".gpu"
-# Of the machine's own libraries, the newest that may be lacking.
+# What a machine with torch alone lacks; their dependencies come with them.
 WHEELS = ("pydantic", "flask", "gunicorn", "plotly", "msgspec", "nvidia-ml-py", "pytest-timeout")
 PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
 NUM_PHOTOS = {"train": 720, "validation": 180, "test": 300}

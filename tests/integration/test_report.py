@@ -32,7 +32,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 def test_page_opens_without_errors_and_network_requests(job: Job, browser: Browser) -> None:
     page = job.paths.output_data / "report.html"
-    for width, dark in ((1000, False), (1000, True), (390, False)):
+    for width, dark in ((1000, False), (390, True)):
         browser.open(page.as_uri(), width=width, dark=dark)
         browser.wait_for(
             "document.querySelectorAll('.chart').length === document.querySelectorAll('.js-plotly-plot').length"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from classifier.debugging.library import ModeKeys, create_trial
+from classifier.training.checkpoints import Checkpoint, CheckpointSaver
 from classifier.training.loop import Trainer, evaluate
 from support.jobs import Job, Platform
 from support.servers import write_artifact
@@ -65,6 +66,14 @@ def stop() -> None:
 
 
 def kill_before_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """End the training before a step, with a checkpoint of each step before it, however slow the disk is."""
+    save = CheckpointSaver.save
+
+    def save_and_wait(saver: CheckpointSaver, take: Callable[[], Checkpoint]) -> None:
+        save(saver, take)
+        saver.wait()
+
+    monkeypatch.setattr(CheckpointSaver, "save", save_and_wait)
     before_call(monkeypatch, "classifier.training.loop.Trainer._train_step", number, Trainer._train_step, kill)
 
 

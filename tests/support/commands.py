@@ -1,7 +1,7 @@
 """Commands of ``scripts/`` as processes that a fork server starts, so that each need not import boto3 again.
 
 A command gets what a user's shell would give it: its own arguments, environment, folder, standard streams and exit
-code. Only third-party modules are imported beforehand, by ``preloaded.py``; the project's own are not.
+code. ``preloaded.py`` imports third-party modules beforehand; of the project's own only the contract.
 """
 
 import atexit

@@ -16,6 +16,7 @@ from classifier.debugging.facts import NORMALIZED, Facts
 # Medians over the layers of a step's update relative to the weights: usual are 1e-4 to 1e-2.
 _LARGE_UPDATE, _SMALL_UPDATE = 0.2, 1e-5
 _GAIN = 0.2, 4.0  # usual initial size of weights, relative to He's
+_MIN_PER_CLASS = 20  # training photos, on average
 _NEAR_CHANCE = 0.1  # of the loss of guessing
 _MAX_LEAKED = 0.1  # share of the validation photos
 
@@ -74,6 +75,17 @@ class _Cause:
     title: str
     test: Test
     advice: str
+
+
+# Signs of a fault only where the loss does not fall: trainings that end well have them in some layers.
+_SIGNS = ("DeadRelu", "SaturatedActivation")
+
+
+def weigh(findings: Sequence[Finding], facts: Facts, curves: Curves) -> list[Finding]:
+    """Return the findings, with signs in single layers as hints if the training has learned."""
+    if not Case({}, facts, curves).has_learned:
+        return list(findings)
+    return [one.model_copy(update={"severity": "hint"}) if one.rule in _SIGNS else one for one in findings]
 
 
 def diagnose(findings: Sequence[Finding], facts: Facts, curves: Curves) -> Diagnosis | None:
@@ -195,6 +207,10 @@ def _statistics(case: Case) -> tuple[str, ...]:
 
 def _labels(case: Case) -> tuple[str, ...]:
     found = case.seen("ValidationAtChance")
+    counts = case.facts.photos.get("train", ())
+    # So few photos are memorized, whether their labels are right or not.
+    if counts and sum(counts) < _MIN_PER_CLASS * len(counts) and case.alarms("Overfit"):
+        return ()
     if not found and not case.has_learned and case.alarms("LossNotDecreasing"):
         found = ("weights, steps and gradients are of the usual size", case.describe_loss())
     return found

@@ -5,7 +5,7 @@ from typing import Any
 
 from classifier.contract.findings import OUTCOMES, Diagnosis, Finding, applicable, guarded
 from classifier.debugging.curves import CurveReader, Curves, judge_losses
-from classifier.debugging.diagnosis import diagnose
+from classifier.debugging.diagnosis import diagnose, weigh
 from classifier.debugging.rules.base import PlainRule
 from classifier.debugging.rules.epochs import Overfit, Overtraining, ValidationAtChance
 from classifier.debugging.rules.inputs import CheckInputImages
@@ -85,6 +85,7 @@ class RuleEvaluator:
     def findings(self) -> list[Finding]:
         """Return the findings of all rules and of the loss curve so far, fired ones first, then by severity."""
         findings = [self._finding(rule) for rule in self._rules] + judge_losses(self.curves)
+        findings = weigh(findings, self.tensors.facts, self.curves)
         given = self.tensors.facts.settings
         findings = [one.model_copy(update={"advice": applicable(one.advice, given)}) for one in findings]
         return sorted(findings, key=lambda one: (OUTCOMES.index(one.outcome), one.severity == "hint"))

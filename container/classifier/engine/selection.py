@@ -166,7 +166,7 @@ def choose(rows: Mapping[EnginePrecision, EngineRow], cpu_engine: CpuEngine) -> 
         return choice, (f"{wanted} is served, since cpu_engine={cpu_engine}: {rows[wanted].describe()}",)
     safe = {name: name in rows and rows[name].is_safe for name in _BY_SPEED}
     choice = EngineChoice(bf16=safe["bf16"], int8=safe["int8"])
-    served: EnginePrecision = next((name for name in reversed(_BY_SPEED) if safe[name]), "f32")
+    served: EnginePrecision = "int8" if choice.int8 else "bf16" if choice.bf16 else "f32"
     reason = f"{served} is served, the fastest engine that is known to keep the accuracy"
     if served in rows:
         reason += f": {rows[served].describe()}"

@@ -1,7 +1,8 @@
 """Training, validation and test photos of a job."""
 
 import random
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,8 +28,10 @@ from classifier.training.duplicates import (
     write_leaks,
 )
 from classifier.training.folders import ChannelFolder, check_same_classes, class_labels, list_channel, nested_classes
+from classifier.training.group import Group
 from classifier.training.samples import SampleTable
-from classifier.training.scan import ScanResult, check_bad_share, scan_channel, write_bad_images
+from classifier.training.scan import ScanResult, Share, check_bad_share, merge_shares, scan_share, write_bad_images
+from classifier.training.stopping import SharedStop
 from classifier.training.streaming import LocalCopies
 from classifier.vision.images import tolerate_truncated_images
 from classifier.vision.manifest import ClassLabel
@@ -38,13 +41,19 @@ _NUM_NAMED = 5  # examples that a warning names
 
 @dataclass(frozen=True)
 class Data:
-    """The photos of a job; ``classes`` is in the order of the logits."""
+    """The photos of a job.
+
+    Attributes:
+        classes: in the order of the logits.
+        copies: those that this process made of its share, which are gone when nothing refers to them.
+    """
 
     classes: tuple[ClassLabel, ...]
     train: SampleTable
     validation: SampleTable
     test: SampleTable
     fingerprint: str
+    copies: LocalCopies | None = None
 
     @property
     def counts(self) -> dict[str, tuple[int, ...]]:
@@ -103,22 +112,57 @@ def load_data(
     output: Path,
     executor: Executor,
     progress: Progress,
+    stop: SharedStop | None = None,
     copies: LocalCopies | None = None,
 ) -> Data:
     """Scan all photos of all channels, report what was found, and split ``train`` if there is no validation channel.
 
+    Each rank scans a share. Rank 0 puts them together and reports, and all get the same result.
+
     Args:
+        folders: the same lists on every rank, with the folders of its host.
         output: the folder for ``bad_images.csv``, ``conflicts.csv`` and ``leaks.csv``.
+        stop: of the ranks; None for one rank.
         copies: for the photos of channels in FastFile mode; a file on the local disk unless given.
 
     Raises:
         DataError: too many photos of a channel, or all of a class, can't be read.
         Stopped: a stop was requested.
     """
-    _warn_of_nested_classes(folders[0], progress.console)
-    results = {result.channel: result for result in _scan(folders, executor, progress, copies)}
-    _report(results, parameters.max_bad_images, output, progress.console)
-    classes = class_labels(folders[0].classes)
+    stop = stop or SharedStop(progress.stop, Group())
+    group = stop.group
+    if group.is_main:
+        _warn_of_nested_classes(folders[0], progress.console)
+    if copies is None and any(folder.streamed for folder in folders):
+        copies = LocalCopies(num_ranks=group.local_world_size)
+    with stop.agreement():
+        share = _scan(folders, Share(group.rank, group.world_size), executor, progress, copies)
+    shares, data = group.gather(share), None
+    with stop.agreement():
+        if group.is_main:
+            merged = [merge_shares(folder, parts) for folder, *parts in zip(folders, *shares, strict=True)]
+            data = _report_and_split(merged, parameters, output, progress.console)
+    if group.is_alone and data is not None:
+        return data
+    base, found = group.broadcast((folders[0].root.parent, data))
+    assert found is not None, "rank 0 has put it together"
+    return replace(found.moved(base, folders[0].root.parent), copies=copies)
+
+
+def _scan(
+    folders: Sequence[ChannelFolder], share: Share, executor: Executor, progress: Progress, copies: LocalCopies | None
+) -> list[ScanResult]:
+    total = sum(len(folder.files) for folder in folders)
+    with progress.track("checking photos", total // share.num_shares) as advance:
+        return [scan_share(one, share, executor, advance, copies if one.streamed else None) for one in folders]
+
+
+def _report_and_split(
+    merged: Sequence[ScanResult], parameters: Hyperparameters, output: Path, console: Console
+) -> Data:
+    results = {result.channel: result for result in merged}
+    _report(results, parameters.max_bad_images, output, console)
+    classes = class_labels(merged[0].classes)
     _check_every_class_has_photos(classes, results["train"])
     train = results["train"].samples
     if "validation" in results:
@@ -130,17 +174,17 @@ def load_data(
     return Data(classes, train, validation, test, fingerprint(results.values()))
 
 
-def _scan(
-    folders: Sequence[ChannelFolder], executor: Executor, progress: Progress, copies: LocalCopies | None
-) -> list[ScanResult]:
-    total = sum(len(folder.files) for folder in folders)
-    if copies is None and any(folder.streamed for folder in folders):
-        copies = LocalCopies()
-    with progress.track("checking photos", total) as advance:
-        results = [scan_channel(one, executor, advance, copies if one.streamed else None) for one in folders]
-    if copies is not None:
-        progress.console.log(f"fastfile    {copies}")
-    return results
+def _report_copies(results: Iterable[ScanResult], console: Console) -> None:
+    tables = [result.samples for result in results if result.samples.copies]
+    if tables:
+        amounts = [table.copied_amount() for table in tables]
+        num_copied, num_bytes = (sum(values) for values in zip(*amounts, strict=True))
+        total = sum(map(len, tables))
+        others = "" if num_copied == total else "; every epoch fetches the others, for which the disk has no room"
+        console.log(
+            f"fastfile    {num_copied:,} of {total:,} photos ({num_bytes / 1e9:.1f} GB) copied to "
+            f"{tempfile.gettempdir()} as they were checked{others}"
+        )
 
 
 def _warn_of_nested_classes(train: ChannelFolder, console: Console) -> None:
@@ -163,6 +207,7 @@ def _report(results: dict[str, ScanResult], max_bad_share: float, output: Path, 
             num_files = len(result.unexpected_files)
             named = _join_examples([path.name for path in result.unexpected_files])
             console.warn(f"channel {result.channel!r}: files skipped that are not photos: {num_files} ({named})")
+    _report_copies(results.values(), console)
     _report_conflicts(find_conflicts(list(results.values())), output / "conflicts.csv", console)
     leaks = find_leaks(list(results.values()))
     if leaks:

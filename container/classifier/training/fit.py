@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -24,7 +24,7 @@ from classifier.training.checkpoints import CheckpointFolder, CheckpointSaver
 from classifier.training.console import Console, Progress
 from classifier.training.data import Data, list_channels, load_data
 from classifier.training.epochs import Training, TrainingResult
-from classifier.training.folders import class_labels
+from classifier.training.folders import ChannelFolder, class_labels
 from classifier.training.group import Group, open_group, share_tensors
 from classifier.training.plan import EpochPlan
 from classifier.training.precision import Precision, choose_precision, tune_for_training
@@ -83,8 +83,11 @@ def _fit(
     num_workers = count_workers(parameters)
     with _decoding_threads(max(1, num_workers)) as executor:
         with stop.agreement():
-            prepared = _prepare(config, paths, device, executor, progress) if group.is_main else None
-        start, data = _share(prepared, parameters, paths, group)
+            prepared = _prepare(config, paths, device, console) if group.is_main else None
+        start, folders = _share(prepared, parameters, paths, group)
+        data = load_data(folders, parameters, paths.output_data, executor, progress, stop)
+        if group.is_main:
+            console.log(f"photos      {_describe_data(data)}")
         check_shares(parameters, data, group, console)
         loading = LoaderConfig(
             preprocessing=preprocessing,
@@ -116,34 +119,32 @@ def _fit(
 
 
 def _prepare(
-    config: TrainingConfig, paths: Paths, device: str, executor: Executor, progress: Progress
-) -> tuple[Start, Data]:
-    """Build the network with its starting weights, and scan the photos."""
-    parameters, console = config.hyperparameters, progress.console
+    config: TrainingConfig, paths: Paths, device: str, console: Console
+) -> tuple[Start, tuple[ChannelFolder, ...]]:
+    """List the channels, and build the network with its starting weights."""
+    parameters = config.hyperparameters
     folders = list_channels(config, paths)
     console.log(f"device      {device}")
     start = build_network(config, paths, [label.folder for label in class_labels(folders[0].classes)])
     console.log(f"model       {parameters.model}, {start.source}; {_describe_size(start.network, parameters)}")
-    data = load_data(folders, parameters, paths.output_data, executor, progress)
-    console.log(f"photos      {_describe_data(data)}")
-    return start, data
+    return start, folders
 
 
 def _share(
-    prepared: tuple[Start, Data] | None, parameters: Hyperparameters, paths: Paths, group: Group
-) -> tuple[Start, Data]:
+    prepared: tuple[Start, tuple[ChannelFolder, ...]] | None, parameters: Hyperparameters, paths: Paths, group: Group
+) -> tuple[Start, tuple[ChannelFolder, ...]]:
     """Return on every rank what rank 0 has prepared, with the paths of the rank's own host."""
     found = group.broadcast(None if prepared is None else (paths.base, prepared[1]))
     assert found is not None, "rank 0 has prepared it"
-    base, data = found
+    base, folders = found
     if prepared is None:
-        classes = len(data.classes)
+        classes = len(folders[0].classes)
         start = Start(build(parameters.model, num_classes=classes, image_size=parameters.image_size), "", "none")
-        data = data if base == paths.base else data.moved(base, paths.base)
+        folders = tuple(replace(one, root=paths.base / one.root.relative_to(base)) for one in folders)
     else:
         start = prepared[0]
     share_tensors(start.network, group)
-    return start, data
+    return start, folders
 
 
 def check_shares(parameters: Hyperparameters, data: Data, group: Group, console: Console) -> None:

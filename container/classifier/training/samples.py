@@ -1,19 +1,18 @@
 """Table of photos in packed columns: about 60 bytes a photo, where objects would take ten times as much."""
 
-import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 
 from classifier.training.plan import ShardOrder
 
 DIGEST_SIZE = 16
-_ALIGNMENT = 16  # of the columns of a saved table, so that each can be used where it lies
-_OWN_FILE = -1
+_NAMES_AT_A_TIME = 10_000
 
 
 class Names(Sequence[str]):
@@ -47,6 +46,12 @@ class Names(Sequence[str]):
         number = range(len(self))[index]
         start = int(self.ends[number - 1]) if number else 0
         return os.fsdecode(self.blob[start : int(self.ends[number])].tobytes())
+
+    def part(self, start: int, stop: int) -> "Names":
+        """Return some of the strings, in the same memory."""
+        first = int(self.ends[start - 1]) if start else 0
+        last = int(self.ends[stop - 1]) if stop else 0
+        return Names(self.blob[first:last], self.ends[start:stop] - self.ends.dtype.type(first))
 
 
 class NamesBuilder:
@@ -103,70 +108,97 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What is known of photos, a row each.
+    """What is known of photos, a row each. A column that does not apply to any of them has no rows.
 
     Attributes:
         names: their paths within the channel.
         labels: int32 (N,).
         digests: uint8 (N, DIGEST_SIZE).
-        containers: the file that holds the photo, an index into the table's ``files``, or -1 for a file of its own;
-            int32 (N,), or (0,) if all are.
-        offsets: where it begins in that file, int64, of the same length.
-        sizes: of the photo in bytes, uint32, of the same length.
+        shards: the shard that holds the photo, int32 (N,); no rows for photos that are files.
+        offsets: where it begins in the shard, int64 (N,).
+        sizes: of the photo in bytes, uint32 (N,); of photos that are files only if there are copies.
+        copied: where it begins in the file of local copies, int64 (N,); -1 if it was not copied.
     """
 
     names: Names
     labels: np.ndarray
     digests: np.ndarray
-    containers: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
+    shards: np.ndarray = field(default_factory=partial(np.zeros, 0, np.int32))
+    offsets: np.ndarray = field(default_factory=partial(np.zeros, 0, np.int64))
+    sizes: np.ndarray = field(default_factory=partial(np.zeros, 0, np.uint32))
+    copied: np.ndarray = field(default_factory=partial(np.zeros, 0, np.int64))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all columns but the names."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "names"}
+
+    def take(self, rows: np.ndarray) -> "Columns":
+        """Return copies of some rows."""
+        builder = NamesBuilder()
+        for start in range(0, len(rows), _NAMES_AT_A_TIME):
+            builder.extend(self.names[row] for row in rows[start : start + _NAMES_AT_A_TIME])
+        arrays = {name: array[rows] if len(array) else array for name, array in self.arrays().items()}
+        return Columns(builder.build(), **arrays)
 
     @classmethod
-    def of_files(cls, names: Names, labels: np.ndarray, digests: np.ndarray) -> "Columns":
-        """Photos that are files of their own."""
-        return cls(names, labels, digests, np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.uint32))
+    def concatenate(cls, parts: Sequence["Columns"]) -> "Columns":
+        """Return the rows of several parts of a channel, one part after the other."""
+        arrays = {name: np.concatenate([part.arrays()[name] for part in parts]) for name in parts[0].arrays()}
+        starts = np.cumsum([0, *(len(part.names.blob) for part in parts)])
+        ends = [part.names.ends.astype(np.int64) + start for part, start in zip(parts, starts, strict=False)]
+        blob = np.concatenate([part.names.blob for part in parts])
+        return cls(Names(blob, _smallest(np.concatenate(ends))), **arrays)
 
 
 class Place(NamedTuple):
-    """Where a photo lies: the number of the table's file, or -1 for a file of its own; offset and size in bytes."""
+    """Where a photo lies: a file, and the part of it that is the photo; ``size`` is None for the whole file."""
 
-    container: int
-    offset: int
-    size: int
+    file: str
+    offset: int = 0
+    size: int | None = None
 
 
+class Copies(NamedTuple):
+    """A file of local copies of photos.
+
+    Attributes:
+        start: the first row whose copy it may hold; it ends with the start of the next file.
+        file: None if it is another host's.
+    """
+
+    start: int
+    file: os.PathLike[str] | None
+
+
+@dataclass(frozen=True, eq=False)
 class SampleTable(Sequence[Sample]):
     """The photos of a channel, or a selection of them that shares the channel's columns.
 
-    Args:
+    Attributes:
         root: the channel's folder.
-        files: those that hold several photos.
+        shards: names of its tar files.
         rows: of the columns, int32 (N,): the selected photos in their order; None for all.
         starts: the first row of each shard that is fetched anew whenever it is read, integers (num_shards,); None where
             reading a photo again, in any order, costs little.
+        copies: the files of local copies, in the order of the rows.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        columns: Columns,
-        files: Sequence[str | os.PathLike[str]] = (),
-        rows: np.ndarray | None = None,
-        starts: np.ndarray | None = None,
-    ) -> None:
-        self.root, self.columns, self.files = root, columns, tuple(files)
-        self._rows, self._starts = rows, starts
+    root: Path
+    columns: Columns
+    shards: tuple[str, ...] = ()
+    rows: np.ndarray | None = None
+    starts: np.ndarray | None = None
+    copies: tuple[Copies, ...] = ()
 
     @classmethod
     def pack(cls, root: Path, samples: Iterable[tuple[str, int, bytes]]) -> "SampleTable":
         """Return the table of photos that are files, from the name, label and digest of each."""
         names, labels, digests = zip(*samples, strict=True)
         packed = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_SIZE)
-        return cls(root, Columns.of_files(Names.pack(names), np.array(labels, np.int32), packed))
+        return cls(root, Columns(Names.pack(names), np.array(labels, np.int32), packed))
 
     def __len__(self) -> int:
-        return len(self.columns.labels) if self._rows is None else len(self._rows)
+        return len(self.columns.labels) if self.rows is None else len(self.rows)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -183,38 +215,63 @@ class SampleTable(Sequence[Sample]):
 
     def select(self, indices: np.ndarray) -> "SampleTable":
         """Return the photos of these indices, integers (N,), in this order. The columns are shared, not copied."""
-        rows = indices if self._rows is None else self._rows[indices]
-        return SampleTable(self.root, self.columns, self.files, rows.astype(np.int32), self._starts)
+        rows = indices if self.rows is None else self.rows[indices]
+        return replace(self, rows=rows.astype(np.int32))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["SampleTable"]) -> "SampleTable":
+        """Return the photos of several parts of a channel, one part after the other."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        columns = [part.columns if part.rows is None else part.columns.take(part.rows) for part in parts]
+        begins = np.cumsum([0, *map(len, parts)]).tolist()
+        starts = [part.starts + begin for part, begin in zip(parts, begins, strict=False) if part.starts is not None]
+        return cls(
+            first.root,
+            Columns.concatenate(columns),
+            first.shards,
+            starts=np.concatenate(starts) if starts else None,
+            copies=tuple(
+                copies._replace(start=begin + copies.start)
+                for part, begin in zip(parts, begins, strict=False)
+                for copies in part.copies
+            ),
+        )
 
     def moved(self, base: Path, to: Path) -> "SampleTable":
         """Return the same photos on another host, where what is below ``base`` here is below ``to``."""
-        root = to / self.root.relative_to(base)
-        files = [str(to / Path(file).relative_to(base)) for file in self.files]
-        return SampleTable(root, self.columns, files, self._rows, self._starts)
+        return replace(self, root=to / self.root.relative_to(base))
 
     def _row(self, index: int) -> int:
-        return index if self._rows is None else int(self._rows[index])
+        return index if self.rows is None else int(self.rows[index])
 
     @property
     def labels(self) -> np.ndarray:
         """Labels of all photos, int32 (N,)."""
-        return self.columns.labels if self._rows is None else self.columns.labels[self._rows]
+        return self.columns.labels if self.rows is None else self.columns.labels[self.rows]
 
     @property
     def num_bytes(self) -> int:
         """Memory of the columns, which several tables may share, and of this selection."""
-        names, selection = self.columns.names, 0 if self._rows is None else self._rows.nbytes
-        arrays = (getattr(self.columns, item.name) for item in fields(Columns) if item.name != "names")
+        names, selection = self.columns.names, 0 if self.rows is None else self.rows.nbytes
+        arrays = self.columns.arrays().values()
         return names.blob.nbytes + names.ends.nbytes + sum(array.nbytes for array in arrays) + selection
+
+    def copied_amount(self) -> tuple[int, int]:
+        """Return the number of photos that have local copies on any host, and their bytes."""
+        rows = slice(None) if self.rows is None else self.rows
+        is_copied = self.columns.copied[rows] >= 0
+        return int(is_copied.sum()), int(self.columns.sizes[rows][is_copied].sum(dtype=np.int64))
 
     def labels_of(self, indices: np.ndarray) -> np.ndarray:
         """Return the labels of some photos, int32 (N,)."""
-        return self.columns.labels[indices if self._rows is None else self._rows[indices]]
+        return self.columns.labels[indices if self.rows is None else self.rows[indices]]
 
     @property
     def digests(self) -> np.ndarray:
         """Digests of all photos, uint8 (N, DIGEST_SIZE)."""
-        return self.columns.digests if self._rows is None else self.columns.digests[self._rows]
+        return self.columns.digests if self.rows is None else self.columns.digests[self.rows]
 
     def name(self, index: int) -> str:
         """Return a photo's path within the channel."""
@@ -226,17 +283,24 @@ class SampleTable(Sequence[Sample]):
         Raises:
             OSError: the file is gone, or shorter than it was.
         """
-        place = self.place(index)
-        if place.container == _OWN_FILE:
-            return read_file(f"{self.root}/{self.name(index)}")
-        return read_range(self.files[place.container], place.offset, place.size)
+        file, offset, size = self.copy_of(index) or self.original(index)
+        return read_file(file) if size is None else read_range(file, offset, size)
 
-    def place(self, index: int) -> Place:
-        """Return where a photo lies."""
+    def original(self, index: int) -> Place:
+        """Return where a photo lies in its channel."""
         row, columns = self._row(index), self.columns
-        if not len(columns.containers):
-            return Place(_OWN_FILE, 0, 0)
-        return Place(int(columns.containers[row]), int(columns.offsets[row]), int(columns.sizes[row]))
+        if not len(columns.shards):
+            return Place(f"{self.root}/{columns.names[row]}")
+        shard = f"{self.root}/{self.shards[columns.shards[row]]}"
+        return Place(shard, int(columns.offsets[row]), int(columns.sizes[row]))
+
+    def copy_of(self, index: int) -> Place | None:
+        """Return where the local copy of a photo lies; None if there is none on this host."""
+        row, columns = self._row(index), self.columns
+        if not len(columns.copied) or columns.copied[row] < 0:
+            return None
+        file = next(copies.file for copies in reversed(self.copies) if copies.start <= row)
+        return None if file is None else Place(os.fspath(file), int(columns.copied[row]), int(columns.sizes[row]))
 
     @property
     def shard_order(self) -> ShardOrder | None:
@@ -244,93 +308,17 @@ class SampleTable(Sequence[Sample]):
 
         The photos have to be in the order of the shards, see :meth:`in_order_of_shards`.
         """
-        if self._starts is None or not len(self):
+        if self.starts is None or not len(self):
             return None
-        rows = np.arange(len(self)) if self._rows is None else self._rows
-        starts = np.searchsorted(rows, self._starts[self._starts <= rows[-1]])
+        rows = np.arange(len(self)) if self.rows is None else self.rows
+        starts = np.searchsorted(rows, self.starts[self.starts <= rows[-1]])
         return ShardOrder(np.unique(starts), self.columns.sizes[rows])
 
     def in_order_of_shards(self) -> "SampleTable":
         """Return the photos as their shards hold them, one after the other, if :attr:`shard_order` needs it."""
-        if self._starts is None or self._rows is None:
+        if self.starts is None or self.rows is None:
             return self
-        return self.select(np.argsort(self._rows))
-
-    def to_bytes(self) -> bytes:
-        """Return the selected photos in a form that :meth:`from_buffer` uses where it lies."""
-        columns = self.columns if self._rows is None else _take(self.columns, self._rows)
-        arrays = {
-            "blob": columns.names.blob,
-            "ends": columns.names.ends,
-            **{item.name: getattr(columns, item.name) for item in fields(Columns) if item.name != "names"},
-        }
-        described = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
-        files = [os.fspath(file) for file in self.files]
-        header = json.dumps({"root": str(self.root), "files": files, "columns": described}).encode()
-        parts = [len(header).to_bytes(8, "little"), header]
-        parts += [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
-        return parts[0] + b"".join(part + b"\0" * (-len(part) % _ALIGNMENT) for part in parts[1:])
-
-    @classmethod
-    def from_buffer(cls, buffer: Any) -> "SampleTable":
-        """Return the table whose bytes are in a buffer, such as a memory map that several processes share."""
-        size = int.from_bytes(buffer[:8], "little")
-        header = json.loads(bytes(buffer[8 : 8 + size]))
-        position = 8 + size + -size % _ALIGNMENT
-        arrays: dict[str, np.ndarray] = {}
-        for name, (dtype, shape) in header["columns"].items():
-            count = int(np.prod(shape))
-            arrays[name] = np.frombuffer(buffer, dtype, count, position).reshape(shape)
-            position += -(-arrays[name].nbytes // _ALIGNMENT) * _ALIGNMENT
-        names = Names(arrays.pop("blob"), arrays.pop("ends"))
-        return cls(Path(header["root"]), Columns(names, **arrays), header["files"])
-
-    @classmethod
-    def concatenate(cls, tables: Sequence["SampleTable"]) -> "SampleTable":
-        """Return the photos of several tables of one channel, one after the other."""
-        parts = [table.columns if table._rows is None else _take(table.columns, table._rows) for table in tables]
-        files: list[str | os.PathLike[str]] = []
-        located: list[Columns] = []
-        for table, part in zip(tables, parts, strict=True):
-            located.append(_shift(part, len(files)) if any(len(one.containers) for one in parts) else part)
-            files += table.files
-        columns = {
-            item.name: np.concatenate([getattr(part, item.name) for part in located])
-            for item in fields(Columns)
-            if item.name != "names"
-        }
-        return cls(tables[0].root, Columns(_join([part.names for part in parts]), **columns), files)
-
-
-def _take(columns: Columns, rows: np.ndarray) -> Columns:
-    builder = NamesBuilder()
-    for start in range(0, len(rows), 10_000):
-        builder.extend(columns.names[row] for row in rows[start : start + 10_000])
-    located = rows if len(columns.containers) else rows[:0]
-    return Columns(
-        builder.build(),
-        columns.labels[rows],
-        columns.digests[rows],
-        columns.containers[located],
-        columns.offsets[located],
-        columns.sizes[located],
-    )
-
-
-def _shift(columns: Columns, num_files: int) -> Columns:
-    """Return the columns of a table whose files come after ``num_files`` others."""
-    count = len(columns.labels)
-    if not len(columns.containers):
-        own = np.full(count, _OWN_FILE, np.int32)
-        return replace(columns, containers=own, offsets=np.zeros(count, np.int64), sizes=np.zeros(count, np.uint32))
-    moved = np.where(columns.containers == _OWN_FILE, _OWN_FILE, columns.containers + np.int32(num_files))
-    return replace(columns, containers=moved)
-
-
-def _join(parts: Sequence[Names]) -> Names:
-    lengths = np.cumsum([0, *(len(part.blob) for part in parts)])
-    ends = np.concatenate([part.ends.astype(np.int64) + start for part, start in zip(parts, lengths, strict=False)])
-    return Names(np.concatenate([part.blob for part in parts]), _smallest(ends))
+        return self.select(np.argsort(self.rows))
 
 
 def read_file(path: str) -> bytes:
@@ -343,7 +331,7 @@ def read_file(path: str) -> bytes:
         return file.readall()
 
 
-def read_range(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
+def read_range(path: str, offset: int, size: int) -> bytes:
     """Return a part of a file.
 
     Raises:
@@ -357,5 +345,5 @@ def read_range(path: str | os.PathLike[str], offset: int, size: int) -> bytes:
     finally:
         os.close(descriptor)
     if len(data) < size:
-        raise OSError(f"{os.fspath(path)} ends before byte {offset + size:,}")
+        raise OSError(f"{path} ends before byte {offset + size:,}")
     return data

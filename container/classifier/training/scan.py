@@ -7,7 +7,7 @@ time are more photos in memory than the threads will work on next.
 import csv
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -19,7 +19,8 @@ import numpy as np
 from classifier.contract.channels import has_image_extension
 from classifier.errors import DataError, ImageError
 from classifier.training.folders import ChannelFolder
-from classifier.training.samples import DIGEST_SIZE, Columns, NamesBuilder, SampleTable, read_file
+from classifier.training.plan import nth_part
+from classifier.training.samples import DIGEST_SIZE, Columns, Copies, NamesBuilder, SampleTable, read_file
 from classifier.training.shards import ShardPhoto, ShardReader
 from classifier.training.streaming import LocalCopies
 from classifier.vision.images import decode
@@ -61,10 +62,28 @@ class _Check(NamedTuple):
     copied_to: int = -1
 
 
+class Share(NamedTuple):
+    """One of ``num_shares`` parts of a channel, which different ranks check."""
+
+    number: int = 0
+    num_shares: int = 1
+
+
 def scan_channel(
     folder: ChannelFolder, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None = None
 ) -> ScanResult:
-    """Read and decode every file of a channel.
+    """Read and decode every file of a channel, see :func:`scan_share`."""
+    return merge_shares(folder, [scan_share(folder, Share(), executor, advance, copies)])
+
+
+def scan_share(
+    folder: ChannelFolder,
+    share: Share,
+    executor: Executor,
+    advance: Callable[[], object],
+    copies: LocalCopies | None = None,
+) -> ScanResult:
+    """Read and decode the files of a share of a channel.
 
     A file that is neither an image nor named like one is unexpected, not a bad photo.
 
@@ -76,20 +95,38 @@ def scan_channel(
         DataError: a shard is no tar, or damaged.
     """
     scan = _scan_shards if folder.shards else _scan_files
-    return scan(folder, executor, advance, copies)
+    return scan(folder, share, executor, advance, copies)
+
+
+def merge_shares(folder: ChannelFolder, shares: Sequence[ScanResult]) -> ScanResult:
+    """Return the result of a whole channel from those of all its shares, in their order.
+
+    Photos of shards that can be read in any order are put into the order of class folders: by class, then by name. So
+    it does not depend on how the photos are divided among the shards.
+    """
+    samples = SampleTable.concatenate([share.samples for share in shares])
+    if folder.shards and samples.starts is None:
+        samples = _in_order_of_files(samples)
+    bad = [one for share in shares for one in share.bad]
+    unexpected = [*folder.unexpected_files, *(one for share in shares for one in share.unexpected_files)]
+    return ScanResult(folder.name, folder.classes, samples, bad, unexpected)
 
 
 def _scan_files(
-    folder: ChannelFolder, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None
+    folder: ChannelFolder, share: Share, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None
 ) -> ScanResult:
-    count = len(folder.files)
-    offsets, sizes = (np.full(count if copies else 0, value, kind) for value, kind in ((-1, np.int64), (0, np.uint32)))
+    rows = nth_part(np.arange(len(folder.files)), *share)
+    files = folder.files.part(int(rows[0]), int(rows[-1]) + 1) if len(rows) else folder.files.part(0, 0)
+    count = len(files)
+    copied = np.full(count if copies else 0, -1, np.int64)
+    sizes = np.zeros(len(copied), np.uint32)
     digests = np.zeros((count, DIGEST_SIZE), np.uint8)
     is_readable = np.zeros(count, bool)
-    bad, unexpected = [], list(folder.unexpected_files)
+    bad: list[BadImage] = []
+    unexpected: list[Path] = []
 
     def check_files(start: int) -> list[_Check]:
-        return [_check_file(f"{folder.root}/{name}", copies) for name in folder.files[start : start + _PHOTOS_A_TASK]]
+        return [_check_file(f"{folder.root}/{name}", copies) for name in files[start : start + _PHOTOS_A_TASK]]
 
     checks = (one for task in map_ahead(executor, check_files, range(0, count, _PHOTOS_A_TASK)) for one in task)
     for row, check in enumerate(checks):
@@ -98,15 +135,14 @@ def _scan_files(
             digests[row] = np.frombuffer(check.digest, np.uint8)
             is_readable[row] = True
             if copies is not None:
-                offsets[row], sizes[row] = check.copied_to, check.size
-        elif has_image_extension(name := folder.files[row]):
+                copied[row], sizes[row] = check.copied_to, check.size
+        elif has_image_extension(name := files[row]):
             bad.append(BadImage(folder.name, name, check.problem))
         else:
             unexpected.append(folder.root / name)
-    labels = np.repeat(np.arange(len(folder.counts), dtype=np.int32), folder.counts)
-    containers = np.where(offsets < 0, -1, 0).astype(np.int32)
-    columns = Columns(folder.files, labels, digests, containers, offsets, sizes)
-    table = SampleTable(folder.root, columns, [copies] if copies else [])
+    labels = np.repeat(np.arange(len(folder.counts), dtype=np.int32), folder.counts)[rows]
+    columns = Columns(files, labels, digests, sizes=sizes, copied=copied)
+    table = SampleTable(folder.root, columns, copies=_copies(copies))
     samples = table if is_readable.all() else table.select(np.flatnonzero(is_readable))
     return ScanResult(folder.name, folder.classes, samples, bad, unexpected)
 
@@ -138,53 +174,67 @@ class _ShardColumns:
     shards: array = field(default_factory=lambda: array("i"))
     offsets: array = field(default_factory=lambda: array("q"))
     sizes: array = field(default_factory=lambda: array("I"))
+    copied: array = field(default_factory=lambda: array("q"))
 
-    def add(self, shard: int, photo: ShardPhoto, offset: int, check: _Check) -> None:
+    def add(self, shard: int, photo: ShardPhoto, check: _Check) -> None:
         self.names.extend([photo.name])
         self.labels.append(photo.label)
         self.digests += check.digest
         self.shards.append(shard)
-        self.offsets.append(offset)
+        self.offsets.append(photo.offset)
         self.sizes.append(check.size)
+        self.copied.append(check.copied_to)
 
-    def build(self) -> Columns:
-        digests = np.frombuffer(self.digests, np.uint8).reshape(-1, DIGEST_SIZE)
-        numbers = (np.array(values) for values in (self.labels, self.shards, self.offsets, self.sizes))
-        labels, *places = numbers
-        return Columns(self.names.build(), labels, digests, *places)
+    def build(self, *, with_copies: bool) -> Columns:
+        return Columns(
+            self.names.build(),
+            np.array(self.labels),
+            np.frombuffer(self.digests, np.uint8).reshape(-1, DIGEST_SIZE),
+            shards=np.array(self.shards),
+            offsets=np.array(self.offsets),
+            sizes=np.array(self.sizes),
+            copied=np.array(self.copied if with_copies else self.copied[:0]),
+        )
 
 
 def _scan_shards(
-    folder: ChannelFolder, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None
+    folder: ChannelFolder, share: Share, executor: Executor, advance: Callable[[], object], copies: LocalCopies | None
 ) -> ScanResult:
-    columns, bad, starts = _ShardColumns(), [], np.zeros(len(folder.shards), np.int64)
+    numbers = nth_part(np.arange(len(folder.shards)), *share)
+    columns, bad, starts = _ShardColumns(), [], np.zeros(len(numbers), np.int64)
 
     def check_photos(task: list[tuple[int, ShardPhoto]]) -> list[tuple[int, ShardPhoto, _Check]]:
         return [(shard, photo._replace(data=b""), _check_entry(photo, copies)) for shard, photo in task]
 
-    for task in map_ahead(executor, check_photos, _tasks(_read_shards(folder))):
+    for task in map_ahead(executor, check_photos, _tasks(_read_shards(folder, numbers))):
         for shard, photo, check in task:
             advance()
             if check.problem:
                 bad.append(BadImage(folder.name, photo.name, check.problem))
-            elif check.copied_to < 0:
-                columns.add(shard, photo, photo.offset, check)
             else:
-                columns.add(len(folder.shards), photo, check.copied_to, check)
-            starts[shard + 1 :] = len(columns.labels)
-    files = [*(f"{folder.root}/{name}" for name in folder.shards), *([copies] if copies else [])]
-    table = SampleTable(folder.root, columns.build(), files, starts=starts if folder.streamed else None)
-    samples = table if folder.streamed else _in_order_of_files(table)
-    return ScanResult(folder.name, folder.classes, samples, bad, list(folder.unexpected_files))
+                columns.add(shard, photo, check)
+            starts[numbers > shard] = len(columns.labels)
+    table = SampleTable(
+        folder.root,
+        columns.build(with_copies=copies is not None),
+        folder.shards,
+        starts=starts if folder.streamed else None,
+        copies=_copies(copies),
+    )
+    return ScanResult(folder.name, folder.classes, table, bad, [])
+
+
+def _copies(copies: LocalCopies | None) -> tuple[Copies, ...]:
+    return () if copies is None else (Copies(0, copies),)
 
 
 def _check_entry(photo: ShardPhoto, copies: LocalCopies | None) -> _Check:
     return _Check(problem=photo.problem) if photo.problem else _check(photo.data, copies)
 
 
-def _read_shards(folder: ChannelFolder) -> Iterator[tuple[int, ShardPhoto]]:
+def _read_shards(folder: ChannelFolder, numbers: np.ndarray) -> Iterator[tuple[int, ShardPhoto]]:
     reader = ShardReader(folder.name, folder.root, folder.order)
-    return ((number, photo) for number, shard in enumerate(folder.shards) for photo in reader.read(shard))
+    return ((number, photo) for number in numbers.tolist() for photo in reader.read(folder.shards[number]))
 
 
 def _tasks(photos: Iterable[tuple[int, ShardPhoto]]) -> Iterator[list[tuple[int, ShardPhoto]]]:
@@ -198,10 +248,6 @@ def _tasks(photos: Iterable[tuple[int, ShardPhoto]]) -> Iterator[list[tuple[int,
 
 
 def _in_order_of_files(table: SampleTable) -> SampleTable:
-    """Return the photos in the order of a channel of class folders: by class, then by name.
-
-    It does not depend on how the photos are divided among the shards.
-    """
     labels, names = table.labels, table.columns.names
     order = np.argsort(labels, kind="stable")
     classes = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)

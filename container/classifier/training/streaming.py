@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import socket
 import tempfile
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from threading import Lock
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,45 +23,66 @@ class LocalCopies(os.PathLike[str]):
 
     Args:
         max_bytes: photos beyond are not copied; half of the free disk space unless given.
+        num_ranks: of this host, which share that half.
     """
 
-    def __init__(self, max_bytes: int | None = None) -> None:
+    def __init__(self, max_bytes: int | None = None, num_ranks: int = 1) -> None:
         self.folder = tempfile.gettempdir()
-        self.num_photos = self.num_bytes = 0
-        self.is_full = False
+        self._num_bytes = 0
+        self._is_full = False
         with tempfile.TemporaryFile(dir=self.folder) as file:
             self._descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._descriptor)
-        self._max_bytes = shutil.disk_usage(self.folder).free // 2 if max_bytes is None else max_bytes
+        self._max_bytes = shutil.disk_usage(self.folder).free // 2 // num_ranks if max_bytes is None else max_bytes
         self._lock = Lock()
 
     def __fspath__(self) -> str:
         """Return a path by which this process and others on the host open the file."""
         return f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
-    def __str__(self) -> str:
-        """Describe the copies."""
-        amount = f"{self.num_photos:,} photos ({self.num_bytes / 1e9:.1f} GB)"
-        copied = f"{amount} copied to {self.folder} as they were checked"
-        return f"{copied}; the disk has no room for the others, which every epoch fetches" if self.is_full else copied
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, tuple[str, int, int]]]:
+        """Pickle as what another process of the host finds it by; on another host it becomes None."""
+        path = os.fspath(self)
+        return _OtherCopies.find, (path, _identify(path))
 
     def add(self, data: bytes) -> int:
         """Copy a photo, and return where it begins in the file; -1 if there is no room."""
         with self._lock:
-            offset = self.num_bytes
-            if self.is_full or offset + len(data) > self._max_bytes:
-                self.is_full = True
+            offset = self._num_bytes
+            if self._is_full or offset + len(data) > self._max_bytes:
+                self._is_full = True
                 return -1
             try:
                 written = os.pwrite(self._descriptor, data, offset)
             except OSError:
                 written = -1
             if written < len(data):  # the disk is full
-                self.is_full = True
+                self._is_full = True
                 return -1
-            self.num_bytes += len(data)
-            self.num_photos += 1
+            self._num_bytes += len(data)
             return offset
+
+
+def _identify(path: str) -> tuple[str, int, int]:
+    found = os.stat(path)  # noqa: PTH116 (a file without a name)
+    return socket.gethostname(), found.st_dev, found.st_ino
+
+
+class _OtherCopies(os.PathLike[str]):
+    """The local copies of another process of this host, as long as that lives."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    @classmethod
+    def find(cls, path: str, identity: tuple[str, int, int]) -> "_OtherCopies | None":
+        try:
+            return cls(path) if _identify(path) == identity else None
+        except OSError:
+            return None
+
+    def __fspath__(self) -> str:
+        return self._path
 
 
 class WindowReader:
@@ -79,11 +101,13 @@ class WindowReader:
         self._window_of[self._reading] = np.searchsorted(self._ends, np.arange(len(samples)), side="right")
         self._windows: dict[int, Future[dict[int, bytes]]] = {}
         self._lock, self._is_closed = Lock(), False
-        self._open: tuple[int, IO[bytes]] | None = None
+        self._open: IO[bytes] | None = None
 
     def prepare(self, indices: np.ndarray) -> Callable[[int], bytes]:
         """Start to read the windows of these photos and the next one, and return a function that reads one of them."""
         needed = np.unique(self._window_of[indices]).tolist()
+        if not needed:
+            return self._samples.read
         for number in [*needed, *([needed[-1] + 1] if self._executor else [])]:
             if number not in self._windows and number < len(self._ends):
                 self._windows[number] = self._submit(number)
@@ -114,29 +138,30 @@ class WindowReader:
         return {index: data for index, data in read.items() if data is not None}
 
     def _read_next(self, index: int) -> bytes | None:
-        place = self._samples.place(index)
-        if isinstance(self._samples.files[place.container], LocalCopies):
+        if self._samples.copy_of(index):
             return None
-        file = self._file(place.container)
-        gap = place.offset - file.tell()
+        path, offset, size = self._samples.original(index)
+        assert size is not None, "the photo is in a shard"
+        file = self._file(path)
+        gap = offset - file.tell()
         if 0 <= gap <= _MAX_GAP:
             file.read(gap)
         else:
-            file.seek(place.offset)
-        data = file.read(place.size)
-        if len(data) < place.size:
-            raise OSError(f"{self._samples.files[place.container]} ends before byte {place.offset + place.size:,}")
+            file.seek(offset)
+        data = file.read(size)
+        if len(data) < size:
+            raise OSError(f"{path} ends before byte {offset + size:,}")
         return data
 
-    def _file(self, container: int) -> IO[bytes]:
-        if self._open is None or self._open[0] != container:
+    def _file(self, path: str) -> IO[bytes]:
+        if self._open is None or self._open.name != path:
             self._close_file()
-            self._open = container, open(self._samples.files[container], "rb", buffering=_MAX_GAP)  # noqa: PTH123, SIM115
-        return self._open[1]
+            self._open = open(path, "rb", buffering=_MAX_GAP)  # noqa: PTH123, SIM115
+        return self._open
 
     def _close_file(self) -> None:
         if self._open is not None:
-            self._open[1].close()
+            self._open.close()
             self._open = None
 
     def close(self) -> None:

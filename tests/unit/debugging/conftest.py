@@ -54,13 +54,13 @@ def dead(base: Path) -> Run:
     module = network()
     with torch.no_grad():
         module.get_parameter("0.bias").fill_(-1000.0)
-    return debugged(base / "dead", module, epochs=2)
+    return debugged(base / "dead", module, epochs=2, steps=4)
 
 
 @pytest.fixture(scope="session")
 def vanishing(base: Path) -> Run:
     """Twelve sigmoid layers, through which gradients vanish."""
-    return debugged(base / "vanishing", network(*(nn.Sigmoid() for _ in range(12))), epochs=1)
+    return debugged(base / "vanishing", network(*(nn.Sigmoid() for _ in range(12))), epochs=1, steps=3)
 
 
 @pytest.fixture(scope="session")
@@ -84,13 +84,13 @@ def saturated(base: Path) -> Run:
     module = network(nn.Tanh())
     with torch.no_grad():
         module.get_parameter("0.weight").copy_(1000 * torch.ones(16, NUM_FEATURES) / math.sqrt(NUM_FEATURES))
-    return debugged(base / "saturated", module, epochs=1, lr=1e-6)
+    return debugged(base / "saturated", module, epochs=1, steps=3, lr=1e-6)
 
 
 @pytest.fixture(scope="session")
 def unsaturated(base: Path) -> Run:
     """The same network with weights of the usual size."""
-    return debugged(base / "unsaturated", network(nn.Tanh()), epochs=1)
+    return debugged(base / "unsaturated", network(nn.Tanh()), epochs=1, steps=3)
 
 
 @pytest.fixture(scope="session")
@@ -98,5 +98,9 @@ def imbalanced(base: Path) -> Run:
     """One class has thirty times as many points as another."""
     share = (30.0, 3.0, 1.0)
     return debugged(
-        base / "imbalanced", network(), data=points(320, share=share), validation=points(256, seed=1, share=share)
+        base / "imbalanced",
+        network(),
+        epochs=2,
+        data=points(320, share=share),
+        validation=points(256, seed=1, share=share),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from classifier.contract.findings import Finding, applicable
 from classifier.debugging.curves import Curves
-from classifier.debugging.diagnosis import diagnose
+from classifier.debugging.diagnosis import diagnose, weigh
 from classifier.debugging.facts import NORMALIZED, Facts
 
 FLAT = [(step, 1.1) for step in range(20)]
@@ -26,7 +26,7 @@ def curves(training: list[tuple[int, float]], ratio: float = 1e-3) -> Curves:
     return Curves(training=training, update_ratio={name: [(0, ratio), (1, ratio / 2)] for name in "abc"})
 
 
-FACTS = Facts(class_names=("a", "b", "c"), hyperparameters={"lr": 0.1}, gain=1.0, photos={"train": (9, 9, 9)})
+FACTS = Facts(class_names=("a", "b", "c"), hyperparameters={"lr": 0.1}, gain=1.0, photos={"train": (90, 90, 90)})
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,15 @@ def test_leak_is_a_diagnosis_from_a_tenth_of_the_validation_photos_on() -> None:
 def test_advice_leaves_out_what_is_set(given: dict[str, object], expected: str | None) -> None:
     advice = f"pretrained=true; warmup_epochs=1; freeze=backbone; a smaller lr; {NORMALIZED}"
     assert applicable(advice, given) == (advice if expected is None else expected)
+
+
+def test_dead_units_are_a_hint_where_the_loss_falls() -> None:
+    found = [weigh(fired("DeadRelu"), FACTS, curves(course))[0].is_alarm for course in (FLAT, FALLING)]
+    assert found == [True, False]
+
+
+def test_few_photos_are_memorized_whatever_their_labels() -> None:
+    facts = FACTS.model_copy(update={"photos": {"train": (7, 7, 6)}})
+    found = diagnose(fired("Overfit", "ValidationAtChance"), facts, curves(FALLING))
+    assert found is not None
+    assert found.cause == "memorizing"

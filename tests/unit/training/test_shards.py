@@ -1,6 +1,7 @@
 """Channels of tar shards: labels, order, damage, and what is not a photo."""
 
 import io
+import pickle
 import tarfile
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -11,7 +12,7 @@ import pytest
 from classifier.errors import DataError
 from classifier.training.duplicates import fingerprint
 from classifier.training.folders import list_channel
-from classifier.training.scan import ScanResult, check_bad_share, scan_channel
+from classifier.training.scan import ScanResult, Share, check_bad_share, merge_shares, scan_channel, scan_share
 from support.drawing import draw_photo, encode, write_classes
 
 PHOTO, OTHER = encode(draw_photo(40, 30)), encode(draw_photo(40, 30, shape="cross"))
@@ -185,3 +186,32 @@ def test_a_shard_that_shrinks_during_the_job_is_an_error(root: Path, executor: E
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(OSError, match=rf"{shard} ends before byte"):
         last.read()
+
+
+@pytest.mark.parametrize("kind", ["folders", "shards", "streamed"])
+@pytest.mark.parametrize("num_ranks", [2, 4, 7])
+def test_shares_of_ranks_make_the_result_of_one(tmp_path: Path, executor: Executor, kind: str, num_ranks: int) -> None:
+    folders = write_classes(tmp_path / "folders", photos_per_class=3)
+    (folders / "disc" / "1.jpg").write_bytes(b"bad")
+    (folders / "disc" / "notes.txt").write_text("no photo", encoding="utf-8")
+    (folders / "README.txt").touch()
+    root = folders
+    if kind != "folders":
+        root = tmp_path / "shards"
+        files = sorted(folders.rglob("*.jpg"), key=lambda path: path.name)
+        for number, start in enumerate(range(0, 9, 2)):
+            entries = {path.relative_to(folders).as_posix(): path.read_bytes() for path in files[start : start + 2]}
+            write_shard(root / f"{number}.tar", entries)
+        (root / "classes.txt").write_text("cross\ndisc\nsquare\n", encoding="utf-8")
+    channel = list_channel("train", root, streamed=kind == "streamed")
+    whole = scan_channel(channel, executor, lambda: None)
+    shares = [scan_share(channel, Share(number, num_ranks), executor, lambda: None) for number in range(num_ranks)]
+    merged = merge_shares(channel, pickle.loads(pickle.dumps(shares)))
+    assert [(item.name, item.label, item.digest, item.read()) for item in merged.samples] == [
+        (item.name, item.label, item.digest, item.read()) for item in whole.samples
+    ]
+    assert (merged.bad, merged.unexpected_files) == (whole.bad, whole.unexpected_files)
+    orders = [result.samples.shard_order for result in (whole, merged)]
+    # Without the photo that can't be read.
+    starts = [0, 2, 3, 5, 7] if kind == "streamed" else None
+    assert [None if one is None else one.starts.tolist() for one in orders] == [starts, starts]
