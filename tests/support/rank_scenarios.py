@@ -11,6 +11,7 @@ from classifier.callbacks import Callback
 from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import Stopped
 from classifier.training.batches import load_in_order
+from classifier.training.checkpoints import Position
 from classifier.training.console import StopSignal
 from classifier.training.features import FeatureLoader
 from classifier.training.group import Group, share_tensors
@@ -18,6 +19,7 @@ from classifier.training.loop import EvaluationResult, Trainer, evaluate
 from classifier.training.optimization import build_optimizer, build_schedule
 from classifier.training.plan import EpochPlan
 from classifier.training.precision import Precision
+from classifier.training.state import Header, Identity, TrainingState, load_trainer, pack, share_checkpoint
 from classifier.training.stopping import RankCallbacks, SharedStop
 from classifier.training.sync_batchnorm import average_statistics, synchronize_batchnorm
 
@@ -97,6 +99,29 @@ def _train(group: Group, batch_size: int, num_steps: int, *, sync: bool = True) 
     if not sync:
         average_statistics(module, group)
     return {"state": module.state_dict(), "steps": recorder.steps, "loss": loss, "count": trainer.count}
+
+
+def resumed(group: Group) -> dict[str, Tensor]:
+    """The twelve steps of ``training``, interrupted after six: only rank 0 has the checkpoint."""
+    plan, loader, parameters = EpochPlan(NUM_SAMPLES, 7, seed=5), samples(), Hyperparameters.parse({"epochs": 2})
+    whole = [one for epoch in (1, 2) for one in plan.batches(epoch)][:12]
+    found, module = None, network()
+    for half in (whole[:6], whole[6:]):
+        module = network()
+        if not group.is_alone:
+            synchronize_batchnorm(module, group)
+        trainer = trainer_of(module, group)
+        shared = share_checkpoint(found, group)
+        if shared is not None:
+            load_trainer(trainer, *shared, step=6)
+            trainer.schedule = build_schedule(trainer.optimizer, parameters, 6, done=6)
+        shares = [plan.share(one, group.rank, group.world_size) for one in half]
+        batches = loader.iterate(shares, seed=0, epoch=1)
+        trainer.train_epoch(batches, sizes=[len(one) for one in half], advance=lambda: None)
+        identity = Identity(hyperparameters={}, classes=(), data="", weights="")
+        checkpoint = pack(trainer, TrainingState(Position(1, 6), None, None, {}), identity, {})
+        found = (checkpoint, Header.model_validate_json(checkpoint.header)) if group.is_main else None
+    return module.state_dict()
 
 
 def evaluation(group: Group) -> EvaluationResult:

@@ -93,8 +93,8 @@ def rows(path: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def assert_same(found: Paths, expected: Paths) -> None:
-    """Equal metrics, and losses and weights up to rounding."""
+def assert_same(found: Paths, expected: Paths, tolerance: float = 1e-5) -> None:
+    """Equal metrics, and losses and weights up to rounding, which grows with the steps."""
     for name in ("steps.csv", "history.csv"):
         for row, other in zip(rows(found.output_data / name), rows(expected.output_data / name), strict=True):
             assert row == pytest.approx(other, rel=1e-3)
@@ -107,7 +107,7 @@ def assert_same(found: Paths, expected: Paths) -> None:
     weights, others = (load_file(one.model / "model.safetensors") for one in (found, expected))
     assert weights.keys() == others.keys()
     for name, tensor in weights.items():
-        torch.testing.assert_close(tensor, others[name], rtol=0, atol=1e-5)
+        torch.testing.assert_close(tensor, others[name], rtol=0, atol=tolerance)
 
 
 def test_two_hosts_of_two_ranks_equal_one_rank(clusters: Clusters) -> None:
@@ -132,7 +132,7 @@ def test_a_training_goes_on_with_any_number_of_ranks(clusters: Clusters) -> None
         assert "stopped     by SIGTERM; the best model so far is kept" in cluster.hosts["algo-1"].log
     found = clusters.run("resumed", 2, 2, epochs="5")
     assert re.search(r"^resumed +at epoch [45]", clusters.all[-1].hosts["algo-1"].log, re.MULTILINE)
-    assert_same(found, expected)
+    assert_same(found, expected, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("augmentation", ["flip", "standard"])

@@ -17,6 +17,7 @@ SCENARIOS = (
     "training",
     "tiny_batches",
     "own_statistics",
+    "resumed",
     "evaluation",
     "exchanges",
     "stop_in_steps",
@@ -50,6 +51,11 @@ def test_ranks_learn_the_same_as_one(results: list[dict[str, Any]], scenario: st
             logits, labels, loss, gradients = step
             assert torch.equal(labels, expected[1])
             torch.testing.assert_close((logits, loss, gradients), (expected[0], *expected[2:]), rtol=1e-4, atol=1e-6)
+
+
+def test_ranks_resume_from_the_checkpoint_of_rank_0(results: list[dict[str, Any]]) -> None:
+    whole = rank_scenarios.training(Group())["state"]
+    assert all(largest_difference(result["resumed"], whole) < 1e-5 for result in results)
 
 
 def test_all_ranks_have_the_same_weights_bit_by_bit(results: list[dict[str, Any]]) -> None:
