@@ -1,5 +1,5 @@
 .PHONY: setup check test test-gate test-all image test-docker test-gpu mutations measures bench-train bench-serve fuzz-serve \
-	soak-serve bench-debugger bench-profiler fix lock readme
+	soak-serve bench-debugger bench-profiler bench-memory fix lock readme
 bin := .venv/bin
 # One more than there are cores: a third of a run is spent waiting for processes that the tests start.
 workers := $(shell expr $$(nproc) + 1)
@@ -58,6 +58,9 @@ soak-serve: setup  ## 100,000 requests of mixed clients: memory, threads and des
 
 bench-debugger bench-profiler: setup  ## overhead of the debugger and of the profiler
 	PYTHONPATH=tests $(bin)/python -m benchmarks.$(@:bench-%=%)
+
+bench-memory: setup  ## memory of a training by its number of photos: 10,000 and 1,000,000
+	PYTHONPATH=tests:scripts $(bin)/python -m benchmarks.million
 
 fix: setup  ## automatic fixes and formatting
 	$(bin)/ruff check --fix .

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from classifier.callbacks import EpochResult
+from classifier.contract.hyperparameters import Hyperparameters
 from classifier.errors import ConfigError
 from classifier.training.checkpoints import (
     Checkpoint,
@@ -35,6 +36,7 @@ _FREE = frozenset(
         "debug_stop",
         "profile",
         "optimize_for_cpu",
+        "cpu_engine",
         "max_bad_images",
     )
 )
@@ -66,7 +68,8 @@ class Identity(BaseModel):
         Raises:
             ConfigError: the message names everything that changed.
         """
-        before, now = saved.hyperparameters, self.hyperparameters
+        # A checkpoint from before a hyperparameter existed was trained with what is its default now.
+        before, now = {**Hyperparameters().model_dump(), **saved.hyperparameters}, self.hyperparameters
         changed = [
             f"{name} was {before.get(name)} and is {now[name]}"
             for name in now
