@@ -32,9 +32,9 @@ def first_line(platform: Platform) -> str:
 
 KNOWN = (
     "model, pretrained, freeze, image_size, epochs, batch_size, lr, scheduler, warmup_epochs, optimizer, momentum, "
-    "weight_decay, eps, precision, augmentation, label_smoothing, class_weights, early_stopping_patience, best_metric, "
-    "validation_split, truncated_images, max_bad_images, num_workers, optimize_for_cpu, cpu_engine, "
-    "checkpoint_interval_s, debug, debug_stop, profile, seed"
+    "weight_decay, eps, sync_batchnorm, precision, augmentation, label_smoothing, class_weights, "
+    "early_stopping_patience, best_metric, validation_split, truncated_images, max_bad_images, num_workers, "
+    "ranks_per_host, optimize_for_cpu, cpu_engine, checkpoint_interval_s, debug, debug_stop, profile, seed"
 )
 
 HYPERPARAMETERS = [

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_the_best_epoch_is_chosen_by_the_best_metric(
     confusion = torch.eye(3, dtype=torch.int64)
     evaluations = [EvaluationResult(*row, confusion, logits=torch.eye(3), labels=torch.arange(3)) for row in rows]
     remaining = iter(evaluations)
-    monkeypatch.setattr(epochs, "evaluate", lambda *_, **__: next(remaining))
+    monkeypatch.setattr(epochs, "evaluate", lambda *_, **__: SimpleNamespace(result=lambda _: next(remaining)))
     job = platform.train({"train": image_folder}, epochs="4", best_metric=metric)
     assert job.exit_code == 0, job.log
     assert f"best        epoch {best}, by {metric}" in job.log

@@ -3,6 +3,9 @@
 Gunicorn parses requests and runs the application; the limits that all connections share are in ``connections``.
 """
 
+import fcntl
+import struct
+import termios
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -81,6 +84,15 @@ class Connection(_Protocol):
     def is_waiting(self) -> bool:
         """Whether received bytes wait for their turn, which is not the client's fault."""
         return bool(self._unparsed)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the kernel has received bytes that the event loop has not read yet."""
+        try:
+            size = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+        except (OSError, ValueError):  # closed meanwhile
+            return False
+        return struct.unpack("i", size)[0] > 0
 
     @property
     def is_writing(self) -> bool:

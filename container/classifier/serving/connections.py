@@ -142,7 +142,8 @@ class Connections:
         # Of each kind the one that has been silent for longest, and never an upload that makes progress.
         now = self.clock()
         others = [one for one in self._connections if one is not newest and not one.is_waiting]
-        closed = next((one for one in others if one.is_idle), None)
+        # Of many that are accepted at once, an upload has not been read yet.
+        closed = next((one for one in others if one.is_idle and not one.has_unread), None)
         closed = closed or next((one for one in others if one.is_receiving_head), None)
         closed = closed or next((one for one in others if one.is_receiving and now - one.since > PAUSE_S), newest)
         closed.abort()

@@ -89,6 +89,21 @@ def test_silent_connections_are_closed_before_uploads(small_server: ServerProces
     assert sum(is_open(sock) for sock in silent) <= 40
 
 
+def test_silent_connections_are_closed_before_uploads_that_are_accepted_with_them(
+    small_server: ServerProcess, connect: Connect
+) -> None:
+    with small_server.paused():
+        uploads = [connect() for _ in range(10)]
+        for sock in uploads:
+            sock.sendall(REQUEST[:100])
+        silent = [connect() for _ in range(60)]
+    assert small_server.ping() == 200
+    for sock in uploads:
+        sock.sendall(REQUEST[100:])
+    assert [read_reply(sock).status for sock in uploads] == [200] * 10
+    assert sum(is_open(sock) for sock in silent) <= 40
+
+
 def test_connections_kept_alive_are_closed_before_uploads(small_server: ServerProcess, connect: Connect) -> None:
     upload, kept = connect(), [connect() for _ in range(45)]
     upload.sendall(REQUEST[:100])
