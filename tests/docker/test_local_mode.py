@@ -59,7 +59,6 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     session.config = {"local": {"container_root": str(tmp_path / "containers"), "serving_port": free_port()}}
     before = all_containers()
     yield session
-    session.sagemaker_client.delete_endpoint("clothes")
     for name in all_containers() - before:
         docker("rm", "--force", name)
     # Close what the SDK leaves open here, as a later test would fail with the ResourceWarning.
@@ -83,9 +82,11 @@ def test_local_mode_trains_deploys_and_predicts(
     variant = {"VariantName": "all", "ModelName": "clothes", "InstanceType": "local", "InitialInstanceCount": 1}
     client.create_endpoint_config("clothes", [variant])
     client.create_endpoint("clothes", "clothes")
-    assert client.describe_endpoint("clothes")["EndpointStatus"] == "InService"
-
-    right = [name for name in CLASSES if label_of(session, first_photo(name)) == name]
+    try:
+        assert client.describe_endpoint("clothes")["EndpointStatus"] == "InService"
+        right = [name for name in CLASSES if label_of(session, first_photo(name)) == name]
+    finally:
+        client.delete_endpoint("clothes")
     assert len(right) >= 3, f"of {CLASSES}, only {right} are classified correctly"
 
 
