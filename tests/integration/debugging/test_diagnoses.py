@@ -1,6 +1,6 @@
 """Small real trainings with one fault each, and healthy ones: the first diagnosis, and the rules in red.
 
-``pytest -s -m gate tests/integration/debugging/test_diagnoses.py`` prints them as a table.
+``pytest -s -m "" tests/integration/debugging/test_diagnoses.py`` prints them as a table.
 """
 
 import json
@@ -16,7 +16,7 @@ _COMMON = {"image_size": "32", "batch_size": "16", "epochs": "5", "debug": "true
 # The cheapest are in the default suite.
 _QUICK = ("dead ReLUs",)
 _SETTINGS = [
-    pytest.param(setting, id=setting.name, marks=[] if setting.name in _QUICK else [pytest.mark.slow, pytest.mark.gate])
+    pytest.param(setting, id=setting.name, marks=[] if setting.name in _QUICK else [pytest.mark.slow])
     for setting in (*FAULTS, *HEALTHY)
 ]
 

@@ -132,7 +132,8 @@ def test_a_training_goes_on_with_any_number_of_ranks(clusters: Clusters) -> None
         assert "stopped     by SIGTERM; the best model so far is kept" in cluster.hosts["algo-1"].log
     found = clusters.run("resumed", 2, 2, epochs="5")
     assert re.search(r"^resumed +at epoch [45]", clusters.all[-1].hosts["algo-1"].log, re.MULTILINE)
-    assert_same(found, expected, tolerance=1e-4)
+    # After 25 steps; the weights of one rank differ as much after a change of 3e-7 in the first ones.
+    assert_same(found, expected, tolerance=2e-3)
 
 
 @pytest.mark.parametrize("augmentation", ["flip", "standard"])
