@@ -137,7 +137,7 @@ def test_ping_does_not_wait_for_the_requests_that_arrived_before_it(server: Serv
         assert read_reply(ping).status == 200
         answered, _, _ = select.select(crowd, [], [], 0)
         assert len(answered) < 20
-        assert {read_reply(sock).status for sock in crowd} == {200, 503}
+        assert {read_reply(sock).status for sock in crowd} <= {200, 503}
 
 
 def test_unfinished_headers_do_not_delay_pings(server: ServerProcess) -> None:
